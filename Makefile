@@ -1,0 +1,94 @@
+# `make` lists the targets. Everything runs from a virtual environment in $(VENV), which the
+# targets build when they need it and leave alone while the requirement files stay the same.
+#
+# pip follows the machine's own configuration. On Linux, PyPI's torch is the (large) CUDA build;
+# for the CPU build: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make quickstart
+
+VENV ?= .venv
+# The interpreter that builds the environment: the first of these that can.
+PYTHON ?= $(shell for python in python3.11 python3; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& echo $$python && break; done)
+# HUB=1 makes the quickstart fetch its model and data from the Hugging Face Hub.
+HUB ?= 0
+ifeq ($(HUB),1)
+QUICKSTART := quickstart_hub
+SENTENCES := \
+	"A tender, beautifully acted film that stayed with me for days." \
+	"Two hours of my life I will never get back: wooden acting and no plot." \
+	"The first half drags, but the ending makes up for it."
+else
+QUICKSTART := quickstart
+SENTENCES :=
+endif
+# Parallel test processes, and anything else for pytest: make test-quick PYTEST_ARGS="-k metrics"
+TEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+BENCHMARKS := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
+
+# Builds the environment unless a working one is there, then installs requirements file $(1).
+define install
+@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	test -n "$(PYTHON)" || { \
+		echo "No Python 3.11 or newer that can build a virtual environment; name one: make PYTHON=..." >&2; \
+		exit 1; }; \
+	echo "Building $(VENV) with $(PYTHON)"; \
+	$(PYTHON) -m venv $(VENV); }
+$(BIN)/python -m pip install -c constraints.txt -r $(1)
+endef
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help venv venv-dev quickstart test test-quick lint format-check typecheck format bench docs clean
+
+help: ## list the targets
+	@awk 'BEGIN { FS = ":[^#]*## " } /^[a-z-]+:[^#]*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.installed ## build the environment that training needs
+
+venv-dev: $(VENV)/.installed-dev ## build the environment that tests and linters need
+
+$(VENV)/.installed: requirements.txt constraints.txt
+	$(call install,requirements.txt)
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt requirements.txt constraints.txt
+	$(call install,requirements-dev.txt)
+	@touch $(VENV)/.installed $@
+
+quickstart: venv ## train a small classifier and try it (HUB=1: a model and reviews from the Hub)
+	$(BIN)/python run_classification.py recipes/$(QUICKSTART).yaml
+	$(BIN)/python examples/classify_sentences.py outputs/$(QUICKSTART) $(SENTENCES)
+
+test: venv-dev ## run the whole suite: the quick tests, then the slow ones
+	$(PYTEST) -m "not slow"
+	$(PYTEST) -m slow
+
+test-quick: venv-dev ## run the quick tests only
+	$(PYTEST) -m "not slow"
+
+lint: format-check typecheck ## check style and types, changing nothing
+
+format-check: venv-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+typecheck: venv-dev
+	$(BIN)/mypy
+
+format: venv-dev ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: venv ## run every script in benchmarks/
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+
+docs: venv ## regenerate the option table in README.md
+	$(BIN)/python -m bertcls_hf.document_options README.md
+
+clean: ## remove caches and build products (not outputs/, not the environment)
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +

