@@ -109,7 +109,9 @@ class DataArguments:
     validation_split_name: str | None = HfArg(
         default=None, help="Name of the validation split. Default: validation, where the dataset has one."
     )
-    test_split_name: str | None = HfArg(default=None, help="Name of the test split. Default: test, where there is one.")
+    test_split_name: str | None = HfArg(
+        default=None, help="Name of the test split. Default: test, where there is one."
+    )
     train_file: str | None = HfArg(
         default=None,
         aliases=["--train_path"],
@@ -178,8 +180,6 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         self.text_column_names = _split_commas(self.text_column_names)
-        if self.dataset_name and (self.train_file or self.validation_file or self.test_file):
-            raise ArgumentsError("--dataset_name and --train_file/--validation_file/--test_file exclude each other")
         for name in ("validation_split_percentage", "test_split_percentage"):
             value = getattr(self, name)
             _require(0 <= value < 100, f"--{name} {value}: must lie in [0, 100)")
@@ -220,7 +220,9 @@ class ClassifierTrainingArguments(TrainingArguments):
     _argument_group_name = "training"
 
     output_dir: str = HfArg(
-        default="outputs/run", aliases=["--save_path"], help="Folder of the trained model, its results and checkpoints."
+        default="outputs/run",
+        aliases=["--save_path"],
+        help="Folder of the trained model, its results and checkpoints.",
     )
     num_train_epochs: float = HfArg(default=3.0, aliases=["--n_epochs"], help="Passes over the training data.")
     batch_size: int | None = HfArg(
@@ -283,6 +285,8 @@ class ClassifierTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         self._check_before_devices()
+        # The parent fills these two with guesses; the task, known later, gives better ones.
+        self.asked_best_metric, self.asked_greater_is_better = self.metric_for_best_model, self.greater_is_better
         if self.batch_size is not None:
             self.per_device_train_batch_size = self.batch_size // self.gradient_accumulation_steps
         if not (self.do_train or self.do_eval or self.do_predict):
@@ -290,6 +294,8 @@ class ClassifierTrainingArguments(TrainingArguments):
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
         super().__post_init__()
+        # Pinned memory only serves copies to an accelerator; without one, torch warns.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
 
     def _check_before_devices(self) -> None:
         """The checks that need neither torch nor a device."""
@@ -301,7 +307,9 @@ class ClassifierTrainingArguments(TrainingArguments):
             )
         _require(self.early_stopping_patience == -1 or self.early_stopping_patience >= 1,
                  f"--early_stopping_patience {self.early_stopping_patience}: must be 1 or more, or -1 for off")  # fmt: skip
-        _require(0 < self.layerwise_lr_decay <= 1, f"--layerwise_lr_decay {self.layerwise_lr_decay}: must lie in (0, 1]")
+        _require(
+            0 < self.layerwise_lr_decay <= 1, f"--layerwise_lr_decay {self.layerwise_lr_decay}: must lie in (0, 1]"
+        )
         _require(0 <= self.label_smoothing_factor < 1,
                  f"--label_smoothing_factor {self.label_smoothing_factor}: must lie in [0, 1)")  # fmt: skip
         if self.early_stopping_patience != -1 and self.eval_strategy == "no":
@@ -309,7 +317,9 @@ class ClassifierTrainingArguments(TrainingArguments):
         if self.early_stopping_patience != -1 and not self.load_best_model_at_end:
             raise ArgumentsError("--early_stopping_patience keeps the best model: set --load_best_model_at_end true")
         if self.hub_token is not None:
-            raise ArgumentsError("--hub_token would leave a secret in files: use `hf auth login` or the HF_TOKEN variable")
+            raise ArgumentsError(
+                "--hub_token would leave a secret in files: use `hf auth login` or the HF_TOKEN variable"
+            )
 
 
 @dataclass

@@ -7,7 +7,12 @@ from bertcls_hf.errors import DataError
 
 
 TEXT_COLUMN_NAMES = ("text", "sentence", "document", "review", "content")
-PAIR_COLUMN_NAMES = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("text", "text_pair"), ("question1", "question2"))
+PAIR_COLUMN_NAMES = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("text", "text_pair"),
+    ("question1", "question2"),
+)
 LABEL_COLUMN_NAMES = ("label", "labels", "class", "category", "target")
 ID_COLUMN_NAME = "id"
 KNOWN_COLUMNS = frozenset(TEXT_COLUMN_NAMES + LABEL_COLUMN_NAMES + sum(PAIR_COLUMN_NAMES, ()))

@@ -90,7 +90,9 @@ def _resolve_labels(
     args: DataArguments, sources: dict[str, Source], known_labels: LabelSet | None, trains: bool
 ) -> LabelSet:
     if not trains and known_labels is None:
-        raise DataError("evaluation without training needs a model that was trained as a classifier: its labels are unknown")
+        raise DataError(
+            "evaluation without training needs a model that was trained as a classifier: its labels are unknown"
+        )
     if not trains:
         assert known_labels is not None
         return known_labels
@@ -109,7 +111,9 @@ def _aligned(labels: LabelSet, known: LabelSet, source: str) -> LabelSet:
         return known
     generic = all(name == f"LABEL_{position}" for position, name in enumerate(known.names))
     if generic and len(known.names) == len(labels.names):
-        logger.warning("the model's labels have no names; %s are taken for them in this order", ", ".join(labels.names))
+        logger.warning(
+            "the model's labels have no names; %s are taken for them in this order", ", ".join(labels.names)
+        )
         return labels
     raise DataError(
         f"{source}: the labels are {list(labels.names)} ({labels.problem_type}), the model's are {list(known.names)} "
@@ -137,7 +141,9 @@ def _checked(source: Source, args: DataArguments, labels: LabelSet, predicts: bo
             if not keeps_rows:
                 keep &= _handle_rows(missing, args.missing_label, "no label", "missing_label", source)
             elif missing.any():
-                raise DataError(f"{source.name}: {missing.sum()} rows of the test split have no label: label all or none")
+                raise DataError(
+                    f"{source.name}: {missing.sum()} rows of the test split have no label: label all or none"
+                )
             dataset = _with_encoded_labels(dataset, encode_labels(values, labels), labels)
     if not keep.any():
         raise DataError(f"{source.name}: no row is left after empty texts and missing labels are dropped")
@@ -166,7 +172,9 @@ def _handle_rows(bad: np.ndarray, policy: str, what: str, option: str, source: S
     if bad.any() and policy == "error":
         rows = ", ".join(str(row + 1) for row in np.flatnonzero(bad)[:MOST_ROWS_LISTED])
         more = " …" if bad.sum() > MOST_ROWS_LISTED else ""
-        raise DataError(f"{source.name}: {bad.sum()} rows have {what} (row {rows}{more}): mend them, or pass --{option} drop")
+        raise DataError(
+            f"{source.name}: {bad.sum()} rows have {what} (row {rows}{more}): mend them, or pass --{option} drop"
+        )
     if bad.any():
         logger.warning("%s: %d rows with %s are dropped", source.name, bad.sum(), what)
     return ~bad
@@ -179,7 +187,12 @@ def _with_encoded_labels(dataset: Dataset, encoded: list[Any], labels: LabelSet)
         return {**batch, "label": [encoded[index] for index in indices]}
 
     return dataset.map(
-        replace_labels, batched=True, with_indices=True, fn_kwargs={"encoded": encoded}, features=features, desc="Encoding labels"
+        replace_labels,
+        batched=True,
+        with_indices=True,
+        fn_kwargs={"encoded": encoded},
+        features=features,
+        desc="Encoding labels",
     )
 
 
@@ -187,9 +200,19 @@ def _with_missing_splits(splits: dict[str, Dataset], args: DataArguments, labels
     """Holds out validation, and test where that is asked for, from train; never validation from test."""
     for split, percentage in (("test", args.test_split_percentage), ("validation", args.validation_split_percentage)):
         if split not in splits and "train" in splits and percentage > 0:
-            rest, held_out = _stratified_indices(splits["train"], percentage / 100, labels, args.split_seed)
+            rest, held_out = _held_out_indices(splits["train"], percentage / 100, labels, args.split_seed)
             splits = {**splits, split: splits["train"].select(held_out), "train": splits["train"].select(rest)}
     return splits
+
+
+def _held_out_indices(train: Dataset, share: float, labels: LabelSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A stratified split of the distinct texts; every repetition of a text goes where its first row goes."""
+    _, first_rows, text_of = np.unique(_text_keys(train), return_index=True, return_inverse=True)
+    representative = first_rows[text_of]
+    distinct = np.sort(first_rows)
+    _, chosen = _stratified_indices(train.select(distinct), share, labels, seed)
+    held_out = np.isin(representative, distinct[chosen])
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def _sampled(splits: dict[str, Dataset], args: DataArguments, labels: LabelSet) -> dict[str, Dataset]:
@@ -298,7 +321,9 @@ def class_weights(dataset: Dataset, labels: LabelSet, asked: Sequence[str] | Non
     except ValueError as error:
         raise DataError(f"--class_weights {' '.join(asked)}: expected balanced or numbers") from error
     if len(weights) != len(labels.names) or min(weights) < 0:
-        raise DataError(f"--class_weights: expected {len(labels.names)} numbers of 0 or more, for {', '.join(labels.names)}")
+        raise DataError(
+            f"--class_weights: expected {len(labels.names)} numbers of 0 or more, for {', '.join(labels.names)}"
+        )
     return weights
 
 

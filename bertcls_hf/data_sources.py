@@ -65,7 +65,8 @@ def load_sources(args: DataArguments, needs_labels: frozenset[str]) -> dict[str,
         loaded = _load_named(args)
         names = {split: f"{args.dataset_name} ({split})" for split in loaded}
         datasets_by_split = {
-            split: _standardise(dataset, args, names[split], split in needs_labels) for split, dataset in loaded.items()
+            split: _standardise(dataset, args, names[split], split in needs_labels)
+            for split, dataset in loaded.items()
         }
     else:
         files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
@@ -132,7 +133,9 @@ def _load_folder(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
     digest = hashlib.sha256()
     for file, label in text_tree_files(path):
         digest.update(f"{label}/{file.name}\0".encode() + file.read_bytes())
-    return _generate(read_text_tree, path, _text_format(args), digest.hexdigest(), _string_features("id", "text", "label"), args)
+    return _generate(
+        read_text_tree, path, _text_format(args), digest.hexdigest(), _string_features("id", "text", "label"), args
+    )
 
 
 def _load_parquet(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
@@ -152,7 +155,7 @@ def _load_text_file(path: Path, args: DataArguments, needs_label: bool) -> Datas
             delimited_columns(path, text_format), *_wanted_columns(args, text_format), str(path), needs_label
         )
         features = _string_features(*columns.standard_names().values())
-        reader, label_kind = read_delimited, None
+        reader, label_kind = "delimited", None
     else:
         columns = resolve_columns(_json_columns(path, text_format), args.text_column_names, args.label_column_name,
                                   str(path), needs_label)  # fmt: skip
@@ -160,7 +163,7 @@ def _load_text_file(path: Path, args: DataArguments, needs_label: bool) -> Datas
         features = _string_features(*columns.standard_names().values())
         if label_kind is not None:
             features["label"] = _JSON_LABEL_FEATURES[label_kind]
-        reader = read_json
+        reader = "json"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return _generate(_standard_rows, path, text_format, digest, features, args,
                      reader=reader, columns=columns, label_kind=label_kind)  # fmt: skip
@@ -182,14 +185,20 @@ def _string_features(*names: str) -> Features:
 
 
 def _generate(
-    reader: Any, path: Path, text_format: TextFormat, digest: str, features: Features, args: DataArguments, **options: Any
+    rows: Any,
+    path: Path,
+    text_format: TextFormat,
+    digest: str,
+    features: Features,
+    args: DataArguments,
+    **options: Any,
 ) -> Dataset:
     """Runs a reader into the datasets cache; the key is the content, so a moved or touched file is not read again."""
     salt = uuid.uuid4().hex if args.overwrite_cache else ""
-    key = repr((READER_VERSION, reader.__name__, digest, asdict(text_format), str(features), options, salt))
+    key = repr((READER_VERSION, rows.__name__, digest, asdict(text_format), str(features), options, salt))
     try:
         dataset = Dataset.from_generator(
-            reader,
+            rows,
             features=features,
             gen_kwargs={"path": path, "text_format": text_format, **options},
             fingerprint=hashlib.sha256(key.encode()).hexdigest()[:16],
@@ -205,11 +214,14 @@ def _generate(
     return dataset
 
 
+_READERS = {"delimited": read_delimited, "json": read_json}
+
+
 def _standard_rows(
-    path: Path, text_format: TextFormat, reader: Any, columns: Columns, label_kind: str | None
+    path: Path, text_format: TextFormat, reader: str, columns: Columns, label_kind: str | None
 ) -> Iterator[dict[str, Any]]:
     names = columns.standard_names()
-    for number, row in enumerate(reader(path, text_format), start=1):
+    for number, row in enumerate(_READERS[reader](path, text_format), start=1):
         standard = {standard_name: row.get(name) for name, standard_name in names.items()}
         if label_kind is not None:
             _check_json_row(standard, label_kind, f"{path}, row {number}")
@@ -258,7 +270,9 @@ def _json_label_kind(path: Path, text_format: TextFormat, label: str) -> str | N
         )
     kind = next(iter(seen), None)
     if kind is not None and kind not in _JSON_LABEL_FEATURES:
-        raise DataError(f"{path}, row {seen[kind]}: the label is a {kind}; expected a text, a number or a list of them")
+        raise DataError(
+            f"{path}, row {seen[kind]}: the label is a {kind}; expected a text, a number or a list of them"
+        )
     return kind
 
 
@@ -297,8 +311,8 @@ def _require_text(feature: Any, column: str, name: str) -> None:
 def _require_label(feature: Any, name: str) -> None:
     inner = feature.feature if isinstance(feature, List) else feature
     known = isinstance(inner, ClassLabel) or (
-        isinstance(inner, Value) and inner.dtype.rstrip("0123456789") in {"string", "large_string", "int", "uint", "float", "bool"}
+        isinstance(inner, Value)
+        and inner.dtype.rstrip("0123456789") in {"string", "large_string", "int", "uint", "float", "bool"}
     )
     if not known:
         raise DataError(f"{name}: the label column holds {feature}; expected names, numbers or lists of them")
-

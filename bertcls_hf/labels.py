@@ -52,7 +52,11 @@ def label_name(value: Any) -> str:
 
 def is_missing(value: Any) -> bool:
     """Whether a raw label is absent: null, NaN or blank."""
-    return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value.strip())
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, str) and not value.strip())
+    )
 
 
 def sort_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -94,7 +98,9 @@ def _split_label(value: str, delimiter: str) -> list[str]:
     return [part.strip() for part in value.split(delimiter) if part.strip()]
 
 
-def infer_problem_type(dataset: Dataset, values: Sequence[Any], forced: ProblemType | None, source: str) -> ProblemType:
+def infer_problem_type(
+    dataset: Dataset, values: Sequence[Any], forced: ProblemType | None, source: str
+) -> ProblemType:
     """The task that the training labels show, or the one that is asked for where they allow it.
 
     Raises:
@@ -103,7 +109,9 @@ def infer_problem_type(dataset: Dataset, values: Sequence[Any], forced: ProblemT
     present = [value for value in values if value is not None]
     lists = any(isinstance(value, list) for value in present)
     if forced == MULTI_LABEL and not lists:
-        raise DataError(f"{source}: --problem_type {MULTI_LABEL} needs lists of labels; for text files see --label_delimiter")
+        raise DataError(
+            f"{source}: --problem_type {MULTI_LABEL} needs lists of labels; for text files see --label_delimiter"
+        )
     if forced == SINGLE_LABEL and lists:
         raise DataError(f"{source}: the labels are lists, which --problem_type {SINGLE_LABEL} cannot hold")
     if forced == REGRESSION:
@@ -123,9 +131,7 @@ def _refuse_text(present: Sequence[Any], lists: bool, source: str) -> None:
         raise DataError(f"{source}: --problem_type {REGRESSION} needs numbers, but a label is {wrong!r}")
 
 
-def make_label_set(
-    dataset: Dataset, values: Sequence[Any], problem_type: ProblemType, source: str
-) -> LabelSet:
+def make_label_set(dataset: Dataset, values: Sequence[Any], problem_type: ProblemType, source: str) -> LabelSet:
     """The labels of the training data.
 
     Raises:
@@ -140,7 +146,9 @@ def make_label_set(
     # A column of class names keeps its order, and the classes that this part of the data lacks.
     names = tuple(inner.names) if isinstance(inner, ClassLabel) else sort_names(used)
     if len(used) < (2 if problem_type == SINGLE_LABEL else 1):
-        raise DataError(f"{source}: every row has the label {', '.join(sorted(used)) or '(none)'}; two classes are needed")
+        raise DataError(
+            f"{source}: every row has the label {', '.join(sorted(used)) or '(none)'}; two classes are needed"
+        )
     return LabelSet(problem_type, names)
 
 

@@ -46,6 +46,7 @@ class TextClassifierConfig(PreTrainedConfig):
     focal_gamma: float | int = 2.0
     freeze_backbone: bool = False
     trainable_layers: int | None = None
+    pad_token_id: int | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -199,7 +200,9 @@ class TextClassifier(PreTrainedModel):
             return []
         layers = encoder_layers(self.encoder)
         if self.config.trainable_layers > len(layers):
-            raise ValueError(f"trainable_layers={self.config.trainable_layers}, but the encoder has {len(layers)} layers")
+            raise ValueError(
+                f"trainable_layers={self.config.trainable_layers}, but the encoder has {len(layers)} layers"
+            )
         after_layers = [getattr(self.encoder, name, None) for name in ("pooler", "final_norm")]
         return [*layers[-self.config.trainable_layers :], *(module for module in after_layers if module is not None)]
 
@@ -276,7 +279,9 @@ def encoder_layers(encoder: nn.Module) -> nn.ModuleList:
     for module in encoder.modules():
         if isinstance(module, nn.ModuleList) and len(module) == encoder.config.num_hidden_layers:
             return module
-    raise ValueError(f"{type(encoder).__name__} has no stack of separate layers: trainable_layers cannot be used with it")
+    raise ValueError(
+        f"{type(encoder).__name__} has no stack of separate layers: trainable_layers cannot be used with it"
+    )
 
 
 @dataclass(frozen=True)
@@ -401,7 +406,9 @@ def from_stock(stock_model: PreTrainedModel, config: TextClassifierConfig) -> Te
     """A stock classifier's weights in our model; `config` must be one that `to_stock` maps to the same class."""
     stock = stock_head_of(config)
     if stock is None:
-        raise ValueError(f"no exact map from {type(stock_model).__name__} to pooling={config.pooling}, head={config.head}")
+        raise ValueError(
+            f"no exact map from {type(stock_model).__name__} to pooling={config.pooling}, head={config.head}"
+        )
     model = TextClassifier(config)
     names = _stock_names(stock, config, stock_model)
     weights = stock_model.state_dict()

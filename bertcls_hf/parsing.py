@@ -24,7 +24,10 @@ The optional recipe is a YAML file of these options; options given on the comman
 # Command line only, so that a recipe from elsewhere cannot run code or carry a secret.
 COMMAND_LINE_ONLY = {"trust_remote_code": "it lets a model run code", "hub_token": "it is a secret"}
 # Two ways to say one thing: a later source that uses one of them replaces both.
-EXCLUSIVE_OPTIONS = (("batch_size", "per_device_train_batch_size"),)
+EXCLUSIVE_OPTIONS = (
+    ({"batch_size"}, {"per_device_train_batch_size"}),
+    ({"dataset_name"}, {"train_file", "validation_file", "test_file"}),
+)
 _UNSET: Any = object()
 
 
@@ -74,7 +77,9 @@ class OptionParser(HfArgumentParser):
                 continue
             spelling = _bare(token.partition("=")[0])
             if spellings.setdefault(action.dest, spelling) != spelling:
-                raise ArgumentsError(f"--{spellings[action.dest]} and --{spelling} are the same option: give one of them")
+                raise ArgumentsError(
+                    f"--{spellings[action.dest]} and --{spelling} are the same option: give one of them"
+                )
 
     def _unknown_option(self, token: str) -> str:
         if not token.startswith("-"):
@@ -111,7 +116,7 @@ def read_recipe(path: Path, parser: OptionParser) -> dict[str, Any]:
             message starts with the recipe's path.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
         return parser.explicit_values(_recipe_tokens(content, parser.option_names()))
     except OSError as error:
         raise ArgumentsError(f"recipe {path}: {error.strerror}") from error
@@ -158,13 +163,21 @@ def split_recipe(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 
 def merge_sources(recipe: dict[str, Any], command_line: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's options overridden by the command line's."""
-    replaced = {name for group in EXCLUSIVE_OPTIONS if set(group) & set(command_line) for name in group}
-    kept = {name: value for name, value in recipe.items() if name not in replaced}
+    """The recipe's options overridden by the command line's.
+
+    Raises:
+        ArgumentsError: one source says one thing in two ways.
+    """
+    kept = dict(recipe)
+    for pair in EXCLUSIVE_OPTIONS:
+        for one, other in (pair, pair[::-1]):
+            if one & set(command_line):
+                kept = {name: value for name, value in kept.items() if name not in other}
     merged = kept | command_line
-    for group in EXCLUSIVE_OPTIONS:
-        if set(group) <= set(merged):
-            raise ArgumentsError(" and ".join(f"--{name}" for name in group) + " set the same thing: give one of them")
+    for one, other in EXCLUSIVE_OPTIONS:
+        both = sorted(one & set(merged)), sorted(other & set(merged))
+        if all(both):
+            raise ArgumentsError(f"--{both[0][0]} and --{both[1][0]} set the same thing: give one of them")
     return merged
 
 

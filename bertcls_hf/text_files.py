@@ -46,12 +46,16 @@ def decoded_lines(path: Path, text_format: TextFormat) -> Iterator[str]:
     Raises:
         DataError: bytes that the encoding does not know, or NUL bytes; with the line's number.
     """
-    encoding = "utf-8-sig" if text_format.encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else text_format.encoding
+    encoding = (
+        "utf-8-sig" if text_format.encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else text_format.encoding
+    )
     try:
         with path.open(encoding=encoding, errors=text_format.encoding_errors, newline="") as file:
             for number, line in enumerate(file, start=1):
                 if "\0" in line:
-                    raise DataError(f"{path}, line {number}: NUL byte; is this a binary file, or UTF-16 (--encoding utf-16)?")
+                    raise DataError(
+                        f"{path}, line {number}: NUL byte; is this a binary file, or UTF-16 (--encoding utf-16)?"
+                    )
                 yield line
     except UnicodeDecodeError as error:
         raise DataError(_undecodable(path, text_format, error)) from error
@@ -121,7 +125,11 @@ def _refuse_one_column(path: Path, first_line: str, text_format: TextFormat) -> 
     if text_format.csv_delimiter in first_line:
         return
     others = [mark for mark in (",", "\t", ";", "|") if mark in first_line]
-    hint = f": it seems to be separated by {others[0]!r}, pass --csv_delimiter" if others else ": a text and a label are needed"
+    hint = (
+        f": it seems to be separated by {others[0]!r}, pass --csv_delimiter"
+        if others
+        else ": a text and a label are needed"
+    )
     raise DataError(f"{path}, line 1: one column (separator {text_format.csv_delimiter!r}){hint}")
 
 
@@ -254,11 +262,17 @@ def class_folders(path: Path) -> list[Path]:
     """
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith((".", "_")))
     if UNLABELLED_FOLDER in {folder.name for folder in folders}:
-        logger.warning("%s: folder %r is left out, by the convention of aclImdb it holds unlabelled texts", path, UNLABELLED_FOLDER)
+        logger.warning(
+            "%s: folder %r is left out, by the convention of aclImdb it holds unlabelled texts",
+            path,
+            UNLABELLED_FOLDER,
+        )
         folders = [folder for folder in folders if folder.name != UNLABELLED_FOLDER]
     names = {folder.name for folder in folders}
     if {"train", "test"} <= names:
-        raise DataError(f"{path}: holds splits, not classes: pass --train_file {path / 'train'} --test_file {path / 'test'}")
+        raise DataError(
+            f"{path}: holds splits, not classes: pass --train_file {path / 'train'} --test_file {path / 'test'}"
+        )
     if not folders:
         raise DataError(f"{path}: no sub-folder; expected one folder of .txt files per class")
     return folders

@@ -71,4 +71,11 @@ def report_lengths(tokenized: dict[str, Dataset], max_seq_length: int) -> None:
     for name, split in tokenized.items():
         lengths = np.asarray(split["length"][:])
         cut = int((lengths >= max_seq_length).sum())
-        logger.info("%s: %.0f tokens on average, %d of %d texts reach %d", name, lengths.mean(), cut, len(lengths), max_seq_length)
+        logger.info(
+            "%s: %.0f tokens on average, %d of %d texts reach %d",
+            name,
+            lengths.mean(),
+            cut,
+            len(lengths),
+            max_seq_length,
+        )

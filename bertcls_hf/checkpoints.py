@@ -1,0 +1,135 @@
+"""Which checkpoint a run may resume from.
+
+The Trainer writes a checkpoint file by file and takes the newest by its name: a run killed while saving leaves one that
+resumes silently wrong. So the reading side is strict.
+"""
+
+import json
+import logging
+import struct
+from pathlib import Path
+
+from transformers import TrainerState
+
+from bertcls_hf.errors import ArgumentsError
+
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS, STATE = "model.safetensors", "trainer_state.json"
+# Neither rotation (`checkpoint-*`) nor a push (which skips `_*`) looks at what this stands before.
+REJECTED_PREFIX = "_incomplete-"
+INCOMPLETE_SENTINEL = "checkpoint-is-incomplete.txt"
+
+
+def resolve_resume(asked: str | None, output_dir: Path, world_size: int, is_main_process: bool) -> Path | None:
+    """The checkpoint to go on from, or None to start fresh.
+
+    Args:
+        asked: `--resume_from_checkpoint`: auto, true, false, a path or None.
+        output_dir: where checkpoints lie.
+        world_size: number of processes, each of which saved its random state.
+        is_main_process: only this one renames what it rejects.
+
+    Raises:
+        ArgumentsError: a checkpoint was asked for and there is no complete one.
+    """
+    if asked is None or asked.lower() in {"false", "no"}:
+        return None
+    if asked.lower() not in {"auto", "true", "yes"}:
+        problem = checkpoint_problem(Path(asked), world_size)
+        if problem is not None:
+            raise ArgumentsError(f"--resume_from_checkpoint {asked}: {problem}")
+        return Path(asked)
+    found = find_resumable_checkpoint(output_dir, world_size, is_main_process)
+    if found is None and asked.lower() != "auto":
+        raise ArgumentsError(
+            f"--resume_from_checkpoint {asked}: {output_dir} holds no complete checkpoint; auto starts fresh"
+        )
+    logger.info("resuming from %s", found) if found else logger.info(
+        "no complete checkpoint in %s: starting fresh", output_dir
+    )
+    return found
+
+
+def find_resumable_checkpoint(output_dir: Path, world_size: int, is_main_process: bool = True) -> Path | None:
+    """The newest complete `checkpoint-N`; newer incomplete ones are renamed out of the way, with a warning."""
+    for folder in sorted(output_dir.glob("checkpoint-*"), key=_step_of, reverse=True):
+        problem = checkpoint_problem(folder, world_size)
+        if problem is None:
+            return folder
+        logger.warning("%s cannot be resumed from (%s) and is set aside", folder, problem)
+        if is_main_process:
+            _set_aside(folder)
+    return None
+
+
+def _step_of(folder: Path) -> int:
+    suffix = folder.name.removeprefix("checkpoint-")
+    return int(suffix) if suffix.isdigit() else -1
+
+
+def _set_aside(folder: Path) -> None:
+    target = folder.with_name(REJECTED_PREFIX + folder.name)
+    number = 1
+    while target.exists():
+        number += 1
+        target = folder.with_name(f"{REJECTED_PREFIX}{folder.name}-{number}")
+    folder.rename(target)
+
+
+def checkpoint_problem(folder: Path, world_size: int) -> str | None:
+    """Why a checkpoint cannot be resumed from exactly, or None."""
+    if not folder.is_dir():
+        return "no such folder"
+    if (folder / INCOMPLETE_SENTINEL).exists():
+        return "its saving was interrupted"
+    random_states = ["rng_state.pth"] if world_size <= 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
+    for name in (WEIGHTS, "optimizer.pt", "scheduler.pt", *random_states, STATE):
+        if not (folder / name).is_file() or (folder / name).stat().st_size == 0:
+            return f"{name} is missing or empty"
+    return _state_problem(folder) or _weights_problem(folder / WEIGHTS) or _archive_problem(folder, random_states)
+
+
+def _state_problem(folder: Path) -> str | None:
+    try:
+        step = json.loads((folder / STATE).read_text())["global_step"]
+    except (ValueError, KeyError):
+        return f"{STATE} is cut off"
+    expected = _step_of(folder)
+    return None if expected in (step, -1) else f"{STATE} is of step {step}"
+
+
+def _weights_problem(path: Path) -> str | None:
+    """Compares the file's size with what its header promises; the format has no checksum."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        try:
+            header_size = struct.unpack("<Q", start)[0]
+            if header_size > path.stat().st_size:
+                return f"{WEIGHTS} is cut off"
+            header = json.loads(file.read(header_size))
+        except (struct.error, ValueError):
+            return f"{WEIGHTS} has a damaged header"
+    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    return None if path.stat().st_size == 8 + header_size + end else f"{WEIGHTS} is cut off"
+
+
+def _archive_problem(folder: Path, random_states: list[str]) -> str | None:
+    """torch.save writes zip archives, whose directory comes last: a cut-off one has none."""
+    for name in ("optimizer.pt", "scheduler.pt", *random_states):
+        with (folder / name).open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(file.tell() - 65_557, 0))
+            if b"PK\x05\x06" not in file.read():
+                return f"{name} is cut off"
+    return None
+
+
+def stopped_early(checkpoint: Path, patience: int) -> bool:
+    """Whether early stopping had already ended the training that saved this checkpoint."""
+    state = TrainerState.load_from_json(str(checkpoint / STATE))
+    saved = state.stateful_callbacks.get("EarlyStoppingCallback")
+    if patience == -1 or saved is None:
+        return False
+    return saved["attributes"]["early_stopping_patience_counter"] >= patience

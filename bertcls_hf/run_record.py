@@ -1,0 +1,127 @@
+"""The start of a run: log and seed; and the recipe that repeats it."""
+
+import logging
+import sys
+from dataclasses import asdict, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import datasets
+import transformers
+import yaml
+from transformers import set_seed
+
+from bertcls_hf.arguments import ARGUMENT_CLASSES, Arguments, ClassifierTrainingArguments, own_fields
+from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.modeling import TextClassifierConfig
+from bertcls_hf.parsing import COMMAND_LINE_ONLY
+
+
+logger = logging.getLogger(__name__)
+
+RECIPE_FILE = "recipe.yaml"
+# These change nothing of what is learned.
+HARMLESS_ON_RESUME = frozenset({"resume_from_checkpoint", "output_dir", "logging_steps", "report_to", "save_total_limit",
+                                "preprocessing_num_workers", "overwrite_cache", "do_predict", "prediction_format"})  # fmt: skip
+
+
+def start_run(args: Arguments) -> None:
+    """Sets up the log and the seed, and checks devices and output_dir.
+
+    Raises:
+        ArgumentsError: one process sees several GPUs, or output_dir cannot be written.
+    """
+    _set_up_logging(args.training)
+    if args.training.n_gpu > 1:
+        raise ArgumentsError(
+            f"one process sees {args.training.n_gpu} GPUs: start with `accelerate launch run_classification.py …`, or set "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+    set_seed(args.training.seed)
+    try:
+        Path(args.training.output_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentsError(f"--output_dir {args.training.output_dir}: {error.strerror}") from error
+
+
+def _set_up_logging(args: ClassifierTrainingArguments) -> None:
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True
+    )
+    is_main = args.process_index == 0
+    logging.getLogger("bertcls_hf").setLevel(logging.INFO if is_main else logging.ERROR)
+    logging.getLogger().setLevel(logging.WARNING if is_main else logging.ERROR)
+    if not is_main:
+        datasets.disable_progress_bars()
+        transformers.utils.logging.disable_progress_bar()
+
+
+def resolved_options(
+    args: Arguments, options: dict[str, Any], config: TextClassifierConfig, max_seq_length: int
+) -> dict[str, Any]:
+    """The options that repeat the run: those that were given, and this project's own with their resolved values."""
+    groups = (args.model, args.data, args.boost, args.training)
+    own = {f.name: getattr(group, f.name) for group in groups for f in own_fields(type(group))}
+    given = {name: getattr(group, name) for group in groups for name in _field_names(group) & set(options)}
+    chosen = {
+        "pooling": config.pooling,
+        "pooling_layers": config.pooling_layers,
+        "head": config.head,
+        "max_seq_length": max_seq_length,
+        "metric_for_best_model": args.training.asked_best_metric,
+    }
+    resolved = {name: _plain(value) for name, value in {**own, **given, **chosen}.items()}
+    # The two names of one thing exclude each other in a recipe.
+    resolved.pop("batch_size", None)
+    return {k: v for k, v in resolved.items() if v is not None and k not in COMMAND_LINE_ONLY}
+
+
+def _field_names(group: Any) -> set[str]:
+    return {f.name for f in fields(group) if f.init}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list):
+        return [_plain(item) for item in value] if value else "none"
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def write_recipe(args: Arguments, options: dict[str, Any], config: TextClassifierConfig, max_seq_length: int) -> None:
+    """Writes `recipe.yaml` into output_dir; a resumed run warns of what it changes.
+
+    Args:
+        args: all options.
+        options: those that were given.
+        config: holds the resolved pooling and head.
+        max_seq_length: as resolved.
+    """
+    path = Path(args.training.output_dir, RECIPE_FILE)
+    recipe = resolved_options(args, options, config, max_seq_length)
+    if args.training.resume_from_checkpoint and path.exists():
+        _warn_of_changes(yaml.safe_load(path.read_text(encoding="utf-8")), recipe)
+    groups = [(c._argument_group_name, [f.name for f in own_fields(c)]) for c in ARGUMENT_CLASSES]
+    path.write_text(_recipe_text(recipe, groups), encoding="utf-8")
+
+
+def _recipe_text(recipe: dict[str, Any], groups: list[tuple[str, list[str]]]) -> str:
+    lines = [f"# Repeats this run: python run_classification.py {RECIPE_FILE}"]
+    rest = dict(recipe)
+    for title, names in groups:
+        part = {name: rest.pop(name) for name in names if name in rest}
+        lines += ["", f"# {title}", _dump(part)]
+    if rest:
+        lines += ["", "# other options of transformers.TrainingArguments", _dump(rest)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _dump(options: dict[str, Any]) -> str:
+    return yaml.safe_dump(options, sort_keys=False, allow_unicode=True).rstrip()
+
+
+def _warn_of_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name in sorted(set(before) | set(now)):
+        if before.get(name) != now.get(name) and name not in HARMLESS_ON_RESUME:
+            logger.warning("resuming with another %s: %s before, %s now", name, before.get(name), now.get(name))

@@ -1,0 +1,219 @@
+"""A thin subclass of `transformers.Trainer`: learning rates by depth, exact accumulation, row order, safe files."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import DataCollatorWithPadding, Trainer
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_utils import EvalLoopOutput
+
+from bertcls_hf.modeling import TextClassifier, to_stock
+
+
+LENGTH_COLUMN = "length"
+LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.(\d+)\.")
+
+
+class ClassificationCollator(DataCollatorWithPadding):
+    """Pads a batch to its longest text; cached features are stacked as they are.
+
+    Two texts of 3 and 2 tokens give `input_ids` and `attention_mask` of shape (2, 3), and `labels` of shape (2,).
+    """
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rows = [{name: value for name, value in row.items() if name != LENGTH_COLUMN} for row in features]
+        if "features" in rows[0]:
+            return {name: torch.as_tensor(np.asarray([row[name] for row in rows])) for name in rows[0]}
+        return super().__call__(rows)
+
+
+class EpochSampler(Sampler[int]):
+    """Rows in an order that depends on the seed and the epoch alone.
+
+    Upstream's samplers draw from the global generator, so that the order of a resumed epoch is another one.
+
+    Args:
+        rows: number of rows.
+        seed: of all epochs.
+        lengths: tokens of each row; given, rows of like length come together.
+        batch_size: rows of an optimizer step, within which lengths are alike.
+    """
+
+    def __init__(self, rows: int, seed: int, lengths: list[int] | None = None, batch_size: int = 1):
+        self.rows, self.seed, self.lengths, self.batch_size = rows, seed, lengths, batch_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> list[int]:
+        """All rows in the order of an epoch."""
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        if self.lengths is None:
+            return torch.randperm(self.rows, generator=generator).tolist()
+        return get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order(self.epoch))
+
+
+def length_order(dataset: Any) -> np.ndarray | None:
+    """Row numbers from the longest text to the shortest, or None for a dataset without lengths."""
+    if not isinstance(dataset, datasets.Dataset) or LENGTH_COLUMN not in dataset.column_names:
+        return None
+    return np.argsort(-np.asarray(dataset[LENGTH_COLUMN][:]), kind="stable")
+
+
+def parameter_depth(name: str, layers: int) -> int:
+    """0 for the embeddings, i + 1 for layer i, and `layers` for what lies above them in the encoder."""
+    match = LAYER_NUMBER.search(name)
+    if match is not None:
+        return int(match.group(1)) + 1
+    return 0 if "embedding" in name else layers
+
+
+class ClassificationTrainer(Trainer):
+    """Trains a [`TextClassifier`], or any stock `…ForSequenceClassification`."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # Makes the Trainer count the labels of an accumulated batch, which `compute_loss` divides by.
+        self.model_accepts_loss_kwargs = True
+        if isinstance(self.model, TextClassifier):
+            # The model smooths its own loss, which also knows class weights.
+            self.label_smoother = None
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The mean loss of a micro-batch, weighted by its share of the labels of the whole step.
+
+        1 x 16, 4 x 4 and 16 x 1 rows, an uneven last step, and any split over ranks then give one and the same loss
+        (transformers#47688 shows what happens otherwise).
+        """
+        labels = inputs.get("labels")
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        if num_items_in_batch is not None and labels is not None:
+            ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+            loss = loss * labels.ne(-100).sum() * ranks / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """One parameter group per learning rate and weight decay, each with a name for the log."""
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = optimizer_class(self._parameter_groups(self.model if model is None else model), **options)
+        return self.optimizer
+
+    def _parameter_groups(self, model: torch.nn.Module) -> list[dict[str, Any]]:
+        decayed = set(self.get_decay_parameter_names(model))
+        layers = self._encoder_layers()
+        groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            depth = parameter_depth(name, layers) if self._is_encoder(name) else layers + 1
+            group = groups.setdefault((depth, name in decayed), self._group(depth, layers, name in decayed))
+            group["params"].append(parameter)
+        # The encoder's top layer comes first: its rate is the one logged as `learning_rate`.
+        return [groups[key] for key in sorted(groups, key=lambda key: (key[0] > layers, -key[0], not key[1]))]
+
+    def _group(self, depth: int, layers: int, decays: bool) -> dict[str, Any]:
+        is_head = depth > layers
+        decay = self.args.layerwise_lr_decay
+        head_rate = self.args.head_learning_rate or self.args.learning_rate
+        name = "head" if is_head else "encoder" if decay == 1 else f"depth_{depth}"
+        return {
+            "params": [],
+            "lr": head_rate if is_head else self.args.learning_rate * decay ** (layers - depth),
+            "weight_decay": self.args.weight_decay if decays else 0.0,
+            "name": name,
+        }
+
+    def _encoder_layers(self) -> int:
+        config = self.accelerator.unwrap_model(self.model).config
+        return getattr(config, "encoder_config", config).num_hidden_layers
+
+    def _is_encoder(self, parameter_name: str) -> bool:
+        prefix = self.accelerator.unwrap_model(self.model).base_model_prefix
+        return f".{prefix}." in f".{parameter_name}"
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the learning rate of every parameter group, by its name."""
+        if "learning_rate" in logs:
+            groups = self.optimizer.param_groups
+            progress = logs["learning_rate"] / groups[0]["initial_lr"] if groups[0]["initial_lr"] else 0.0
+            logs |= {f"learning_rate_{group['name']}": group["initial_lr"] * progress for group in groups}
+        super().log(logs, start_time)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keeps the lengths, which the samplers read and the collator drops."""
+        super()._set_signature_columns_if_needed()
+        if LENGTH_COLUMN not in self._signature_columns:
+            self._signature_columns.append(LENGTH_COLUMN)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        strategy = self.args.train_sampling_strategy
+        if strategy not in {"group_by_length", "random"} or not isinstance(dataset, datasets.Dataset):
+            return super()._get_train_sampler(train_dataset)
+        grouped = strategy == "group_by_length" and LENGTH_COLUMN in dataset.column_names
+        lengths = dataset[LENGTH_COLUMN][:] if grouped else None
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return EpochSampler(
+            len(dataset), seed, lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps
+        )
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Any:
+        """From long to short, so that batches hold little padding; `evaluation_loop` restores the order."""
+        order = length_order(eval_dataset)
+        return SequentialSampler(eval_dataset) if order is None else order.tolist()
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Row i of the predictions and labels belongs to row i of the dataset."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        order = length_order(dataloader.dataset)
+        if order is None:
+            return output
+        row_of = np.argsort(order)
+        return output._replace(
+            predictions=_reordered(output.predictions, row_of), label_ids=_reordered(output.label_ids, row_of)
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Saves the final model as a stock class where one is exact, and never pickles the arguments.
+
+        Checkpoints keep the training model's own format. Upstream's `training_args.bin` holds the Hub token in clear.
+        """
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        model = self.accelerator.unwrap_model(self.model)
+        is_final = folder == Path(self.args.output_dir)
+        stock = to_stock(model, state_dict) if is_final and isinstance(model, TextClassifier) else None
+        if stock is not None:
+            stock.save_pretrained(folder)
+        else:
+            model.save_pretrained(folder, state_dict=state_dict)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+
+
+def _reordered(arrays: Any, row_of: np.ndarray) -> Any:
+    if isinstance(arrays, tuple | list):
+        return type(arrays)(_reordered(array, row_of) for array in arrays)
+    return arrays if arrays is None else arrays[row_of]

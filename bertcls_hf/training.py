@@ -1,0 +1,116 @@
+"""The phases of a run that the Trainer carries out: train, evaluate, predict."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, TrainerState
+
+from bertcls_hf.arguments import ClassifierTrainingArguments
+from bertcls_hf.callbacks import training_callbacks
+from bertcls_hf.checkpoints import STATE, resolve_resume, stopped_early
+from bertcls_hf.data import ClassificationData
+from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.labels import LabelSet
+from bertcls_hf.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metrics, greater_is_better
+from bertcls_hf.modeling import TextClassifier
+from bertcls_hf.results import write_predictions, write_report
+from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer
+
+
+logger = logging.getLogger(__name__)
+
+
+def build_trainer(
+    args: ClassifierTrainingArguments,
+    model: TextClassifier,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: dict[str, Dataset],
+    labels: LabelSet,
+) -> ClassificationTrainer:
+    """A Trainer over the splits, with the task's metrics and the run's callbacks.
+
+    Raises:
+        ArgumentsError: `metric_for_best_model` is not a metric of the task, or an evaluation has no data.
+    """
+    _resolve_best_metric(args, labels)
+    if args.do_train and args.eval_strategy != "no" and "validation" not in splits:
+        raise ArgumentsError(
+            "there is no validation data: give --validation_file, a --validation_split_percentage above 0, or "
+            "--eval_strategy no"
+        )
+    return ClassificationTrainer(
+        model=model,
+        args=args,
+        data_collator=ClassificationCollator(tokenizer),
+        train_dataset=splits.get("train") if args.do_train else None,
+        eval_dataset=splits.get("validation"),
+        processing_class=tokenizer,
+        compute_metrics=build_compute_metrics(labels, args.extra_metrics),
+        callbacks=training_callbacks(args),
+    )
+
+
+def _resolve_best_metric(args: ClassifierTrainingArguments, labels: LabelSet) -> None:
+    if not args.load_best_model_at_end and args.early_stopping_patience == -1:
+        return
+    asked = args.asked_best_metric or DEFAULT_METRIC[labels.problem_type]
+    name = asked.removeprefix("eval_")
+    known = ("loss", *METRIC_NAMES[labels.problem_type])
+    if name not in known and not args.extra_metrics:
+        raise ArgumentsError(
+            f"--metric_for_best_model {asked}: not a metric of {labels.problem_type}; use {', '.join(known)}"
+        )
+    args.metric_for_best_model = name
+    if args.asked_greater_is_better is None:
+        args.greater_is_better = greater_is_better(name)
+
+
+def train(trainer: ClassificationTrainer) -> None:
+    """Trains, from a checkpoint where one is asked for, and writes `train_results.json` and `trainer_state.json`.
+
+    Raises:
+        ArgumentsError: see [`resolve_resume`].
+        DivergedError: the loss is no longer finite.
+    """
+    args = trainer.args
+    checkpoint = resolve_resume(
+        args.resume_from_checkpoint, Path(args.output_dir), args.world_size, trainer.is_world_process_zero()
+    )
+    if checkpoint is not None and stopped_early(checkpoint, args.early_stopping_patience):
+        logger.info("early stopping had ended the training at %s", checkpoint)
+        trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
+        trainer._load_best_model()
+        trainer.save_state()
+        return
+    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    _save_metrics(trainer, "train", {**result.metrics, "train_samples": len(trainer.train_dataset)})
+    trainer.save_state()
+
+
+def evaluate(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData, name: str) -> None:
+    """Evaluates on the validation split: `eval_results.json`, `eval_report.json`."""
+    output = trainer.predict(split, metric_key_prefix="eval")
+    _save_metrics(trainer, "eval", {**output.metrics, "eval_samples": len(split)})
+    if trainer.is_world_process_zero():
+        write_report(Path(trainer.args.output_dir), "eval", output.predictions, output.label_ids, data.labels)
+
+
+def predict(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> None:
+    """Evaluates on the test split where it is labelled, and with `do_predict` writes a line per text."""
+    output = trainer.predict(split, metric_key_prefix="test")
+    folder = Path(trainer.args.output_dir)
+    if data.has_labels("test"):
+        _save_metrics(trainer, "test", {**output.metrics, "test_samples": len(split)})
+        if trainer.is_world_process_zero():
+            write_report(folder, "test", output.predictions, output.label_ids, data.labels)
+    if trainer.args.do_predict and trainer.is_world_process_zero():
+        path = folder / f"predictions.{trainer.args.prediction_format}"
+        write_predictions(path, data.splits["test"], output.predictions, data.labels)
+        logger.info("predictions are in %s", path)
+
+
+def _save_metrics(trainer: ClassificationTrainer, split: str, metrics: dict[str, Any]) -> None:
+    trainer.log_metrics(split, metrics)
+    trainer.save_metrics(split, metrics)
