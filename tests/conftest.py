@@ -1,0 +1,111 @@
+"""Tiny models and data for every test; nothing here touches a network."""
+
+import os
+
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import copy
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+WORDS = (
+    "good great fine lovely superb bad awful poor dreadful boring film movie story plot acting the a was is it very not "
+    "and but so really of in to this that one two three four five six"
+).split()
+POSITIVE, NEGATIVE = WORDS[:5], WORDS[5:10]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    # Tests run side by side on few cores.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of its own, so that a test never reads what an earlier run left."""
+    cache = tmp_path_factory.mktemp("datasets_cache")
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = cache
+    os.environ["HF_DATASETS_CACHE"] = str(cache)
+    yield cache
+    datasets.config.HF_DATASETS_CACHE = before
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved random BERT of 3 layers x 16 with its WordPiece tokenizer (dropout on, 64 positions)."""
+    folder = tmp_path_factory.mktemp("tiny_bert")
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters[1:], *(f"##{c}" for c in letters), *"0123456789.,!"]
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(dict.fromkeys(pieces)) + "\n", encoding="utf-8")
+    tokenizer = BertTokenizerFast(vocab=str(vocabulary), model_max_length=64)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(dict.fromkeys(pieces)), hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def review(index: int) -> tuple[str, str]:
+    """A text whose words tell its label, and whose length differs from its neighbours'."""
+    words = POSITIVE if index % 2 else NEGATIVE
+    length = 3 + (index * 7) % 11
+    filler = WORDS[10:]
+    text = " ".join(
+        words[(index + i) % 5] if i % 3 == 0 else filler[(index * 5 + i * 3) % len(filler)] for i in range(length)
+    )
+    return f"{text} {index}", "pos" if index % 2 else "neg"
+
+
+def write_reviews(path: Path, rows: int, start: int = 0, header: bool = True) -> Path:
+    """A csv of `rows` reviews with the columns text and label."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if header:
+            writer.writerow(["text", "label"])
+        writer.writerows(review(start + index) for index in range(rows))
+    return path
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> dict[str, Path]:
+    """Train, validation and test files of 48, 16 and 17 reviews."""
+    return {
+        "train": write_reviews(tmp_path / "train.csv", 48),
+        "validation": write_reviews(tmp_path / "validation.csv", 16, start=100),
+        "test": write_reviews(tmp_path / "test.csv", 17, start=200),
+    }
+
+
+@pytest.fixture
+def command(tiny_bert: Path, reviews: dict[str, Path], tmp_path: Path) -> Callable[..., list[str]]:
+    """The arguments of a quick run on the reviews; keyword arguments are options, None leaves one out."""
+    defaults = {
+        "model_name_or_path": tiny_bert, "train_file": reviews["train"], "validation_file": reviews["validation"],
+        "test_file": reviews["test"], "output_dir": tmp_path / "out", "num_train_epochs": 2, "learning_rate": 1e-3,
+        "per_device_train_batch_size": 8, "logging_steps": 1, "disable_tqdm": True, "use_cpu": True,
+    }  # fmt: skip
+
+    def build(**options: object) -> list[str]:
+        merged = {**copy.copy(defaults), **options}
+        return [token for name, value in merged.items() if value is not None for token in (f"--{name}", str(value))]
+
+    return build
