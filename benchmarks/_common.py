@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved measurements, ratios to a baseline, a table, and a note of the environment."""
+"""What the benchmarks share: interleaved measurements, ratios to a baseline, a table and the environment."""
 
 import json
 import os

@@ -22,8 +22,9 @@ from typing import Any
 import datasets
 import torch
 from _common import environment, interleaved, print_table, ratios_to, report, spread
-from torch.utils.data import DataLoader
-from transformers import TrainerCallback, set_seed
+from torch.utils.data import DataLoader, TensorDataset
+from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.data import load_data
 from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
@@ -90,7 +91,9 @@ class Workbench:
     def trainer(self, updates: int) -> ClassificationTrainer:
         """The Trainer that a run builds."""
         self.args.training.max_steps = updates
-        return build_trainer(self.args.training, self.model(), self.tokenizer, self.splits, self.labels)
+        trainer = build_trainer(self.args.training, self.model(), self.tokenizer, self.splits, self.labels)
+        trainer.remove_callback(PrinterCallback)
+        return trainer
 
     def our_seconds(self, updates: int) -> float:
         """Trains in a run's way."""
@@ -104,21 +107,22 @@ class Workbench:
         device = self.args.training.device
         model = self.model().to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.args.training.learning_rate)
-        loader = DataLoader(self.padded_texts(), BATCH_SIZE, shuffle=True)
+        texts = self.padded_texts()
+        loader = DataLoader(TensorDataset(*texts.values()), BATCH_SIZE, shuffle=True)
         begin = now(device)
         for batch in islice(loader, updates):
             optimizer.zero_grad()
-            model(**{name: values.to(device) for name, values in batch.items()}).loss.backward()
+            model(**{name: values.to(device) for name, values in zip(texts, batch, strict=True)}).loss.backward()
             optimizer.step()
         return now(device) - begin
 
-    def padded_texts(self) -> datasets.Dataset:
-        """The texts of our batches, each padded to `max_seq_length`."""
+    def padded_texts(self) -> dict[str, torch.Tensor]:
+        """The texts of our batches, each padded to `max_seq_length`: (texts, tokens) by input, and labels."""
         padded = [
-            self.tokenizer.pad(batch, padding="max_length", max_length=self.max_seq_length) for batch in self.batches
+            self.tokenizer.pad(dict(batch), padding="max_length", max_length=self.max_seq_length, return_tensors="pt")
+            for batch in self.batches
         ]
-        columns = {name: torch.cat([torch.as_tensor(batch[name]) for batch in padded]).cpu() for name in padded[0]}
-        return datasets.Dataset.from_dict(columns).with_format("torch")
+        return {name: torch.cat([batch[name] for batch in padded]) for name in padded[0]}
 
     def tokens(self) -> dict[str, float]:
         """Tokens per text: of all rows, of the rows trained on, and with each way's padding."""
@@ -145,7 +149,7 @@ def main() -> None:
     parser.add_argument(
         "--updates",
         type=int,
-        default=20,
+        default=10,
         help="updates a training (%(default)s); quarters of an epoch hold long and short texts in equal measure",
     )
     parser.add_argument("--rounds", type=int, default=3, help="trainings in each way (%(default)s)")
@@ -155,6 +159,8 @@ def main() -> None:
     if options.updates * BATCH_SIZE > options.rows:
         parser.error(f"--updates {options.updates} of {BATCH_SIZE} texts need more than --rows {options.rows}")
 
+    datasets.disable_progress_bars()
+    disable_progress_bar()
     machine = {**environment(), "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(options, folder)

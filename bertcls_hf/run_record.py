@@ -47,7 +47,7 @@ def start_run(args: Arguments) -> None:
 
 def _set_up_logging(args: ClassifierTrainingArguments) -> None:
     logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True
+        format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
     is_main = args.process_index == 0
     logging.getLogger("bertcls_hf").setLevel(logging.INFO if is_main else logging.ERROR)

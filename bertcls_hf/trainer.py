@@ -159,12 +159,23 @@ class ClassificationTrainer(Trainer):
         return f".{prefix}." in f".{parameter_name}"
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the learning rate of every parameter group, by its name."""
+        """Adds the learning rate of every parameter group, by its name, and mends the closing line's mean loss."""
+        if "train_loss" in logs:
+            logs["train_loss"] = self.mean_train_loss()
         if "learning_rate" in logs:
             groups = self.optimizer.param_groups
             progress = logs["learning_rate"] / groups[0]["initial_lr"] if groups[0]["initial_lr"] else 0.0
             logs |= {f"learning_rate_{group['name']}": group["initial_lr"] * progress for group in groups}
         super().log(logs, start_time)
+
+    def mean_train_loss(self) -> float:
+        """The mean loss of all steps; upstream's leaves out those before a resumed checkpoint."""
+        total, before = self._tr_loss.item() if self.is_in_train else 0.0, 0
+        for line in self.state.log_history:
+            if "loss" in line:
+                total += line["loss"] * (line["step"] - before)
+                before = line["step"]
+        return total / max(self.state.global_step, 1)
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keeps the lengths, which the samplers read and the collator drops."""

@@ -79,14 +79,21 @@ def train(trainer: ClassificationTrainer) -> None:
         args.resume_from_checkpoint, Path(args.output_dir), args.world_size, trainer.is_world_process_zero()
     )
     if checkpoint is not None and stopped_early(checkpoint, args.early_stopping_patience):
-        logger.info("early stopping had ended the training at %s", checkpoint)
-        trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
-        trainer._load_best_model()
-        trainer.save_state()
-        return
-    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    _save_metrics(trainer, "train", {**result.metrics, "train_samples": len(trainer.train_dataset)})
+        metrics = _take_over_finished(trainer, checkpoint)
+    else:
+        metrics = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).metrics
+    _save_metrics(trainer, "train", {**metrics, "train_samples": len(trainer.train_dataset)})
     trainer.save_state()
+
+
+def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dict[str, float]:
+    """Ends a training that early stopping had ended before it was killed; going on would add a step."""
+    logger.info("early stopping had ended the training at %s", checkpoint)
+    trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
+    metrics = {"train_loss": trainer.mean_train_loss()}
+    trainer.log(metrics)
+    trainer._load_best_model()
+    return metrics
 
 
 def evaluate(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData, name: str) -> None:
