@@ -51,6 +51,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
         data = load_data(args.data, checkpoint.labels, args.training.do_train, args.training.do_predict)
         splits = tokenize(data, tokenizer, args.data, max_seq_length)
     report_lengths(splits, max_seq_length)
+    training.check_plan(args.training, data)
 
     weights = (
         class_weights(data.splits["train"], data.labels, args.model.class_weights) if args.training.do_train else None

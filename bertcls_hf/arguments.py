@@ -1,10 +1,12 @@
 """The options of a run: one dataclass per concern, whose field help is their documentation.
 
-Nothing here imports torch, so that `--help` and a wrong option answer at once.
+Nothing here imports datasets, scikit-learn or a model, so that `--help` and a wrong option answer in about a second.
 """
 
-from dataclasses import dataclass, fields
-from typing import Literal
+import math
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, Literal
 
 from transformers.hf_argparser import HfArg
 from transformers.training_args import TrainingArguments
@@ -13,6 +15,26 @@ from bertcls_hf.errors import ArgumentsError
 
 
 Pooling = Literal["cls", "pooler", "mean", "max", "cls_mean"]
+
+# Options of TrainingArguments that would break an evaluation or do nothing here, and why; only their default is taken.
+REFUSED_OPTIONS = {
+    "batch_eval_metrics": "the metrics need all rows at once",
+    "dataloader_drop_last": "it would drop rows of evaluations and predictions too",
+    "eval_do_concat_batches": "the metrics need all rows at once",
+    "hub_always_push": "a run pushes once, when it is done",
+    "hub_strategy": "a run pushes once, when it is done",
+    "include_for_metrics": "the metrics need predictions and labels alone",
+    "label_names": "the name of the data's label column goes into --label_column_name",
+    "length_column_name": "lengths are those of the tokenized texts",
+    "optim_target_modules": "the optimizers that need it take no --head_learning_rate",
+    "prediction_loss_only": "an evaluation without predictions has no metrics",
+    "use_cache": "it is for text generation",
+    "use_liger_kernel": "Liger has no kernels for encoders",
+}
+# They make parameter groups of their own, so that the head's and the layers' learning rates would be lost.
+REFUSED_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
+DEFAULT_LEARNING_RATE = 2e-5
+HUB_DATASET_OPTIONS = ("dataset_config_name", "dataset_revision", "validation_split_name", "test_split_name")
 
 
 @dataclass
@@ -65,24 +87,26 @@ class ModelArguments:
     focal_gamma: float = HfArg(default=2.0, help="Focusing strength of the focal loss; 0 is plain cross-entropy.")
     class_weights: list[str] | None = HfArg(
         default=None,
-        help="balanced, or one weight per label in the order of the label names. Rows / (labels x rows of the label) "
-        "is what balanced means; for multi-label it weighs a label's positives by negatives / positives.",
+        help="balanced, or one weight per label in the order of the label names. balanced is rows / (labels x rows of "
+        "the label); for multi-label it weighs a label's positives by negatives / positives.",
     )
     attn_implementation: str | None = HfArg(
         default=None, help="Attention of the encoder: sdpa, eager, flash_attention_2 … Default: the library's choice."
     )
 
     def __post_init__(self) -> None:
+        self.class_weights = _split_commas(self.class_weights)
         if self.freeze_backbone and self.trainable_layers:
             raise ArgumentsError(
                 "--freeze_backbone trains no layer and --trainable_layers trains some: give one of them"
             )
         if self.freeze_backbone is False and self.trainable_layers == 0:
             raise ArgumentsError("--trainable_layers 0 freezes the backbone, but --freeze_backbone is false")
-        _require(self.trainable_layers is None or self.trainable_layers >= 0, "--trainable_layers must be 0 or more")
-        _require(self.pooling_layers is None or self.pooling_layers >= 1, "--pooling_layers must be 1 or more")
+        _require_at_least(self, 0, "trainable_layers", "focal_gamma")
+        _require_at_least(self, 1, "pooling_layers")
         _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: must lie in [0, 1)")
-        _require(self.focal_gamma >= 0, f"--focal_gamma {self.focal_gamma}: must be 0 or more")
+        if self.focal_gamma != 2 and self.loss != "focal":
+            raise ArgumentsError(f"--focal_gamma is for --loss focal, not {self.loss}")
         if self.pooling == "pooler" and (self.pooling_layers or 1) > 1:
             raise ArgumentsError("--pooling pooler reads the last layer alone: leave out --pooling_layers")
 
@@ -105,7 +129,7 @@ class DataArguments:
     )
     dataset_config_name: str | None = HfArg(default=None, help="Configuration of the Hub dataset.")
     dataset_revision: str | None = HfArg(default=None, help="Branch, tag or commit of the Hub dataset.")
-    train_split_name: str = HfArg(default="train", help="Name of the training split in a dataset with splits.")
+    train_split_name: str = HfArg(default="train", help="Name of the training split of the Hub dataset.")
     validation_split_name: str | None = HfArg(
         default=None, help="Name of the validation split. Default: validation, where the dataset has one."
     )
@@ -115,8 +139,8 @@ class DataArguments:
     train_file: str | None = HfArg(
         default=None,
         aliases=["--train_path"],
-        help="csv, tsv, txt (read as tsv), json, jsonl or parquet file; a folder with one sub-folder of texts per class; "
-        "or a folder of datasets' save_to_disk.",
+        help="csv, tsv, txt (read as tsv), json, jsonl or parquet file; a folder with one sub-folder of texts per "
+        "class; or a folder of datasets' save_to_disk.",
     )
     validation_file: str | None = HfArg(
         default=None, aliases=["--valid_path"], help="Like --train_file. Absent: a part of train, never of test."
@@ -183,15 +207,20 @@ class DataArguments:
         for name in ("validation_split_percentage", "test_split_percentage"):
             value = getattr(self, name)
             _require(0 <= value < 100, f"--{name} {value}: must lie in [0, 100)")
-        for name in ("max_train_samples", "max_eval_samples", "max_predict_samples", "preprocessing_num_workers"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"--{name} {value}: must be 1 or more")
-        _require(
-            self.max_seq_length is None or self.max_seq_length >= 3,
-            f"--max_seq_length {self.max_seq_length}: must be 3 or more (two special tokens and a word)",
+        _require_at_least(
+            self, 1, "max_train_samples", "max_eval_samples", "max_predict_samples", "preprocessing_num_workers"
         )
-        if self.text_column_names is not None and not 1 <= len(self.text_column_names) <= 2:
-            raise ArgumentsError(f"--text_column_names takes one or two columns, got {self.text_column_names}")
+        _require_seed(self, "split_seed")
+        # Two special tokens and a word.
+        _require_at_least(self, 3, "max_seq_length")
+        _require(self.label_delimiter != "", "--label_delimiter is empty: leave it out for one label per row")
+        if not self.dataset_name:
+            needless = [name for name in HUB_DATASET_OPTIONS if getattr(self, name) is not None]
+            needless += ["train_split_name"] if self.train_split_name != "train" else []
+            _require(not needless, f"--{' and --'.join(needless)} belong to --dataset_name, which is not given")
+        names = self.text_column_names
+        if names is not None and not 1 <= len(set(names)) == len(names) <= 2:
+            raise ArgumentsError(f"--text_column_names takes one column or two different ones, got {names}")
         if self.text_column_names and self.label_column_name in self.text_column_names:
             raise ArgumentsError(f"--label_column_name {self.label_column_name} is also a text column")
 
@@ -214,7 +243,8 @@ class ClassifierTrainingArguments(TrainingArguments):
     Defaults that differ: output_dir, learning_rate 2e-5, weight_decay 0.01, warmup_steps 0.06 (a share of all steps),
     per_device_train_batch_size 16, per_device_eval_batch_size 64, eval_strategy and save_strategy epoch,
     load_best_model_at_end, metric_for_best_model, save_total_limit 2, logging_steps 50, logging_nan_inf_filter false,
-    train_sampling_strategy group_by_length, restore_callback_states_from_checkpoint, report_to none.
+    train_sampling_strategy group_by_length, restore_callback_states_from_checkpoint; and a run trains and evaluates
+    where it is not told what to do. [`REFUSED_OPTIONS`] have no place here.
     """
 
     _argument_group_name = "training"
@@ -224,6 +254,15 @@ class ClassifierTrainingArguments(TrainingArguments):
         aliases=["--save_path"],
         help="Folder of the trained model, its results and checkpoints.",
     )
+    do_train: bool | None = HfArg(
+        default=None, help="Train. Default: true, unless --do_eval or --do_predict is asked for without it."
+    )
+    do_eval: bool | None = HfArg(
+        default=None,
+        help="Evaluate the final model on the validation data. Default: true, unless --do_predict is all that is "
+        "asked for. A labelled test set is evaluated in any case.",
+    )
+    do_predict: bool = HfArg(default=False, help="Write a line for every text of the test data into a file.")
     num_train_epochs: float = HfArg(default=3.0, aliases=["--n_epochs"], help="Passes over the training data.")
     batch_size: int | None = HfArg(
         default=None,
@@ -232,7 +271,9 @@ class ClassifierTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = HfArg(default=16, help="Texts per device in one forward and backward pass.")
     per_device_eval_batch_size: int = HfArg(default=64, help="Texts per device in one evaluation batch.")
     learning_rate: float = HfArg(
-        default=2e-5, aliases=["--lr_main"], help="Learning rate of the backbone (of its top layer, with a decay)."
+        default=DEFAULT_LEARNING_RATE,
+        aliases=["--lr_main"],
+        help="Learning rate of the backbone (of its top layer, with a decay).",
     )
     head_learning_rate: float | None = HfArg(
         default=None,
@@ -240,7 +281,7 @@ class ClassifierTrainingArguments(TrainingArguments):
         help="Learning rate of the head. Default: 1e-3 when the backbone is frozen, else --learning_rate.",
     )
     layerwise_lr_decay: float = HfArg(
-        default=1.0, help="Each layer learns at this factor times the rate of the layer above it; 1 is off."
+        default=1.0, help="Each layer of the encoder learns at this factor times the rate of the one above; 1 is off."
     )
     weight_decay: float = HfArg(default=0.01, help="AdamW's decay, for all weights but biases and layer norms.")
     warmup_steps: float = HfArg(default=0.06, help="Warm-up steps; below 1, a share of all steps.")
@@ -250,9 +291,11 @@ class ClassifierTrainingArguments(TrainingArguments):
         help="Stop after this many evaluations without a better metric_for_best_model; -1 is off.",
     )
     early_stopping_threshold: float = HfArg(default=0.0, help="What counts as better for early stopping.")
-    eval_strategy: str = HfArg(default="epoch", help="When to evaluate during training: no, steps or epoch.")
-    save_strategy: str = HfArg(default="epoch", help="When to save a checkpoint: no, steps, epoch or best.")
-    save_total_limit: int | None = HfArg(default=2, help="Checkpoints to keep; the best one is among them.")
+    eval_strategy: Literal["no", "steps", "epoch"] = HfArg(default="epoch", help="When to evaluate during training.")
+    save_strategy: Literal["no", "steps", "epoch", "best"] = HfArg(default="epoch", help="When to save a checkpoint.")
+    save_total_limit: int | None = HfArg(
+        default=2, help="Checkpoints to keep, of which the best is one; 0 keeps them all."
+    )
     load_best_model_at_end: bool = HfArg(default=True, help="End with the best checkpoint instead of the last.")
     metric_for_best_model: str | None = HfArg(
         default=None,
@@ -263,14 +306,13 @@ class ClassifierTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = HfArg(
         default=False, help="Hide losses that are not finite. Off: they end the run with exit code 76."
     )
-    train_sampling_strategy: str = HfArg(
+    train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = HfArg(
         default="group_by_length",
-        help="Order of the training rows: group_by_length puts texts of like length in one batch, random, sequential.",
+        help="Order of the training rows. group_by_length puts texts of like length into one batch.",
     )
     restore_callback_states_from_checkpoint: bool = HfArg(
         default=True, help="Resume with the patience that early stopping had left."
     )
-    report_to: str = HfArg(default="none", help="Experiment trackers: none, all, tensorboard, wandb, trackio …")
     resume_from_checkpoint: str | None = HfArg(
         default=None,
         help="auto: go on from the newest complete checkpoint in output_dir, or start fresh. true: the same, but fail "
@@ -284,42 +326,75 @@ class ClassifierTrainingArguments(TrainingArguments):
     prediction_format: Literal["jsonl", "csv"] = HfArg(default="jsonl", help="Format of --do_predict's file.")
 
     def __post_init__(self) -> None:
-        self._check_before_devices()
+        self._refuse_unfit_options()
+        self._check_ranges()
+        self._check_stopping()
+        self._resolve_phases()
         # The parent fills these two with guesses; the task, known later, gives better ones.
         self.asked_best_metric, self.asked_greater_is_better = self.metric_for_best_model, self.greater_is_better
         if self.batch_size is not None:
             self.per_device_train_batch_size = self.batch_size // self.gradient_accumulation_steps
-        if not (self.do_train or self.do_eval or self.do_predict):
-            self.do_train = self.do_eval = True
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
+        do_eval = self.do_eval
         super().__post_init__()
-        # Pinned memory only serves copies to an accelerator; without one, torch warns.
-        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+        # The parent turns it on whenever there are evaluations during training.
+        self.do_eval = do_eval
+        if self.device.type == "cpu":
+            # Pinned memory only serves copies to an accelerator; without one, torch warns.
+            self.dataloader_pin_memory = False
 
-    def _check_before_devices(self) -> None:
-        """The checks that need neither torch nor a device."""
+    def _refuse_unfit_options(self) -> None:
+        for f in fields(self):
+            default = f.default_factory() if f.default_factory is not MISSING else f.default
+            if f.name in REFUSED_OPTIONS and getattr(self, f.name) != default:
+                raise ArgumentsError(f"--{f.name} cannot be used: {REFUSED_OPTIONS[f.name]}")
+        if self.optim.startswith(REFUSED_OPTIMIZERS):
+            raise ArgumentsError(f"--optim {self.optim} takes no --head_learning_rate: use adamw_torch or another")
+        if self.hub_token is not None:
+            raise ArgumentsError(
+                "--hub_token would leave a secret in files: use `hf auth login` or the HF_TOKEN variable"
+            )
+
+    def _check_ranges(self) -> None:
+        _require_at_least(
+            self, 1, "gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size"
+        )
+        _require_at_least(self, 0, "learning_rate", "weight_decay", "early_stopping_threshold")
+        _require_seed(self, "seed", "data_seed")
         accumulation = self.gradient_accumulation_steps
         if self.batch_size is not None and (self.batch_size < 1 or self.batch_size % accumulation):
             raise ArgumentsError(
                 f"--batch_size {self.batch_size} is the total of {accumulation} --gradient_accumulation_steps: "
                 f"it must be a multiple of {accumulation}"
             )
-        _require(self.early_stopping_patience == -1 or self.early_stopping_patience >= 1,
-                 f"--early_stopping_patience {self.early_stopping_patience}: must be 1 or more, or -1 for off")  # fmt: skip
+        for name in ("num_train_epochs", "head_learning_rate"):
+            value = getattr(self, name)
+            _require(value is None or 0 < value < math.inf, f"--{name} {value}: must be above 0")
+        decay, smoothing = self.layerwise_lr_decay, self.label_smoothing_factor
+        _require(0 < decay <= 1, f"--layerwise_lr_decay {decay}: must lie in (0, 1]")
+        _require(0 <= smoothing < 1, f"--label_smoothing_factor {smoothing}: must lie in [0, 1)")
+
+    def _check_stopping(self) -> None:
+        patience = self.early_stopping_patience
         _require(
-            0 < self.layerwise_lr_decay <= 1, f"--layerwise_lr_decay {self.layerwise_lr_decay}: must lie in (0, 1]"
+            patience == -1 or patience >= 1,
+            f"--early_stopping_patience {patience}: must be 1 or more, or -1 for off",
         )
-        _require(0 <= self.label_smoothing_factor < 1,
-                 f"--label_smoothing_factor {self.label_smoothing_factor}: must lie in [0, 1)")  # fmt: skip
-        if self.early_stopping_patience != -1 and self.eval_strategy == "no":
+        if patience == -1 and self.early_stopping_threshold:
+            raise ArgumentsError("--early_stopping_threshold needs --early_stopping_patience, which is off")
+        if patience != -1 and self.eval_strategy == "no":
             raise ArgumentsError("--early_stopping_patience needs evaluations: set --eval_strategy to steps or epoch")
-        if self.early_stopping_patience != -1 and not self.load_best_model_at_end:
+        if patience != -1 and not self.load_best_model_at_end:
             raise ArgumentsError("--early_stopping_patience keeps the best model: set --load_best_model_at_end true")
-        if self.hub_token is not None:
-            raise ArgumentsError(
-                "--hub_token would leave a secret in files: use `hf auth login` or the HF_TOKEN variable"
-            )
+
+    def _resolve_phases(self) -> None:
+        if self.do_train is None:
+            self.do_train = not (self.do_eval or self.do_predict)
+        if self.do_eval is None:
+            self.do_eval = self.do_train or not self.do_predict
+        if not (self.do_train or self.do_eval or self.do_predict):
+            raise ArgumentsError("nothing to do: --do_train, --do_eval and --do_predict are all false")
 
 
 @dataclass
@@ -333,15 +408,12 @@ class Arguments:
 
     def __post_init__(self) -> None:
         self._resolve_freezing()
+        self._check_frozen()
+        self._check_sources()
         if self.training.extra_metrics and not self.model.trust_remote_code:
             raise ArgumentsError("--extra_metrics runs code from the Hub or a file: it needs --trust_remote_code true")
         if self.training.head_learning_rate is None:
             self.training.head_learning_rate = 1e-3 if self.model.has_frozen_backbone else self.training.learning_rate
-        if self.training.do_train and not (self.data.dataset_name or self.data.train_file):
-            raise ArgumentsError("no training data: give --train_file or --dataset_name")
-        sources = (self.data.dataset_name, self.data.train_file, self.data.validation_file, self.data.test_file)
-        if not any(sources):
-            raise ArgumentsError("no data: give --dataset_name, --train_file, --validation_file or --test_file")
 
     def _resolve_freezing(self) -> None:
         boost, model = self.boost.boost, self.model
@@ -353,13 +425,33 @@ class Arguments:
             model.freeze_backbone = True
         model.freeze_backbone = bool(model.freeze_backbone)
 
+    def _check_frozen(self) -> None:
+        """Refuses what a frozen encoder would silently ignore."""
+        training, is_frozen = self.training, self.model.has_frozen_backbone
+        if is_frozen and training.layerwise_lr_decay != 1:
+            raise ArgumentsError("--layerwise_lr_decay is for the backbone, which is frozen: set it to 1")
+        if is_frozen and training.head_learning_rate is None and training.learning_rate != DEFAULT_LEARNING_RATE:
+            raise ArgumentsError("--learning_rate is the backbone's, which is frozen: set --head_learning_rate")
+        if training.neftune_noise_alpha and (is_frozen or self.model.trainable_layers):
+            raise ArgumentsError("--neftune_noise_alpha needs embeddings that learn, and they are frozen")
+
+    def _check_sources(self) -> None:
+        data, training = self.data, self.training
+        if training.do_train and not (data.dataset_name or data.train_file):
+            raise ArgumentsError("no training data: give --train_file or --dataset_name")
+        if not any((data.dataset_name, data.train_file, data.validation_file, data.test_file)):
+            raise ArgumentsError("no data: give --dataset_name, --train_file, --validation_file or --test_file")
+        if training.do_predict and not (data.dataset_name or data.test_file or data.test_split_percentage):
+            raise ArgumentsError("--do_predict reads the test data: give --test_file or --dataset_name")
+
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, BoostArguments, ClassifierTrainingArguments)
 
 
-def own_fields(argument_class: type) -> list:
+def own_fields(argument_class: type) -> list[Field]:
     """The fields that this project adds or redefines, in the order of their definition."""
-    inherited = {} if argument_class.__base__ is object else {f.name: f for f in fields(argument_class.__base__)}
+    parent = argument_class.__mro__[1]
+    inherited = {} if parent is object else {f.name: f for f in fields(parent)}
     return [f for f in fields(argument_class) if f.init and inherited.get(f.name) is not f]
 
 
@@ -368,5 +460,17 @@ def _require(condition: bool, message: str) -> None:
         raise ArgumentsError(message)
 
 
-def _split_commas(names: list[str] | None) -> list[str] | None:
+def _require_at_least(options: Any, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        _require(value is None or least <= value < math.inf, f"--{name} {value}: must be {least} or more")
+
+
+def _require_seed(options: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        _require(value is None or 0 <= value < 2**32, f"--{name} {value}: must lie in [0, 2^32)")
+
+
+def _split_commas(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else [part.strip() for name in names for part in name.split(",") if part.strip()]

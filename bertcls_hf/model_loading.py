@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -83,7 +84,7 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
             config.name_or_path = ""
             getattr(config, "encoder_config", config).name_or_path = ""
     except (OSError, ValueError, KeyError) as error:
-        raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {_first_line(error)}") from error
+        raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {_one_line(error)}") from error
     labels = None if args.ignore_mismatched_sizes else _labels_of(config)
     checkpoint = Checkpoint(path, config, labels)
     if getattr(checkpoint.encoder_config, "is_decoder", False) or config.is_encoder_decoder:
@@ -101,15 +102,15 @@ def load_tokenizer(args: ModelArguments, checkpoint: Checkpoint) -> PreTrainedTo
     try:
         return AutoTokenizer.from_pretrained(name, **_hub_options(args))
     except (OSError, ValueError, KeyError) as error:
-        raise ArgumentsError(f"tokenizer {name}: {_first_line(error)}") from error
+        raise ArgumentsError(f"tokenizer {name}: {_one_line(error)}") from error
 
 
 def _hub_options(args: ModelArguments) -> dict[str, Any]:
     return {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _labels_of(config: PreTrainedConfig) -> LabelSet | None:
@@ -218,8 +219,8 @@ def load_classifier(args: ModelArguments, checkpoint: Checkpoint, config: TextCl
             stock = AutoModelForSequenceClassification.from_pretrained(checkpoint.path, **options)
             return from_stock(stock, config)
         return _load_encoder(checkpoint, config, options)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {error}") from error
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {_one_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
 

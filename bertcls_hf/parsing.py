@@ -6,29 +6,62 @@ A recipe is a flat mapping of option names. The command line wins over it, which
 import argparse
 import difflib
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers.hf_argparser import HfArgumentParser, string_to_bool
+from transformers.training_args import TrainingArguments
 
-from bertcls_hf.arguments import ARGUMENT_CLASSES, Arguments
+from bertcls_hf.arguments import ARGUMENT_CLASSES, REFUSED_OPTIONS, Arguments
 from bertcls_hf.errors import ArgumentsError
 
 
 USAGE = "run_classification.py [RECIPE.yaml] [--option value ...]"
 DESCRIPTION = """Fine-tunes a BERT-family encoder for text classification, or trains a head on its frozen features.
 The optional recipe is a YAML file of these options; options given on the command line win over it."""
+# The seed's option that says the opposite of ours.
+NEGATED_OPTIONS = {"bert_finetuning": "freeze_backbone"}
 # Command line only, so that a recipe from elsewhere cannot run code or carry a secret.
 COMMAND_LINE_ONLY = {"trust_remote_code": "it lets a model run code", "hub_token": "it is a secret"}
 # Two ways to say one thing: a later source that uses one of them replaces both.
 EXCLUSIVE_OPTIONS = (
     ({"batch_size"}, {"per_device_train_batch_size"}),
     ({"dataset_name"}, {"train_file", "validation_file", "test_file"}),
+    ({"activation_checkpointing"}, {"gradient_checkpointing"}),
+    ({"activation_checkpointing_kwargs"}, {"gradient_checkpointing_kwargs"}),
 )
+# What an option brings along, and takes with it when it is replaced.
+COMPANIONS = {
+    "dataset_name": {
+        "dataset_config_name", "dataset_revision", "train_split_name", "validation_split_name", "test_split_name",
+    },
+}  # fmt: skip
+# Names in older versions of transformers and its scripts that are too far from today's for a guess.
+RENAMED_OPTIONS = {
+    "eval_batch_size": "per_device_eval_batch_size",
+    "group_by_length": "train_sampling_strategy",
+    "no_cuda": "use_cpu",
+    "train_batch_size": "per_device_train_batch_size",
+}
+VALUE_NAMES = {int: "N", float: "X", str: "TEXT", string_to_bool: "{true,false}"}
 _UNSET: Any = object()
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows neither the hyphened twin of each option nor defaults of None."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        names = [name for name in action.option_strings if "-" not in name.lstrip("-")]
+        value = "" if action.nargs == 0 else " " + self._format_args(action, action.dest.upper())
+        return ", ".join(names) + value
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 class OptionParser(HfArgumentParser):
@@ -36,25 +69,37 @@ class OptionParser(HfArgumentParser):
 
     def __init__(self) -> None:
         super().__init__(ARGUMENT_CLASSES, prog="run_classification.py", usage=USAGE, description=DESCRIPTION,
-                         allow_abbrev=False)  # fmt: skip
-        self.add_argument(
-            "--bert_finetuning",
-            "--bert-finetuning",
-            dest="freeze_backbone",
-            type=lambda value: not string_to_bool(value),
-            nargs="?",
-            const=False,
-            default=argparse.SUPPRESS,
-            help="The negation of --freeze_backbone.",
-        )
+                         allow_abbrev=False, formatter_class=_HelpFormatter)  # fmt: skip
+        self.add_argument("--config", metavar="RECIPE.yaml", help="The recipe, where it is not the first argument.")
+        for name, option in NEGATED_OPTIONS.items():
+            self.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=option, type=_negated_bool, nargs="?",
+                              const=False, default=argparse.SUPPRESS, metavar=VALUE_NAMES[string_to_bool],
+                              help=f"The negation of --{option}.")  # fmt: skip
+        for action in self._actions:
+            self._adapt(action)
+
+    def _adapt(self, action: argparse.Action) -> None:
+        """Lets an option of three states be given without a value, as those of two can, and clears up the help."""
+        if action.type is string_to_bool and action.nargs is None:
+            action.nargs, action.const = "?", True
+        if action.choices is None and action.metavar is None and action.nargs != 0:
+            action.metavar = VALUE_NAMES.get(action.type, "VALUE")
+        if isinstance(action, argparse._StoreFalseAction):
+            action.help, action.default = f"The same as --{action.dest} false.", argparse.SUPPRESS
+        if action.dest in REFUSED_OPTIONS:
+            action.help = argparse.SUPPRESS
 
     def error(self, message: str) -> Any:
         """Raises instead of printing the usage, which is hundreds of lines long."""
-        raise ArgumentsError(message)
+        raise ArgumentsError(re.sub(r"^argument (--\w+)[^:]*:", r"\1:", message))
 
-    def option_names(self) -> list[str]:
-        """Every spelling of every option, without dashes, hyphens written as underscores."""
-        return sorted({_bare(option) for option in self._option_string_actions if option.startswith("--")})
+    def recipe_options(self) -> dict[str, argparse.Action]:
+        """What a recipe may set, by every name that it has there: without dashes, and with underscores."""
+        return {
+            _bare(option): action
+            for option, action in self._option_string_actions.items()
+            if action.nargs != 0 and action.dest != "config"
+        }
 
     def explicit_values(self, tokens: Sequence[str]) -> dict[str, Any]:
         """The options that these tokens give, by field name and converted to the field's type.
@@ -77,35 +122,51 @@ class OptionParser(HfArgumentParser):
                 continue
             spelling = _bare(token.partition("=")[0])
             if spellings.setdefault(action.dest, spelling) != spelling:
-                raise ArgumentsError(
-                    f"--{spellings[action.dest]} and --{spelling} are the same option: give one of them"
-                )
+                raise ArgumentsError(f"--{spellings[action.dest]} and --{spelling} set one option: give one of them")
 
     def _unknown_option(self, token: str) -> str:
         if not token.startswith("-"):
             return f"unexpected argument {token!r}: options start with --, and a recipe (.yaml) comes first"
-        return f"unknown option {token.partition('=')[0]}{nearest_name(token, self.option_names(), '--')}"
+        return f"unknown option {token.partition('=')[0]}{nearest_name(token, self.recipe_options(), '--')}"
 
 
-def nearest_name(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """A hint such as `; did you mean learning_rate?`, or nothing where no known name is near."""
-    matches = difflib.get_close_matches(_bare(name.partition("=")[0]), known, n=1)
+def nearest_name(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A hint such as `; did you mean learning_rate?`, or where to look where no known name is near."""
+    bare = _bare(name.partition("=")[0])
+    usable = sorted(set(known) - set(REFUSED_OPTIONS))
+    matches = [RENAMED_OPTIONS[bare]] if bare in RENAMED_OPTIONS else difflib.get_close_matches(bare, usable, n=1)
     return f"; did you mean {prefix}{matches[0]}?" if matches else " (--help lists all options)"
+
+
+def _negated_bool(value: str) -> bool:
+    return not string_to_bool(value)
 
 
 def _bare(option: str) -> str:
     return option.lstrip("-").replace("-", "_")
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, which YAML would resolve silently."""
+class _RecipeLoader(yaml.SafeLoader):
+    """SafeLoader that keeps values as they are written, and refuses a key given twice.
+
+    The option's type converts them. YAML itself would read `no` as false, 010 as 8 and 1:30 as 90, but 1e-5 as text.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = {key for key in keys if keys.count(key) > 1}
+        """Like the parent's; YAML would take the last of equal keys silently."""
+        keys = [_bare(str(self.construct_object(key, deep=True))) for key, _ in node.value]
+        repeated = sorted(key for key in keys if keys.count(key) > 1)
         if repeated:
-            raise ArgumentsError(f"{sorted(map(str, repeated))[0]} is given twice")
+            raise ArgumentsError(f"{repeated[0]} is given twice")
         return super().construct_mapping(node, deep)
+
+
+def _as_written(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    return loader.construct_scalar(node)
+
+
+for _kind in ("bool", "int", "float", "timestamp", "value"):
+    _RecipeLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _as_written)
 
 
 def read_recipe(path: Path, parser: OptionParser) -> dict[str, Any]:
@@ -116,19 +177,19 @@ def read_recipe(path: Path, parser: OptionParser) -> dict[str, Any]:
             message starts with the recipe's path.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-        return parser.explicit_values(_recipe_tokens(content, parser.option_names()))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
+        return parser.explicit_values(_recipe_tokens(content, parser.recipe_options()))
     except OSError as error:
         raise ArgumentsError(f"recipe {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ArgumentsError(f"recipe {path}: not a UTF-8 text file ({error.reason})") from error
     except yaml.YAMLError as error:
-        raise ArgumentsError(f"recipe {path}: not valid YAML: {error}") from error
+        raise ArgumentsError(f"recipe {path}: not valid YAML: {' '.join(str(error).split())}") from error
     except ArgumentsError as error:
         raise ArgumentsError(f"recipe {path}: {error}") from error
 
 
-def _recipe_tokens(content: Any, known: Sequence[str]) -> list[str]:
+def _recipe_tokens(content: Any, known: dict[str, argparse.Action]) -> list[str]:
     if not isinstance(content, dict):
         raise ArgumentsError("expected lines of the form `option: value`")
     tokens: list[str] = []
@@ -138,28 +199,36 @@ def _recipe_tokens(content: Any, known: Sequence[str]) -> list[str]:
             raise ArgumentsError(f"unknown option {key}{nearest_name(name, known)}")
         if name in COMMAND_LINE_ONLY:
             raise ArgumentsError(f"{key} cannot stand in a recipe, since {COMMAND_LINE_ONLY[name]}")
-        if value is not None:
-            tokens += _option_tokens(name, value)
+        tokens += _option_tokens(name, value, known[name])
     return tokens
 
 
-def _option_tokens(name: str, value: Any) -> list[str]:
+def _option_tokens(name: str, value: Any, action: argparse.Action) -> list[str]:
+    """What the command line would hold for one line of a recipe: never more than this one option."""
+    if value is None and action.default is None:
+        return []
+    if isinstance(value, str):
+        return [f"--{name}={value}"]
+    if isinstance(value, dict) and name in TrainingArguments._VALID_DICT_FIELDS:
+        return [f"--{name}={json.dumps(_json_value(value))}"]
+    if isinstance(value, list) and action.nargs == "+":
+        if all(isinstance(item, str) and not item.startswith("-") for item in value):
+            return [f"--{name}", *value]
+        raise ArgumentsError(f"{name}: each item must be a text or a number, and none can start with a dash")
+    kind = {type(None): "nothing", list: "a list", dict: "a mapping"}.get(type(value), "something else")
+    raise ArgumentsError(f"{name} takes {'values' if action.nargs == '+' else 'one value'}, not {kind}")
+
+
+def _json_value(value: Any) -> Any:
+    """A nested value whose texts are read as JSON where they are that: numbers, true, false."""
+    if isinstance(value, dict):
+        return {key: _json_value(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [f"--{name}", *map(str, value)]
-    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
-
-
-def split_recipe(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The recipe's path, given first or as `--config`, and the other tokens."""
-    rest = list(argv)
-    if rest and not rest[0].startswith("-") and Path(rest[0]).suffix in {".yaml", ".yml"}:
-        return Path(rest.pop(0)), rest
-    for position, token in enumerate(rest):
-        if token == "--config" and position + 1 < len(rest):
-            return Path(rest[position + 1]), rest[:position] + rest[position + 2 :]
-        if token.startswith("--config="):
-            return Path(token.partition("=")[2]), rest[:position] + rest[position + 1 :]
-    return None, rest
+        return [_json_value(item) for item in value]
+    try:
+        return value if value is None else json.loads(value)
+    except ValueError:
+        return value
 
 
 def merge_sources(recipe: dict[str, Any], command_line: dict[str, Any]) -> dict[str, Any]:
@@ -168,12 +237,12 @@ def merge_sources(recipe: dict[str, Any], command_line: dict[str, Any]) -> dict[
     Raises:
         ArgumentsError: one source says one thing in two ways.
     """
-    kept = dict(recipe)
+    replaced: set[str] = set()
     for pair in EXCLUSIVE_OPTIONS:
         for one, other in (pair, pair[::-1]):
-            if one & set(command_line):
-                kept = {name: value for name, value in kept.items() if name not in other}
-    merged = kept | command_line
+            if not one.isdisjoint(command_line):
+                replaced = replaced.union(other, *(COMPANIONS.get(name, ()) for name in other))
+    merged = {name: value for name, value in recipe.items() if name not in replaced} | command_line
     for one, other in EXCLUSIVE_OPTIONS:
         both = sorted(one & set(merged)), sorted(other & set(merged))
         if all(both):
@@ -182,11 +251,21 @@ def merge_sources(recipe: dict[str, Any], command_line: dict[str, Any]) -> dict[
 
 
 def explicit_options(argv: Sequence[str]) -> dict[str, Any]:
-    """All options that a recipe and a command line give, by field name; `--help` prints and exits."""
+    """All options that a recipe and a command line give, by field name; `--help` prints and exits.
+
+    Raises:
+        ArgumentsError: see [`OptionParser.explicit_values`], [`read_recipe`] and [`merge_sources`]; or two recipes.
+    """
     parser = OptionParser()
-    recipe_path, tokens = split_recipe(argv)
+    tokens = list(argv)
+    starts_with_recipe = bool(tokens) and tokens[0].endswith((".yaml", ".yml")) and not tokens[0].startswith("-")
+    first = tokens.pop(0) if starts_with_recipe else None
     command_line = parser.explicit_values(tokens)
-    recipe = {} if recipe_path is None else read_recipe(recipe_path, parser)
+    named = command_line.pop("config", None)
+    if first is not None and named is not None:
+        raise ArgumentsError(f"two recipes, {first} and --config {named}: give one of them")
+    path = first or named
+    recipe = {} if path is None else read_recipe(Path(path), parser)
     return merge_sources(recipe, command_line)
 
 
@@ -198,12 +277,12 @@ def build_arguments(options: dict[str, Any]) -> Arguments:
     """
     try:
         return Arguments(*(_build(argument_class, options) for argument_class in ARGUMENT_CLASSES))
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         raise ArgumentsError(str(error)) from error
 
 
 def _build(argument_class: type, options: dict[str, Any]) -> Any:
-    names = [name for name, f in argument_class.__dataclass_fields__.items() if f.init]  # type: ignore[attr-defined]
+    names = [f.name for f in fields(argument_class) if f.init]
     return argument_class(**{name: options[name] for name in names if name in options})
 
 
@@ -214,7 +293,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[Arguments, dict[
         The checked arguments, and the options that were given, by field name.
 
     Raises:
-        ArgumentsError: see [`OptionParser.explicit_values`], [`read_recipe`] and [`build_arguments`].
+        ArgumentsError: see [`explicit_options`] and [`build_arguments`].
     """
     options = explicit_options(sys.argv[1:] if argv is None else argv)
     return build_arguments(options), options

@@ -20,9 +20,12 @@ from bertcls_hf.parsing import COMMAND_LINE_ONLY
 
 logger = logging.getLogger(__name__)
 
+# Of one start of a run, not of the run.
+LEFT_OUT_OF_RECIPE = frozenset({*COMMAND_LINE_ONLY, "resume_from_checkpoint"})
+
 RECIPE_FILE = "recipe.yaml"
 # These change nothing of what is learned.
-HARMLESS_ON_RESUME = frozenset({"resume_from_checkpoint", "output_dir", "logging_steps", "report_to", "save_total_limit",
+HARMLESS_ON_RESUME = frozenset({"output_dir", "logging_steps", "report_to", "save_total_limit",
                                 "preprocessing_num_workers", "overwrite_cache", "do_predict", "prediction_format"})  # fmt: skip
 
 
@@ -46,9 +49,7 @@ def start_run(args: Arguments) -> None:
 
 
 def _set_up_logging(args: ClassifierTrainingArguments) -> None:
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     is_main = args.process_index == 0
     logging.getLogger("bertcls_hf").setLevel(logging.INFO if is_main else logging.ERROR)
     logging.getLogger().setLevel(logging.WARNING if is_main else logging.ERROR)
@@ -74,7 +75,7 @@ def resolved_options(
     resolved = {name: _plain(value) for name, value in {**own, **given, **chosen}.items()}
     # The two names of one thing exclude each other in a recipe.
     resolved.pop("batch_size", None)
-    return {k: v for k, v in resolved.items() if v is not None and k not in COMMAND_LINE_ONLY}
+    return {k: v for k, v in resolved.items() if v is not None and k not in LEFT_OUT_OF_RECIPE}
 
 
 def _field_names(group: Any) -> set[str]:

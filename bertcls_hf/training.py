@@ -1,5 +1,6 @@
 """The phases of a run that the Trainer carries out: train, evaluate, predict."""
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -22,39 +23,27 @@ from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer
 logger = logging.getLogger(__name__)
 
 
-def build_trainer(
-    args: ClassifierTrainingArguments,
-    model: TextClassifier,
-    tokenizer: PreTrainedTokenizerBase,
-    splits: dict[str, Dataset],
-    labels: LabelSet,
-) -> ClassificationTrainer:
-    """A Trainer over the splits, with the task's metrics and the run's callbacks.
+def check_plan(args: ClassifierTrainingArguments, data: ClassificationData) -> None:
+    """Resolves the best model's metric and the checkpoint to resume from, before any model is loaded.
 
     Raises:
-        ArgumentsError: `metric_for_best_model` is not a metric of the task, or an evaluation has no data.
+        ArgumentsError: `metric_for_best_model` is not a metric of the task, evaluation during training has no data, or
+            the checkpoint asked for cannot be resumed from.
     """
-    _resolve_best_metric(args, labels)
-    if args.do_train and args.eval_strategy != "no" and "validation" not in splits:
+    _resolve_best_metric(args, data.labels)
+    if not args.do_train:
+        return
+    if args.eval_strategy != "no" and not data.has_labels("validation"):
         raise ArgumentsError(
             "there is no validation data: give --validation_file, a --validation_split_percentage above 0, or "
             "--eval_strategy no"
         )
-    return ClassificationTrainer(
-        model=model,
-        args=args,
-        data_collator=ClassificationCollator(tokenizer),
-        train_dataset=splits.get("train") if args.do_train else None,
-        eval_dataset=splits.get("validation"),
-        processing_class=tokenizer,
-        compute_metrics=build_compute_metrics(labels, args.extra_metrics),
-        callbacks=training_callbacks(args),
-    )
+    is_main_process = args.process_index == 0
+    checkpoint = resolve_resume(args.resume_from_checkpoint, Path(args.output_dir), args.world_size, is_main_process)
+    args.resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
 
 
 def _resolve_best_metric(args: ClassifierTrainingArguments, labels: LabelSet) -> None:
-    if not args.load_best_model_at_end and args.early_stopping_patience == -1:
-        return
     asked = args.asked_best_metric or DEFAULT_METRIC[labels.problem_type]
     name = asked.removeprefix("eval_")
     known = ("loss", *METRIC_NAMES[labels.problem_type])
@@ -67,21 +56,40 @@ def _resolve_best_metric(args: ClassifierTrainingArguments, labels: LabelSet) ->
         args.greater_is_better = greater_is_better(name)
 
 
+def build_trainer(
+    args: ClassifierTrainingArguments,
+    model: TextClassifier,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: dict[str, Dataset],
+    labels: LabelSet,
+) -> ClassificationTrainer:
+    """A Trainer over the splits, with the task's metrics and the run's callbacks."""
+    # The Trainer would push all of output_dir, at every save; pushing is the run's last step, and of named files.
+    args = copy.copy(args)
+    args.push_to_hub = False
+    return ClassificationTrainer(
+        model=model,
+        args=args,
+        data_collator=ClassificationCollator(tokenizer),
+        train_dataset=splits.get("train") if args.do_train else None,
+        eval_dataset=splits.get("validation"),
+        processing_class=tokenizer,
+        compute_metrics=build_compute_metrics(labels, args.extra_metrics),
+        callbacks=training_callbacks(args),
+    )
+
+
 def train(trainer: ClassificationTrainer) -> None:
-    """Trains, from a checkpoint where one is asked for, and writes `train_results.json` and `trainer_state.json`.
+    """Trains, from the checkpoint that [`check_plan`] found, and writes `train_results.json` and `trainer_state.json`.
 
     Raises:
-        ArgumentsError: see [`resolve_resume`].
         DivergedError: the loss is no longer finite.
     """
-    args = trainer.args
-    checkpoint = resolve_resume(
-        args.resume_from_checkpoint, Path(args.output_dir), args.world_size, trainer.is_world_process_zero()
-    )
-    if checkpoint is not None and stopped_early(checkpoint, args.early_stopping_patience):
-        metrics = _take_over_finished(trainer, checkpoint)
+    checkpoint = trainer.args.resume_from_checkpoint
+    if checkpoint is not None and stopped_early(Path(checkpoint), trainer.args.early_stopping_patience):
+        metrics = _take_over_finished(trainer, Path(checkpoint))
     else:
-        metrics = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).metrics
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     _save_metrics(trainer, "train", {**metrics, "train_samples": len(trainer.train_dataset)})
     trainer.save_state()
 

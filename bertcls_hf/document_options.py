@@ -1,0 +1,102 @@
+"""Writes the options' documentation into a Markdown file: `python -m bertcls_hf.document_options README.md`.
+
+What stands between the two markers is replaced by a table for each argument class; with `--check` nothing is written,
+and the exit code is 1 where the file is out of date.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, Field
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from bertcls_hf.arguments import ARGUMENT_CLASSES, REFUSED_OPTIONS, own_fields
+from bertcls_hf.parsing import NEGATED_OPTIONS
+
+
+START, END = "<!-- options:start -->", "<!-- options:end -->"
+COLUMNS = ("Option", "Also", "Value", "Default", "Meaning")
+TYPE_NAMES = {bool: "true, false", int: "whole number", float: "number", str: "text", list[str]: "texts"}
+
+
+def options_markdown() -> str:
+    """A table of own options per argument class, and a sentence on the other options."""
+    sections = [f"**{c._argument_group_name}**\n\n{_table(c)}" for c in ARGUMENT_CLASSES]  # type: ignore[attr-defined]
+    refused = ", ".join(f"`{name}`" for name in sorted(REFUSED_OPTIONS))
+    others = (
+        "All other options of `transformers.TrainingArguments` work too, and `--help` lists them; only these are refused, "
+        f"each with its reason: {refused}."
+    )
+    return "\n\n".join([*sections, others])
+
+
+def _table(argument_class: type) -> str:
+    hints = get_type_hints(argument_class)
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *(_row(f, hints[f.name]) for f in own_fields(argument_class))]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+
+
+def _row(field: Field, hint: Any) -> tuple[str, ...]:
+    negated = [f"`--{name}` (negated)" for name, option in NEGATED_OPTIONS.items() if option == field.name]
+    also = [f"`{alias}`" for alias in field.metadata.get("aliases", ())] + negated
+    return f"`--{field.name}`", ", ".join(also), _value(hint), _default(field), field.metadata["help"]
+
+
+def _value(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(hint))
+    if hint in TYPE_NAMES:
+        return TYPE_NAMES[hint]
+    (only,) = (part for part in get_args(hint) if part is not NoneType)
+    return _value(only)
+
+
+def _default(field: Field) -> str:
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    if default is None:
+        return ""
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def with_options(text: str) -> str:
+    """The text with the documentation between its markers brought up to date.
+
+    Raises:
+        ValueError: the markers are not there once each, in their order.
+    """
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end) or START in rest or END in before + after:
+        raise ValueError(f"expected {START} and below it {END}, once each")
+    return f"{before}{START}\n\n{options_markdown()}\n\n{END}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bertcls_hf.document_options", description="Documents the options."
+    )
+    parser.add_argument("path", type=Path, help="a Markdown file with the two markers")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit with 1 where the file is out of date"
+    )
+    args = parser.parse_args(argv)
+    try:
+        text = args.path.read_text(encoding="utf-8")
+        expected = with_options(text)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"error: {args.path}: {error}\n")
+        return 2
+    if text == expected:
+        return 0
+    if args.check:
+        sys.stderr.write(f"{args.path} is out of date: run `python -m bertcls_hf.document_options {args.path}`\n")
+        return 1
+    args.path.write_text(expected, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
