@@ -36,7 +36,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     # torch, datasets and scikit-learn take seconds to import: a mistyped option should not wait for them.
     from bertcls_hf import training
     from bertcls_hf.data import class_weights, load_data
-    from bertcls_hf.features import extract_features
+    from bertcls_hf.features import FeatureExtractor
     from bertcls_hf.hub import push_folder
     from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
     from bertcls_hf.run_record import start_run, write_recipe
@@ -61,7 +61,8 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
         write_recipe(args, options, config, max_seq_length)
     model = load_classifier(args.model, checkpoint, config)
     if args.boost.boost:
-        splits = extract_features(splits, model, tokenizer, args.training.device)
+        extractor = FeatureExtractor(model, tokenizer, args, max_seq_length)
+        splits = {name: extractor.features(name, split) for name, split in splits.items()}
 
     trainer = training.build_trainer(args.training, model, tokenizer, splits, data.labels)
     if args.training.do_train:

@@ -6,6 +6,7 @@ Nothing here imports datasets, scikit-learn or a model, so that `--help` and a w
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, fields
+from inspect import get_annotations
 from typing import Any, Literal
 
 from transformers.hf_argparser import HfArg
@@ -234,6 +235,14 @@ class BoostArguments:
     boost: bool = HfArg(
         default=False, help="Run the frozen backbone once, cache its features, and train the head on the cache."
     )
+    boost_cache_dir: str | None = HfArg(
+        default=None, help="Folder of the feature caches. Default: bertcls_hf/features under HF_HOME."
+    )
+    boost_dtype: Literal["float32", "float16", "bfloat16"] = HfArg(
+        default="float32",
+        help="float16 halves the cache; it rounds each number by at most 1 part in 2,048. bfloat16 also computes in "
+        "bfloat16 (1 part in 256), and stores float16.",
+    )
 
 
 @dataclass
@@ -360,7 +369,7 @@ class ClassifierTrainingArguments(TrainingArguments):
         _require_at_least(
             self, 1, "gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size"
         )
-        _require_at_least(self, 0, "learning_rate", "weight_decay", "early_stopping_threshold")
+        _require_at_least(self, 0, "learning_rate", "weight_decay", "early_stopping_threshold", "save_total_limit")
         _require_seed(self, "seed", "data_seed")
         accumulation = self.gradient_accumulation_steps
         if self.batch_size is not None and (self.batch_size < 1 or self.batch_size % accumulation):
@@ -450,9 +459,8 @@ ARGUMENT_CLASSES = (ModelArguments, DataArguments, BoostArguments, ClassifierTra
 
 def own_fields(argument_class: type) -> list[Field]:
     """The fields that this project adds or redefines, in the order of their definition."""
-    parent = argument_class.__mro__[1]
-    inherited = {} if parent is object else {f.name: f for f in fields(parent)}
-    return [f for f in fields(argument_class) if f.init and inherited.get(f.name) is not f]
+    by_name = {f.name: f for f in fields(argument_class)}
+    return [by_name[name] for name in get_annotations(argument_class)]
 
 
 def _require(condition: bool, message: str) -> None:

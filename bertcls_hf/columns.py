@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bertcls_hf.errors import DataError
+from bertcls_hf.errors import ArgumentsError, DataError
 
 
 TEXT_COLUMN_NAMES = ("text", "sentence", "document", "review", "content")
@@ -15,6 +15,7 @@ PAIR_COLUMN_NAMES = (
 )
 LABEL_COLUMN_NAMES = ("label", "labels", "class", "category", "target")
 ID_COLUMN_NAME = "id"
+LONGEST_NAME = 40
 KNOWN_COLUMNS = frozenset(TEXT_COLUMN_NAMES + LABEL_COLUMN_NAMES + sum(PAIR_COLUMN_NAMES, ()))
 
 
@@ -46,18 +47,23 @@ def resolve_columns(
     """Picks the text and label columns, as named by the user or by their usual names.
 
     Raises:
-        DataError: a column is missing; the message lists the columns that there are.
+        DataError: a column is missing; the message lists those that there are.
+        ArgumentsError: one column is named twice.
     """
-    there = f"{source} has the columns {', '.join(map(repr, available))}"
+    # Where a row was taken for the header, a name is a whole text.
+    there = f"{source} has the columns {', '.join(repr(name[:LONGEST_NAME]) for name in available)}"
     texts = tuple(text_column_names) if text_column_names else _usual_text_columns(available)
+    if len(set(texts)) < len(texts):
+        raise ArgumentsError(f"--text_column_names names {texts[0]!r} twice: a pair is two columns")
     if not texts:
         raise DataError(f"no text column: {there}; name one (or two, for pairs) with --text_column_names")
     missing = [name for name in texts if name not in available]
     if missing:
         raise DataError(f"no text column {missing[0]!r}: {there}; see --text_column_names")
-    label = label_column_name or next((name for name in LABEL_COLUMN_NAMES if name in available), None)
-    if label is not None and label not in available:
-        label = None
+    if label_column_name:
+        label = label_column_name if label_column_name in available else None
+    else:
+        label = next(iter(_present(LABEL_COLUMN_NAMES, [name for name in available if name not in texts])), None)
     if label is None and needs_label:
         wanted = f" {label_column_name!r}" if label_column_name else ""
         raise DataError(f"no label column{wanted}: {there}; name it with --label_column_name")
@@ -67,6 +73,12 @@ def resolve_columns(
 
 def _usual_text_columns(available: Sequence[str]) -> tuple[str, ...]:
     for pair in PAIR_COLUMN_NAMES:
-        if set(pair) <= set(available):
-            return pair
-    return next(((name,) for name in TEXT_COLUMN_NAMES if name in available), ())
+        if len(present := _present(pair, available)) == 2:
+            return present
+    return _present(TEXT_COLUMN_NAMES, available)[:1]
+
+
+def _present(usual: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
+    """The columns with these names, in any case, in the order of `usual`."""
+    spelled = {name.strip().lower(): name for name in reversed(available)}
+    return tuple(spelled[name] for name in usual if name in spelled)

@@ -2,22 +2,23 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features
+from datasets import Dataset
+from datasets.fingerprint import Hasher
 from sklearn.model_selection import train_test_split
 
 from bertcls_hf.arguments import DataArguments
 from bertcls_hf.data_sources import Source, load_sources
-from bertcls_hf.errors import DataError
+from bertcls_hf.errors import ArgumentsError, DataError
 from bertcls_hf.labels import (
     MULTI_LABEL,
     REGRESSION,
     SINGLE_LABEL,
     LabelSet,
+    RawLabel,
     encode_labels,
     encoded_feature,
     infer_problem_type,
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 MOST_ROWS_LISTED = 5
+READ_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -62,20 +64,34 @@ def load_data(args: DataArguments, known_labels: LabelSet | None, trains: bool, 
     Args:
         args: the data options.
         known_labels: those of a trained classifier. Its names must be the data's, and give the order.
-        trains: whether the run trains; if not, a training file is not read for its rows.
+        trains: whether the run trains; if not, training data only serves to hold out the splits that are missing.
         predicts: whether predictions are written; then the test split keeps its bad rows and needs no labels.
 
     Raises:
-        DataError: anything wrong with the data; see the issue's file, row or label in the message.
+        DataError: anything wrong with the data; its file, row or label is in the message.
+        ArgumentsError: the options ask for what no data is given for.
     """
-    needs_labels = {"train"} if trains else set()
-    sources = load_sources(args, frozenset(needs_labels | {"validation"}))
+    if not trains and known_labels is None:
+        raise ArgumentsError(
+            "evaluation without training needs a model that was trained as a classifier: --model_name_or_path names "
+            "an encoder, whose labels are unknown"
+        )
+    sources = load_sources(args, frozenset({"train", "validation"} if trains else {"validation"}))
+    if predicts and "test" not in sources and args.test_split_percentage == 0:
+        raise ArgumentsError("--do_predict: no test data: give --test_file, or a --test_split_percentage above 0")
     _refuse_mixed_pairs(sources)
-    labels = _resolve_labels(args, sources, known_labels, trains)
+    labels = _train_labels(args, sources["train"], known_labels) if trains else known_labels
+    assert labels is not None
+    held_out = _splits_to_hold_out(sources, args)
+    if not trains and not held_out:
+        sources.pop("train", None)
     splits = {split: _checked(source, args, labels, predicts) for split, source in sources.items()}
-    splits = _with_missing_splits(splits, args, labels)
+    for split, percentage in held_out.items():
+        splits |= _hold_out(splits["train"], split, percentage / 100, args, labels)
     splits = _sampled(splits, args, labels)
     _report(splits, labels, args)
+    if not trains:
+        splits.pop("train", None)
     return ClassificationData(labels, splits)
 
 
@@ -83,20 +99,12 @@ def _refuse_mixed_pairs(sources: dict[str, Source]) -> None:
     pairs = {split: "text_pair" in source.dataset.column_names for split, source in sources.items()}
     if len(set(pairs.values())) > 1:
         single = next(split for split, is_pair in pairs.items() if not is_pair)
-        raise DataError(f"{sources[single].name}: one text column where the other splits have two")
-
-
-def _resolve_labels(
-    args: DataArguments, sources: dict[str, Source], known_labels: LabelSet | None, trains: bool
-) -> LabelSet:
-    if not trains and known_labels is None:
         raise DataError(
-            "evaluation without training needs a model that was trained as a classifier: its labels are unknown"
+            f"{sources[single].name}: one text column where the other splits have two; see --text_column_names"
         )
-    if not trains:
-        assert known_labels is not None
-        return known_labels
-    train = sources["train"]
+
+
+def _train_labels(args: DataArguments, train: Source, known_labels: LabelSet | None) -> LabelSet:
     values = raw_labels(train.dataset, args.label_delimiter)
     if all(value is None for value in values):
         raise DataError(f"{train.name}: no row has a label")
@@ -107,13 +115,14 @@ def _resolve_labels(
 
 def _aligned(labels: LabelSet, known: LabelSet, source: str) -> LabelSet:
     """The data's labels in the model's order."""
-    if labels.problem_type == known.problem_type and set(labels.names) == set(known.names):
+    same_task = labels.problem_type == known.problem_type and len(labels.names) == len(known.names)
+    if same_task and set(labels.names) == set(known.names):
         return known
-    generic = all(name == f"LABEL_{position}" for position, name in enumerate(known.names))
-    if generic and len(known.names) == len(labels.names):
-        logger.warning(
-            "the model's labels have no names; %s are taken for them in this order", ", ".join(labels.names)
-        )
+    if same_task and all(name == f"LABEL_{position}" for position, name in enumerate(known.names)):
+        if labels.problem_type != REGRESSION:
+            logger.warning(
+                "the model's labels have no names; %s are taken for them in this order", ", ".join(labels.names)
+            )
         return labels
     raise DataError(
         f"{source}: the labels are {list(labels.names)} ({labels.problem_type}), the model's are {list(known.names)} "
@@ -144,7 +153,7 @@ def _checked(source: Source, args: DataArguments, labels: LabelSet, predicts: bo
                 raise DataError(
                     f"{source.name}: {missing.sum()} rows of the test split have no label: label all or none"
                 )
-            dataset = _with_encoded_labels(dataset, encode_labels(values, labels), labels)
+            dataset = _with_encoded_labels(dataset, values, labels)
     if not keep.any():
         raise DataError(f"{source.name}: no row is left after empty texts and missing labels are dropped")
     return dataset if keep.all() else dataset.select(np.flatnonzero(keep))
@@ -154,17 +163,22 @@ def _warn_of_repeated_ids(dataset: Dataset, name: str) -> None:
     if "id" not in dataset.column_names:
         return
     counts = Counter(dataset["id"][:])
-    repeated = [value for value, count in counts.items() if count > 1]
+    repeated = [value for value, count in counts.items() if value is not None and count > 1]
     if repeated:
         logger.warning("%s: %d ids stand in more than one row, such as %r", name, len(repeated), repeated[0])
 
 
 def _rows_with_empty_text(dataset: Dataset) -> np.ndarray:
-    empty = np.zeros(len(dataset), dtype=bool)
-    for column in ("text", "text_pair"):
-        if column in dataset.column_names:
-            empty |= np.fromiter((text is None or not text.strip() for text in dataset[column]), bool, len(dataset))
-    return empty
+    return np.fromiter(
+        (any(text is None or not text.strip() for text in row) for row in _rows_of_texts(dataset)), bool, len(dataset)
+    )
+
+
+def _rows_of_texts(dataset: Dataset) -> Iterator[tuple[str | None, ...]]:
+    """The text, or both of a pair, of each row; read in batches, since the texts may not fit into memory."""
+    columns = [column for column in ("text", "text_pair") if column in dataset.column_names]
+    for batch in dataset.select_columns(columns).iter(READ_ROWS):
+        yield from zip(*(batch[column] for column in columns), strict=True)
 
 
 def _handle_rows(bad: np.ndarray, policy: str, what: str, option: str, source: Source) -> np.ndarray:
@@ -180,39 +194,36 @@ def _handle_rows(bad: np.ndarray, policy: str, what: str, option: str, source: S
     return ~bad
 
 
-def _with_encoded_labels(dataset: Dataset, encoded: list[Any], labels: LabelSet) -> Dataset:
-    features = Features({**dataset.features, "label": encoded_feature(labels)})
-
-    def replace_labels(batch: dict[str, list], indices: list[int], encoded: Sequence[Any]) -> dict[str, list]:
-        return {**batch, "label": [encoded[index] for index in indices]}
-
-    return dataset.map(
-        replace_labels,
-        batched=True,
-        with_indices=True,
-        fn_kwargs={"encoded": encoded},
-        features=features,
-        desc="Encoding labels",
+def _with_encoded_labels(dataset: Dataset, values: Sequence[RawLabel], labels: LabelSet) -> Dataset:
+    """The labels are few bytes and stay in memory; the texts stay where they are on disk."""
+    return dataset.remove_columns("label").add_column(
+        "label",
+        encode_labels(values, labels),
+        feature=encoded_feature(labels),
+        # The automatic hash of the encoded column takes seconds where there are many labels.
+        new_fingerprint=Hasher.hash(repr((dataset._fingerprint, labels, values))),
     )
 
 
-def _with_missing_splits(splits: dict[str, Dataset], args: DataArguments, labels: LabelSet) -> dict[str, Dataset]:
-    """Holds out validation, and test where that is asked for, from train; never validation from test."""
-    for split, percentage in (("test", args.test_split_percentage), ("validation", args.validation_split_percentage)):
-        if split not in splits and "train" in splits and percentage > 0:
-            rest, held_out = _held_out_indices(splits["train"], percentage / 100, labels, args.split_seed)
-            splits = {**splits, split: splits["train"].select(held_out), "train": splits["train"].select(rest)}
-    return splits
+def _splits_to_hold_out(sources: dict[str, Source], args: DataArguments) -> dict[str, float]:
+    """The splits to take from train, with their percentages; validation never comes from test."""
+    asked = {"test": args.test_split_percentage, "validation": args.validation_split_percentage}
+    return {split: share for split, share in asked.items() if "train" in sources and split not in sources and share}
 
 
-def _held_out_indices(train: Dataset, share: float, labels: LabelSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out(train: Dataset, split: str, share: float, args: DataArguments, labels: LabelSet) -> dict[str, Dataset]:
     """A stratified split of the distinct texts; every repetition of a text goes where its first row goes."""
     _, first_rows, text_of = np.unique(_text_keys(train), return_index=True, return_inverse=True)
-    representative = first_rows[text_of]
+    if len(first_rows) < 2:
+        raise DataError(
+            f"no {SPLIT_NAMES[split]} split can be held out from a single text: give --{split}_file, or "
+            f"--{split}_split_percentage 0"
+        )
+    # In the order of the rows: that of the keys differs between processes.
     distinct = np.sort(first_rows)
-    _, chosen = _stratified_indices(train.select(distinct), share, labels, seed)
-    held_out = np.isin(representative, distinct[chosen])
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    _, chosen = _stratified_indices(train.select(distinct), share, labels, args.split_seed)
+    held_out = np.isin(first_rows[text_of], distinct[chosen])
+    return {split: train.select(np.flatnonzero(held_out)), "train": train.select(np.flatnonzero(~held_out))}
 
 
 def _sampled(splits: dict[str, Dataset], args: DataArguments, labels: LabelSet) -> dict[str, Dataset]:
@@ -300,29 +311,30 @@ def _warn_of_leaks(splits: dict[str, Dataset], args: DataArguments) -> None:
 
 
 def _text_keys(dataset: Dataset) -> list[int]:
-    columns = [dataset[column] for column in ("text", "text_pair") if column in dataset.column_names]
-    return [hash(texts) for texts in zip(*columns, strict=True)]
+    """Equal for equal texts; good for one process, since Python salts its hashes."""
+    return [hash(texts) for texts in _rows_of_texts(dataset)]
 
 
 def class_weights(dataset: Dataset, labels: LabelSet, asked: Sequence[str] | None) -> list[float] | None:
     """The loss's weights per label, from `--class_weights`.
 
     Raises:
-        DataError: not `balanced`, and not one number per label; or regression.
+        ArgumentsError: not `balanced`, and not one number per label; or regression.
     """
     if asked is None:
         return None
     if labels.problem_type == REGRESSION:
-        raise DataError("--class_weights: regression has no classes")
+        raise ArgumentsError("--class_weights: regression has no classes")
     if list(asked) == ["balanced"]:
         return _balanced_weights(dataset, labels)
     try:
         weights = [float(weight) for weight in asked]
     except ValueError as error:
-        raise DataError(f"--class_weights {' '.join(asked)}: expected balanced or numbers") from error
-    if len(weights) != len(labels.names) or min(weights) < 0:
-        raise DataError(
-            f"--class_weights: expected {len(labels.names)} numbers of 0 or more, for {', '.join(labels.names)}"
+        raise ArgumentsError(f"--class_weights {' '.join(asked)}: expected balanced or numbers") from error
+    if len(weights) != len(labels.names) or not all(0 <= weight < np.inf for weight in weights):
+        raise ArgumentsError(
+            f"--class_weights {' '.join(asked)}: expected {len(labels.names)} numbers of 0 or more, for "
+            f"{', '.join(labels.names)}"
         )
     return weights
 

@@ -12,20 +12,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, Features, LargeList, List, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from bertcls_hf.arguments import DataArguments
 from bertcls_hf.columns import Columns, resolve_columns
-from bertcls_hf.errors import DataError
+from bertcls_hf.errors import DataError, RunError, StorageError
+from bertcls_hf.json_files import (
+    JSON_SUFFIXES,
+    column_kinds,
+    label_feature,
+    read_json_columns,
+    refuse_other_than_text,
+)
 from bertcls_hf.packaged import is_packaged, packaged_corpus
 from bertcls_hf.text_files import (
     DELIMITED_SUFFIXES,
-    JSON_SUFFIXES,
+    UNLABELLED_FOLDER,
     TextFormat,
     delimited_columns,
     read_delimited,
-    read_json,
     read_text_tree,
     resolve_delimited_format,
     text_tree_files,
@@ -36,7 +42,8 @@ logger = logging.getLogger(__name__)
 
 # Part of the cache key: raise it when the readers' output changes.
 READER_VERSION = 1
-SPLITS = ("train", "validation", "test")
+TEXT_TYPES = {"string", "large_string", "string_view"}
+LABEL_TYPES = {*TEXT_TYPES, "int", "uint", "float", "bool", "null"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def load_sources(args: DataArguments, needs_labels: frozenset[str]) -> dict[str,
         corpus = load_path(str(packaged_corpus(args.dataset_name)), args, needs_label=True)
         return {"train": Source("train", args.dataset_name, corpus)}
     if args.dataset_name:
-        loaded = _load_named(args)
+        loaded = _load_named(args, needs_labels)
         names = {split: f"{args.dataset_name} ({split})" for split in loaded}
         datasets_by_split = {
             split: _standardise(dataset, args, names[split], split in needs_labels)
@@ -75,27 +82,35 @@ def load_sources(args: DataArguments, needs_labels: frozenset[str]) -> dict[str,
     return {split: Source(split, names[split], dataset) for split, dataset in datasets_by_split.items()}
 
 
-def _load_named(args: DataArguments) -> dict[str, Dataset]:
+def _load_named(args: DataArguments, needs_labels: frozenset[str]) -> dict[str, Dataset]:
     try:
         loaded = load_dataset(args.dataset_name, args.dataset_config_name, revision=args.dataset_revision,
                               download_mode=_download_mode(args))  # fmt: skip
     except Exception as error:  # the Hub, the file system and each file format raise their own kinds
         raise DataError(
-            f"--dataset_name {args.dataset_name}: {type(error).__name__}: {error}; check the name, "
+            f"--dataset_name {args.dataset_name}: {type(error).__name__}: {_one_line(error)}; check the name, "
             "--dataset_config_name and the connection to the Hub, or use --train_file"
         ) from error
-    return _select_splits(loaded, args, f"--dataset_name {args.dataset_name}")
+    return _select_splits(loaded, args, needs_labels)
 
 
-def _select_splits(loaded: DatasetDict, args: DataArguments, source: str) -> dict[str, Dataset]:
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _select_splits(loaded: DatasetDict, args: DataArguments, needs_labels: frozenset[str]) -> dict[str, Dataset]:
+    has_train = args.train_split_name in loaded or "train" in needs_labels
     chosen = {
-        "train": args.train_split_name,
+        "train": args.train_split_name if has_train else None,
         "validation": args.validation_split_name or ("validation" if "validation" in loaded else None),
         "test": args.test_split_name or ("test" if "test" in loaded else None),
     }
     for split, name in chosen.items():
         if name is not None and name not in loaded:
-            raise DataError(f"{source} has no split {name!r} but {sorted(loaded)}: set --{split}_split_name")
+            there = ", ".join(sorted(map(str, loaded)))
+            raise DataError(
+                f"--dataset_name {args.dataset_name}: no split {name!r}, but {there}: set --{split}_split_name"
+            )
     return {split: loaded[name] for split, name in chosen.items() if name is not None}
 
 
@@ -111,62 +126,88 @@ def load_path(path_name: str, args: DataArguments, needs_label: bool) -> Dataset
     """
     path = Path(path_name).expanduser()
     if not path.exists():
-        hint = "; a URL must be downloaded first" if "://" in path_name else ""
+        hint = "; download the URL and give the local path" if "://" in path_name else ""
         raise DataError(f"{path_name}: no such file or folder{hint}")
-    if path.is_dir():
-        return _load_folder(path, args, needs_label)
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return _load_parquet(path, args, needs_label)
-    if suffix in DELIMITED_SUFFIXES or suffix in JSON_SUFFIXES:
-        return _load_text_file(path, args, needs_label)
+    try:
+        if path.is_dir():
+            return _load_folder(path, args, needs_label)
+        if suffix == ".parquet":
+            return _load_parquet(path, args, needs_label)
+        if suffix in DELIMITED_SUFFIXES:
+            return _load_delimited(path, args, needs_label)
+        if suffix in JSON_SUFFIXES:
+            return _load_json(path, args, needs_label)
+    except PermissionError as error:
+        raise DataError(f"{path}: {error.strerror}: {error.filename}") from error
     known = [*DELIMITED_SUFFIXES, *sorted(JSON_SUFFIXES), ".parquet"]
     raise DataError(f"{path}: unknown format {suffix!r}; known: {', '.join(known)}, or a folder")
 
 
 def _load_folder(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
     if (path / "dataset_dict.json").exists():
-        splits = sorted(json.loads((path / "dataset_dict.json").read_text())["splits"])
-        raise DataError(f"{path}: holds the splits {splits}; pass one of them, such as {path / splits[0]}")
+        splits = [str(path / split) for split in json.loads((path / "dataset_dict.json").read_text())["splits"]]
+        raise DataError(f"{path}: holds several splits; pass each on its own: {', '.join(splits)}")
     if (path / "state.json").exists():
-        return _standardise(load_from_disk(str(path)), args, str(path), needs_label)
+        return _standardise(_load_saved(path), args, str(path), needs_label)
+    if (path / UNLABELLED_FOLDER).is_dir():
+        logger.warning("%s: the folder %r is left out: in aclImdb it holds unlabelled texts", path, UNLABELLED_FOLDER)
     digest = hashlib.sha256()
     for file, label in text_tree_files(path):
-        digest.update(f"{label}/{file.name}\0".encode() + file.read_bytes())
+        digest.update(f"{label}/{file.name}\0{_content_digest(file)}".encode())
     return _generate(
         read_text_tree, path, _text_format(args), digest.hexdigest(), _string_features("id", "text", "label"), args
     )
 
 
+def _content_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_saved(path: Path) -> Dataset:
+    try:
+        return load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a whole folder of save_to_disk: {_one_line(error)}") from error
+
+
 def _load_parquet(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
     try:
         dataset = load_dataset("parquet", data_files=str(path), split="train", download_mode=_download_mode(args))
-    except DatasetGenerationError as error:
-        raise DataError(f"{path}: not a readable parquet file: {error.__cause__ or error}") from error
+    except (DatasetGenerationError, ValueError) as error:  # Arrow's errors of content are ValueErrors
+        reason = _one_line(error.__cause__ or error)
+        raise DataError(f"{path}: a broken parquet file, or one without rows: {reason}") from error
     return _standardise(dataset, args, str(path), needs_label)
 
 
-def _load_text_file(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
+def _load_delimited(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
+    required = (*(args.text_column_names or ()), *filter(None, [args.label_column_name]))
+    text_format = resolve_delimited_format(path, _text_format(args), required, needs_label)
+    columns = _delimited_file_columns(path, args, text_format, needs_label)
+    features = _string_features(*columns.standard_names().values())
+    return _generate(_delimited_rows, path, text_format, _content_digest(path), features, args, columns=columns)
+
+
+def _load_json(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
     text_format = _text_format(args)
-    if path.suffix.lower() in DELIMITED_SUFFIXES:
-        required = (*(args.text_column_names or ()), *filter(None, [args.label_column_name]))
-        text_format = resolve_delimited_format(path, text_format, required)
-        columns = resolve_columns(
-            delimited_columns(path, text_format), *_wanted_columns(args, text_format), str(path), needs_label
-        )
-        features = _string_features(*columns.standard_names().values())
-        reader, label_kind = "delimited", None
-    else:
-        columns = resolve_columns(_json_columns(path, text_format), args.text_column_names, args.label_column_name,
-                                  str(path), needs_label)  # fmt: skip
-        label_kind = None if columns.label is None else _json_label_kind(path, text_format, columns.label)
-        features = _string_features(*columns.standard_names().values())
-        if label_kind is not None:
-            features["label"] = _JSON_LABEL_FEATURES[label_kind]
-        reader = "json"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return _generate(_standard_rows, path, text_format, digest, features, args,
-                     reader=reader, columns=columns, label_kind=label_kind)  # fmt: skip
+    kinds = column_kinds(path, text_format)
+    columns = resolve_columns(list(kinds), args.text_column_names, args.label_column_name, str(path), needs_label)
+    for name in columns.texts:
+        refuse_other_than_text(path, name, kinds[name])
+    features = _string_features(*columns.standard_names().values())
+    if columns.label is not None:
+        features["label"] = label_feature(path, columns.label, kinds[columns.label])
+    return _generate(read_json_columns, path, text_format, _content_digest(path), features, args, columns=columns)
+
+
+def _delimited_file_columns(path: Path, args: DataArguments, text_format: TextFormat, needs_label: bool) -> Columns:
+    names = delimited_columns(path, text_format)
+    try:
+        return resolve_columns(names, *_wanted_columns(args, text_format), str(path), needs_label)
+    except DataError as error:
+        hint = "; if line 1 is a row and no header, pass --csv_header false" if args.csv_header == "auto" else ""
+        raise DataError(f"{error}{hint}") from error
 
 
 def _wanted_columns(args: DataArguments, text_format: TextFormat) -> tuple[list[str] | None, str | None]:
@@ -204,86 +245,24 @@ def _generate(
             fingerprint=hashlib.sha256(key.encode()).hexdigest()[:16],
         )
     except DatasetGenerationError as error:
-        if isinstance(error.__cause__, DataError):
+        if isinstance(error.__cause__, RunError):
             raise error.__cause__ from None
-        raise
-    except ValueError as error:  # what datasets raises where a generator yields nothing
-        raise DataError(f"{path}: no rows") from error
-    if len(dataset) == 0:
-        raise DataError(f"{path}: no rows{' below the header' if text_format.csv_header == 'true' else ''}")
+        if isinstance(error.__cause__, OSError):
+            raise StorageError(f"the datasets cache cannot be written: {error.__cause__}") from error
+        raise DataError(f"{path}: {_one_line(error.__cause__ or error)}") from error
+    except ValueError as error:
+        # What datasets raises where a generator yields nothing.
+        if "corresponds to no data" not in str(error):
+            raise
+        below = " below the header" if text_format.csv_header == "true" else ""
+        raise DataError(f"{path}: no rows{below}") from error
     return dataset
 
 
-_READERS = {"delimited": read_delimited, "json": read_json}
-
-
-def _standard_rows(
-    path: Path, text_format: TextFormat, reader: str, columns: Columns, label_kind: str | None
-) -> Iterator[dict[str, Any]]:
+def _delimited_rows(path: Path, text_format: TextFormat, columns: Columns) -> Iterator[dict[str, Any]]:
     names = columns.standard_names()
-    for number, row in enumerate(_READERS[reader](path, text_format), start=1):
-        standard = {standard_name: row.get(name) for name, standard_name in names.items()}
-        if label_kind is not None:
-            _check_json_row(standard, label_kind, f"{path}, row {number}")
-        yield standard
-
-
-def _json_columns(path: Path, text_format: TextFormat) -> list[str]:
-    first = next(read_json(path, text_format), None)
-    if first is None:
-        raise DataError(f"{path}: no rows")
-    return list(first)
-
-
-_JSON_LABEL_FEATURES = {
-    "text": Value("string"),
-    "whole number": Value("int64"),
-    "number": Value("float64"),
-    "list of texts": List(Value("string")),
-    "list of whole numbers": List(Value("int64")),
-}
-
-
-def _json_kind(value: Any) -> str:
-    if isinstance(value, list):
-        kinds = {_json_kind(item) for item in value}
-        return f"list of {kinds.pop()}s" if len(kinds) == 1 else "list of texts" if not kinds else "mixed list"
-    if isinstance(value, bool):
-        return "truth value"
-    return {str: "text", int: "whole number", float: "number"}.get(type(value), type(value).__name__)
-
-
-def _json_label_kind(path: Path, text_format: TextFormat, label: str) -> str | None:
-    """The one kind of the label column, after a look at every row; None where all labels are missing."""
-    seen: dict[str, int] = {}
-    for number, row in enumerate(read_json(path, text_format), start=1):
-        value = row.get(label)
-        if value is not None and value != []:
-            seen.setdefault(_json_kind(value), number)
-    if set(seen) == {"whole number", "number"}:
-        return "number"
-    if len(seen) > 1:
-        (first, first_row), (second, second_row) = list(seen.items())[:2]
-        raise DataError(
-            f"{path}, row {second_row}: the label is a {second}, but that of row {first_row} is a {first}: "
-            f"write every {label!r} as one kind"
-        )
-    kind = next(iter(seen), None)
-    if kind is not None and kind not in _JSON_LABEL_FEATURES:
-        raise DataError(
-            f"{path}, row {seen[kind]}: the label is a {kind}; expected a text, a number or a list of them"
-        )
-    return kind
-
-
-def _check_json_row(row: dict[str, Any], label_kind: str, place: str) -> None:
-    for name in ("text", "text_pair"):
-        if row.get(name) is not None and not isinstance(row[name], str):
-            raise DataError(f"{place}: the text is a {_json_kind(row[name])}: write it as a string")
-    if row.get("id") is not None:
-        row["id"] = str(row["id"])
-    if label_kind == "number" and row["label"] is not None:
-        row["label"] = float(row["label"])
+    for row in read_delimited(path, text_format):
+        yield {standard_name: row[name] for name, standard_name in names.items()}
 
 
 def _standardise(dataset: Dataset, args: DataArguments, name: str, needs_label: bool) -> Dataset:
@@ -298,21 +277,23 @@ def _standardise(dataset: Dataset, args: DataArguments, name: str, needs_label: 
             _require_text(dataset.features[column], column, name)
     if "label" in dataset.column_names:
         _require_label(dataset.features["label"], name)
-    if "id" in dataset.column_names:
-        dataset = dataset.cast_column("id", Value("string"))
+    if "id" in dataset.column_names and not isinstance(dataset.features["id"], Value):
+        dataset = dataset.remove_columns("id")
+    for column in ("id", "text", "text_pair"):
+        if column in dataset.column_names and dataset.features[column] != Value("string"):
+            dataset = dataset.cast_column(column, Value("string"))
     return dataset
 
 
 def _require_text(feature: Any, column: str, name: str) -> None:
-    if not (isinstance(feature, Value) and feature.dtype in {"string", "large_string"}):
-        raise DataError(f"{name}: column {column!r} holds {feature}, not texts; see --text_column_names")
+    if not (isinstance(feature, Value) and feature.dtype in TEXT_TYPES):
+        held = feature.dtype if isinstance(feature, Value) else feature
+        raise DataError(f"{name}: the column of {column!r} holds {held}, not strings; see --text_column_names")
 
 
 def _require_label(feature: Any, name: str) -> None:
-    inner = feature.feature if isinstance(feature, List) else feature
-    known = isinstance(inner, ClassLabel) or (
-        isinstance(inner, Value)
-        and inner.dtype.rstrip("0123456789") in {"string", "large_string", "int", "uint", "float", "bool"}
-    )
-    if not known:
-        raise DataError(f"{name}: the label column holds {feature}; expected names, numbers or lists of them")
+    inner = feature.feature if isinstance(feature, (List, LargeList)) else feature
+    is_plain = isinstance(inner, Value) and inner.dtype.rstrip("0123456789") in LABEL_TYPES
+    if not (is_plain or isinstance(inner, ClassLabel)):
+        held = feature.dtype if isinstance(feature, Value) else feature
+        raise DataError(f"{name}: the label column holds {held}; expected names, numbers or lists of them")

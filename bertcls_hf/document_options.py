@@ -23,11 +23,11 @@ TYPE_NAMES = {bool: "true, false", int: "whole number", float: "number", str: "t
 
 def options_markdown() -> str:
     """A table of own options per argument class, and a sentence on the other options."""
-    sections = [f"**{c._argument_group_name}**\n\n{_table(c)}" for c in ARGUMENT_CLASSES]  # type: ignore[attr-defined]
+    sections = [f"**{c._argument_group_name}**\n\n{_table(c)}" for c in ARGUMENT_CLASSES]
     refused = ", ".join(f"`{name}`" for name in sorted(REFUSED_OPTIONS))
     others = (
-        "All other options of `transformers.TrainingArguments` work too, and `--help` lists them; only these are refused, "
-        f"each with its reason: {refused}."
+        "All other options of `transformers.TrainingArguments` work too, and `--help` lists them. Only these are "
+        f"refused, with the reason: {refused}."
     )
     return "\n\n".join([*sections, others])
 

@@ -9,6 +9,7 @@ class ExitCode(IntEnum):
     DONE = 0
     BAD_ARGUMENTS = 2
     BAD_DATA = 65
+    STORAGE = 74
     DIVERGED = 76
     PUSH_FAILED = 77
 
@@ -27,6 +28,12 @@ class DataError(RunError):
     """A wrong file, column, row or label."""
 
     exit_code = ExitCode.BAD_DATA
+
+
+class StorageError(RunError):
+    """A disk that is full or cannot be written."""
+
+    exit_code = ExitCode.STORAGE
 
 
 class DivergedError(RunError):

@@ -1,12 +1,13 @@
 """Labels as a value: their names, their order and how a raw label becomes what the model learns."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from datasets import ClassLabel, Dataset, List, Value
+from datasets import ClassLabel, Dataset, LargeList, List, Value
 
 from bertcls_hf.errors import DataError
 
@@ -15,7 +16,9 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 SINGLE_LABEL: ProblemType = "single_label_classification"
 MULTI_LABEL: ProblemType = "multi_label_classification"
 REGRESSION: ProblemType = "regression"
+RawLabel = str | list[str] | None
 MOST_LISTED = 10
+_WHOLE_NUMBER = re.compile(r"-?\d{1,15}\.0+")
 
 
 @dataclass(frozen=True)
@@ -42,21 +45,19 @@ class LabelSet:
 
 
 def label_name(value: Any) -> str:
-    """The name of one raw class: whole numbers have no decimal point, truth values are lower case."""
+    """The name of one raw class: 1, 1.0 and the text 1.0 are one class, truth values are lower case."""
+    name = str(value).strip()
     if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+        return name.lower()
+    # A column of whole numbers with a gap is written as 1.0, 2.0 … by pandas.
+    return str(int(float(name))) if _WHOLE_NUMBER.fullmatch(name) else name
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a raw label is absent: null, NaN or blank."""
-    return (
-        value is None
-        or (isinstance(value, float) and math.isnan(value))
-        or (isinstance(value, str) and not value.strip())
-    )
+    """Whether a raw label is absent: null, NaN (also where it is written out) or blank."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and value.strip().lower() in {"", "nan"})
 
 
 def sort_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -74,32 +75,30 @@ def _is_number(text: Any) -> bool:
         return False
 
 
-def raw_labels(dataset: Dataset, label_delimiter: str | None) -> list[Any]:
-    """The label column as Python values: None where missing, else names (str), lists of names, or floats.
+def raw_labels(dataset: Dataset, label_delimiter: str | None) -> list[RawLabel]:
+    """The label column as names: None where missing, else a name, or a list of names.
 
     ClassLabel ids become names, so that splits whose ids differ still agree; -1 is missing there, by the Hub's custom.
     """
     feature = dataset.features["label"]
     values = dataset["label"][:]
-    if isinstance(feature, List):
-        inner = feature.feature
-        if isinstance(inner, ClassLabel):
-            return [None if row is None else [inner.int2str(item) for item in row] for row in values]
-        return [None if row is None else [label_name(item) for item in row] for row in values]
+    if isinstance(feature, (List, LargeList)):
+        return [None if row is None else _names(row, feature.feature) for row in values]
+    if label_delimiter is not None and not isinstance(feature, ClassLabel):
+        # A blank cell has no label of several, as an empty list has.
+        return [None if value is None else _names(str(value).split(label_delimiter), None) for value in values]
+    return [next(iter(_names([value], feature)), None) for value in values]
+
+
+def _names(values: Iterable[Any], feature: Any) -> list[str]:
+    """The names of the values that are not missing."""
     if isinstance(feature, ClassLabel):
-        names = feature.names
-        return [None if value is None or value == -1 else names[value] for value in values]
-    if label_delimiter is not None:
-        return [None if value is None else _split_label(str(value), label_delimiter) for value in values]
-    return [None if is_missing(value) else value for value in values]
-
-
-def _split_label(value: str, delimiter: str) -> list[str]:
-    return [part.strip() for part in value.split(delimiter) if part.strip()]
+        return [feature.names[value] for value in values if value is not None and value != -1]
+    return [label_name(value) for value in values if not is_missing(value)]
 
 
 def infer_problem_type(
-    dataset: Dataset, values: Sequence[Any], forced: ProblemType | None, source: str
+    dataset: Dataset, values: Sequence[RawLabel], forced: ProblemType | None, source: str
 ) -> ProblemType:
     """The task that the training labels show, or the one that is asked for where they allow it.
 
@@ -112,83 +111,85 @@ def infer_problem_type(
         raise DataError(
             f"{source}: --problem_type {MULTI_LABEL} needs lists of labels; for text files see --label_delimiter"
         )
-    if forced == SINGLE_LABEL and lists:
-        raise DataError(f"{source}: the labels are lists, which --problem_type {SINGLE_LABEL} cannot hold")
-    if forced == REGRESSION:
-        _refuse_text(present, lists, source)
     if forced is not None:
+        _refuse_other_shape(present, forced, source)
         return forced
     if lists:
         return MULTI_LABEL
-    names = getattr(dataset.features["label"], "names", None)
-    numbers = names is None and present and all(_is_number(value) for value in present)
-    return REGRESSION if numbers and any(not float(value).is_integer() for value in present) else SINGLE_LABEL
+    if isinstance(dataset.features["label"], ClassLabel) or not all(_is_number(value) for value in present):
+        return SINGLE_LABEL
+    return SINGLE_LABEL if all(float(str(value)).is_integer() for value in present) else REGRESSION
 
 
-def _refuse_text(present: Sequence[Any], lists: bool, source: str) -> None:
-    wrong = next((value for value in present if lists or not _is_number(value)), None)
-    if wrong is not None:
-        raise DataError(f"{source}: --problem_type {REGRESSION} needs numbers, but a label is {wrong!r}")
+def _refuse_other_shape(values: Iterable[RawLabel], problem_type: ProblemType, source: str) -> None:
+    """Refuses lists where one label is learned, and texts where numbers are."""
+    for value in values:
+        if isinstance(value, list) and problem_type != MULTI_LABEL:
+            raise DataError(f"{source}: a label is the list {value}, which {problem_type} cannot hold")
+        if problem_type == REGRESSION and value is not None and not _is_number(value):
+            raise DataError(f"{source}: {REGRESSION} needs numbers, but a label is {value!r}; see --problem_type")
 
 
-def make_label_set(dataset: Dataset, values: Sequence[Any], problem_type: ProblemType, source: str) -> LabelSet:
+def make_label_set(dataset: Dataset, values: Sequence[RawLabel], problem_type: ProblemType, source: str) -> LabelSet:
     """The labels of the training data.
 
     Raises:
-        DataError: a classification with fewer than two classes.
+        DataError: a classification with fewer than two classes, or several labels but none of them in use.
     """
     if problem_type == REGRESSION:
         return LabelSet(REGRESSION, ("score",))
     feature = dataset.features["label"]
-    inner = feature.feature if isinstance(feature, List) else feature
-    present = [value for value in values if value is not None]
-    used = {name for value in present for name in _names_of(value)}
+    inner = feature.feature if isinstance(feature, (List, LargeList)) else feature
+    used = {name for value in values for name in _listed(value)}
     # A column of class names keeps its order, and the classes that this part of the data lacks.
     names = tuple(inner.names) if isinstance(inner, ClassLabel) else sort_names(used)
-    if len(used) < (2 if problem_type == SINGLE_LABEL else 1):
-        raise DataError(
-            f"{source}: every row has the label {', '.join(sorted(used)) or '(none)'}; two classes are needed"
-        )
+    if problem_type == SINGLE_LABEL and len(used) < 2:
+        raise DataError(f"{source}: every row has the label {', '.join(used)}; two classes are needed")
+    if not used:
+        raise DataError(f"{source}: every row has an empty list of labels")
     return LabelSet(problem_type, names)
 
 
-def _names_of(value: Any) -> list[str]:
-    return [label_name(item) for item in value] if isinstance(value, list) else [label_name(value)]
+def _listed(value: RawLabel) -> list[str]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
-def refuse_unseen_labels(values: Sequence[Any], labels: LabelSet, split: str, source: str) -> None:
+def refuse_unseen_labels(values: Sequence[RawLabel], labels: LabelSet, split: str, source: str) -> None:
     """Refuses labels that the training data (or the model) does not know.
 
     Raises:
-        DataError: lists the labels with their counts.
+        DataError: lists the labels with their counts; or labels are of another task.
     """
+    _refuse_other_shape(values, labels.problem_type, source)
     if labels.problem_type == REGRESSION:
-        _refuse_text([value for value in values if value is not None], False, source)
         return
     known = set(labels.names)
-    unseen = Counter(name for value in values if value is not None for name in _names_of(value) if name not in known)
+    unseen = Counter(name for value in values for name in _listed(value) if name not in known)
     if unseen:
         listed = ", ".join(f"{name!r} ({count} rows)" for name, count in unseen.most_common(MOST_LISTED))
+        more = f" and {len(unseen) - MOST_LISTED} more" if len(unseen) > MOST_LISTED else ""
         raise DataError(
-            f"{source}: the {split} split has labels that training does not know: {listed}; known: "
+            f"{source}: the {split} split has labels that training does not know: {listed}{more}; known: "
             f"{', '.join(labels.names[:MOST_LISTED])}{' …' if len(labels.names) > MOST_LISTED else ''}"
         )
 
 
-def encode_labels(values: Sequence[Any], labels: LabelSet) -> list[Any]:
+def encode_labels(values: Sequence[RawLabel], labels: LabelSet) -> list[Any]:
     """What the model learns: positions, lists of 0.0 and 1.0, or floats; None where the label is missing."""
-    positions = labels.label2id
     if labels.problem_type == REGRESSION:
-        return [None if value is None else float(value) for value in values]
+        return [None if value is None else float(str(value)) for value in values]
+    positions = labels.label2id
     if labels.problem_type == SINGLE_LABEL:
-        return [None if value is None else positions[label_name(value)] for value in values]
-    return [None if value is None else _multi_hot(value, positions) for value in values]
+        return [None if value is None else positions[str(value)] for value in values]
+    return [None if value is None else _multi_hot(_listed(value), positions) for value in values]
 
 
-def _multi_hot(value: Sequence[Any], positions: dict[str, int]) -> list[float]:
+def _multi_hot(names: Iterable[str], positions: dict[str, int]) -> list[float]:
     row = [0.0] * len(positions)
-    for name in value:
-        row[positions[label_name(name)]] = 1.0
+    for name in names:
+        row[positions[name]] = 1.0
     return row
 
 

@@ -5,6 +5,7 @@ but torch and transformers.
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,6 +94,32 @@ def pool_hidden_states(hidden_states: torch.Tensor, attention_mask: torch.Tensor
     mask = mask.to(hidden_states.dtype)
     mean = (hidden_states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
     return mean if pooling == "mean" else torch.cat([hidden_states[:, 0], mean], dim=-1)
+
+
+def feature_components(config: TextClassifierConfig) -> tuple[str, ...]:
+    """The parts of a text's vector, from the lowest layer to the last: `mean-2`, `mean-1`; `cls-1`, `mean-1`; `pooler`."""
+    if config.pooling == "pooler":
+        return ("pooler",)
+    kinds = ("cls", "mean") if config.pooling == "cls_mean" else (config.pooling,)
+    return tuple(f"{kind}{layer}" for layer in range(-config.pooling_layers, 0) for kind in kinds)
+
+
+def component_layer(component: str) -> int:
+    """-1 for the last layer."""
+    return int(component[component.index("-") :])
+
+
+def component_pooling(component: str) -> str:
+    """`cls`, `mean` or `max`."""
+    return component[: component.index("-")]
+
+
+def merge_components(parts: Sequence[torch.Tensor], config: TextClassifierConfig) -> torch.Tensor:
+    """One vector per text, (batch, `config.feature_size`), from its components in their order."""
+    if config.pooling_layers_merge == "mean" and config.pooling_layers > 1:
+        kinds = len(parts) // config.pooling_layers
+        parts = [torch.stack(list(parts[kind::kinds])).mean(dim=0) for kind in range(kinds)]
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)
 
 
 class ClassificationHead(nn.Module):
@@ -223,6 +250,32 @@ class TextClassifier(PreTrainedModel):
             module.train(mode)
         return self
 
+    def encode_components(
+        self,
+        components: Sequence[str],
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
+        """Runs the encoder once for any number of components, each (batch, hidden); see [`feature_components`]."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        inputs = {name: value for name, value in inputs.items() if name in self._encoder_inputs and value is not None}
+        needs_layers = any(component != "pooler" and component_layer(component) < -1 for component in components)
+        outputs = self.encoder(**inputs, output_hidden_states=needs_layers, return_dict=True)
+
+        def states(layer: int) -> torch.Tensor:
+            # The last entry of `hidden_states` lacks the final norm in some families; the last hidden state has it.
+            return outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
+
+        return [
+            outputs.pooler_output
+            if component == "pooler"
+            else pool_hidden_states(states(component_layer(component)), attention_mask, component_pooling(component))
+            for component in components
+        ]
+
     def pooled_features(
         self,
         input_ids: torch.Tensor,
@@ -230,18 +283,10 @@ class TextClassifier(PreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the head reads: (batch, `config.feature_size`), from token ids of shape (batch, length)."""
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        inputs = {name: value for name, value in inputs.items() if name in self._encoder_inputs and value is not None}
-        layers = self.config.pooling_layers
-        outputs = self.encoder(**inputs, output_hidden_states=layers > 1, return_dict=True)
-        if self.config.pooling == "pooler":
-            return outputs.pooler_output
-        # The last entry of `hidden_states` lacks the final norm in some families; the last hidden state has it.
-        states = [*outputs.hidden_states[-layers:-1], outputs.last_hidden_state] if layers > 1 else [outputs[0]]
-        pooled = [pool_hidden_states(state, attention_mask, self.config.pooling) for state in states]
-        return torch.cat(pooled, dim=-1) if self.config.pooling_layers_merge == "concat" else sum(pooled) / layers
+        components = feature_components(self.config)
+        return merge_components(
+            self.encode_components(components, input_ids, attention_mask, token_type_ids), self.config
+        )
 
     def forward(
         self,

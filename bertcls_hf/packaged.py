@@ -22,7 +22,7 @@ def packaged_model(name: str) -> Path:
     """
     folder = _package_folder(name) / "model"
     if not (folder / "config.json").exists():
-        raise ArgumentsError(f"{name}: the package holds no model/config.json")
+        raise ArgumentsError(f"{name}: there is no {folder / 'config.json'}")
     return folder
 
 
@@ -34,12 +34,14 @@ def packaged_corpus(name: str) -> Path:
     """
     folder = _package_folder(name) / "data"
     if not folder.is_dir():
-        raise ArgumentsError(f"{name}: the package holds no folder {'/'.join(name.split('/')[1:])}/data")
+        raise ArgumentsError(f"{name}: there is no folder {folder}")
     return folder
 
 
 def _package_folder(name: str) -> Path:
     package, *subfolders = name.removeprefix(PREFIX).split("/")
+    if not package.replace("-", "_").isidentifier():
+        raise ArgumentsError(f"{name}: expected {PREFIX}PACKAGE or {PREFIX}PACKAGE/FOLDER")
     # Finding the package does not run its code.
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:

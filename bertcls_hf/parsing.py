@@ -278,7 +278,7 @@ def build_arguments(options: dict[str, Any]) -> Arguments:
     try:
         return Arguments(*(_build(argument_class, options) for argument_class in ARGUMENT_CLASSES))
     except (ValueError, OSError, ImportError) as error:
-        raise ArgumentsError(str(error)) from error
+        raise ArgumentsError(" ".join(str(error).split())) from error
 
 
 def _build(argument_class: type, options: dict[str, Any]) -> Any:

@@ -36,7 +36,7 @@ def start_run(args: Arguments) -> None:
         ArgumentsError: one process sees several GPUs, or output_dir cannot be written.
     """
     _set_up_logging(args.training)
-    if args.training.n_gpu > 1:
+    if args.training.n_gpu > 1 and not args.boost.boost:
         raise ArgumentsError(
             f"one process sees {args.training.n_gpu} GPUs: start with `accelerate launch run_classification.py …`, or set "
             "CUDA_VISIBLE_DEVICES=0"

@@ -1,12 +1,12 @@
-"""Readers of text files: csv, tsv, json, jsonl, and folders with one sub-folder of texts per class.
+"""Readers of delimited text files, and of folders with one sub-folder of texts per class.
 
 Each yields dictionaries of the file's own columns, row by row, and raises a [`DataError`] that names file and line.
 The csv module is used rather than a data frame so that nothing is guessed: `null` and `NA` are texts, and each
 malformed line has a number.
 """
 
+import codecs
 import csv
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from bertcls_hf.columns import KNOWN_COLUMNS
-from bertcls_hf.errors import DataError
+from bertcls_hf.errors import ArgumentsError, DataError
 
 
 logger = logging.getLogger(__name__)
 
 DELIMITED_SUFFIXES = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 SAMPLE_LINES = 10_000
 LONGEST_FIELD = 2**31 - 1
 # aclImdb keeps unlabelled reviews in a folder of this name, beside its classes.
 UNLABELLED_FOLDER = "unsup"
+SPLIT_FOLDERS = ("train", "validation", "valid", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ def decoded_lines(path: Path, text_format: TextFormat) -> Iterator[str]:
 
     Raises:
         DataError: bytes that the encoding does not know, or NUL bytes; with the line's number.
+        ArgumentsError: there is no such encoding.
     """
-    encoding = (
-        "utf-8-sig" if text_format.encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else text_format.encoding
-    )
     try:
+        is_utf8 = codecs.lookup(text_format.encoding).name == "utf-8"
+        encoding = "utf-8-sig" if is_utf8 else text_format.encoding
         with path.open(encoding=encoding, errors=text_format.encoding_errors, newline="") as file:
             for number, line in enumerate(file, start=1):
                 if "\0" in line:
@@ -62,7 +62,7 @@ def decoded_lines(path: Path, text_format: TextFormat) -> Iterator[str]:
     except UnicodeError as error:
         raise DataError(f"{path}: not a {text_format.encoding} file: {error}") from error
     except LookupError as error:
-        raise DataError(f"--encoding {text_format.encoding}: {error}") from error
+        raise ArgumentsError(f"--encoding {text_format.encoding}: {error}") from error
 
 
 def _undecodable(path: Path, text_format: TextFormat, error: UnicodeDecodeError) -> str:
@@ -81,31 +81,40 @@ def _undecodable(path: Path, text_format: TextFormat, error: UnicodeDecodeError)
     )
 
 
-def resolve_delimited_format(path: Path, text_format: TextFormat, required: tuple[str, ...]) -> TextFormat:
+def resolve_delimited_format(
+    path: Path, text_format: TextFormat, required: tuple[str, ...], needs_label: bool
+) -> TextFormat:
     """The format with `auto` and None replaced by what the start of the file shows.
 
     Args:
         path: a csv, tsv or txt file.
         text_format: what the user asked for.
-        required: columns that the user named; a first row that holds them is a header.
+        required: columns that the user named; a first row that holds one of them is a header.
+        needs_label: whether one column is too few.
 
     Raises:
-        DataError: the file is empty or has one column.
+        DataError: the file is empty, or has one column that cannot be all there is.
+        ArgumentsError: the delimiter is not one character.
     """
     sample = list(islice(decoded_lines(path, text_format), SAMPLE_LINES))
     if not any(line.strip() for line in sample):
         raise DataError(f"{path}: the file is empty")
     delimiter = text_format.csv_delimiter or DELIMITED_SUFFIXES[path.suffix.lower()]
-    delimiter = delimiter.encode().decode("unicode_escape") if delimiter.startswith("\\") else delimiter
-    if len(delimiter) != 1:
-        raise DataError(f"--csv_delimiter {text_format.csv_delimiter!r}: must be one character")
+    delimiter = "\t" if delimiter == "\\t" else delimiter
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ArgumentsError(f"--csv_delimiter {text_format.csv_delimiter!r}: must be one character, and no quote")
     quoting = text_format.csv_quoting
     if quoting == "auto":
         quoting = "minimal" if path.suffix.lower() == ".csv" else _detect_quoting(sample, delimiter)
     resolved = replace(text_format, csv_delimiter=delimiter, csv_quoting=quoting)
-    _refuse_one_column(path, sample[0], resolved)
-    header = text_format.csv_header
-    return replace(resolved, csv_header=_detect_header(path, resolved, required) if header == "auto" else header)
+    _, first = next(_delimited_rows(path, resolved))
+    is_header = bool(set(required) & set(first)) or any(name.strip().lower() in KNOWN_COLUMNS for name in first)
+    if len(first) == 1 and (needs_label or (text_format.csv_header == "auto" and not is_header)):
+        raise DataError(_one_column(path, first[0], delimiter, needs_label))
+    if text_format.csv_header == "auto":
+        is_header = is_header or not _first_label_recurs(path, resolved)
+        resolved = replace(resolved, csv_header="true" if is_header else "false")
+    return resolved
 
 
 def _detect_quoting(lines: list[str], delimiter: str) -> str:
@@ -120,30 +129,25 @@ def _detect_quoting(lines: list[str], delimiter: str) -> str:
     return "none" if not quoted or same_width else "minimal"
 
 
-def _refuse_one_column(path: Path, first_line: str, text_format: TextFormat) -> None:
-    assert text_format.csv_delimiter is not None
-    if text_format.csv_delimiter in first_line:
-        return
-    others = [mark for mark in (",", "\t", ";", "|") if mark in first_line]
-    hint = (
-        f": it seems to be separated by {others[0]!r}, pass --csv_delimiter"
-        if others
-        else ": a text and a label are needed"
-    )
-    raise DataError(f"{path}, line 1: one column (separator {text_format.csv_delimiter!r}){hint}")
+def _one_column(path: Path, first_line: str, delimiter: str, needs_label: bool) -> str:
+    others = [mark for mark in (",", "\t", ";", "|") if mark in first_line and mark != delimiter]
+    if others:
+        hint = f"it seems to be separated by {others[0]!r}, pass --csv_delimiter"
+    elif needs_label:
+        hint = "a text and a label are needed"
+    else:
+        hint = "if each line is a text, pass --csv_header false, or name the column: text"
+    return f"{path}, line 1: one column (separator {delimiter!r}): {hint}"
 
 
-def _detect_header(path: Path, text_format: TextFormat, required: tuple[str, ...]) -> str:
+def _first_label_recurs(path: Path, text_format: TextFormat) -> bool:
+    """Whether the first row ends in a label of later rows, and is thus no header."""
     rows = islice(_delimited_rows(path, text_format), SAMPLE_LINES)
-    _, first = next(rows)
-    names = {field.strip().lower() for field in first}
-    if (required and set(required) & set(first)) or names & KNOWN_COLUMNS:
-        return "true"
-    label = first[-1]
-    if any(row[-1] == label for _, row in rows):
+    label = next(rows)[1][-1]
+    recurs = any(row[-1] == label for _, row in rows)
+    if recurs:
         logger.info("%s: no header (the first row's label, %r, occurs again)", path, label)
-        return "false"
-    return "true"
+    return recurs
 
 
 def _delimited_rows(path: Path, text_format: TextFormat) -> Iterator[tuple[int, list[str]]]:
@@ -167,7 +171,7 @@ def delimited_columns(path: Path, text_format: TextFormat) -> list[str]:
     """Column names of a file whose format is resolved.
 
     Raises:
-        DataError: a name stands twice, or a file without header has neither 2 nor 3 columns.
+        DataError: a name stands twice, or a file without header has more than 3 columns.
     """
     _, first = next(_delimited_rows(path, text_format))
     if text_format.csv_header == "true":
@@ -175,7 +179,7 @@ def delimited_columns(path: Path, text_format: TextFormat) -> list[str]:
         if repeated:
             raise DataError(f"{path}: the header names column {repeated[0]!r} twice")
         return first
-    names = {2: ["text", "label"], 3: ["sentence1", "sentence2", "label"]}.get(len(first))
+    names = {1: ["text"], 2: ["text", "label"], 3: ["sentence1", "sentence2", "label"]}.get(len(first))
     if names is None:
         raise DataError(
             f"{path}: {len(first)} columns and no header: without one, a file is text,label or "
@@ -203,94 +207,33 @@ def read_delimited(path: Path, text_format: TextFormat) -> Iterator[dict[str, st
         yield dict(zip(names, row, strict=True))
 
 
-def read_json(path: Path, text_format: TextFormat) -> Iterator[dict[str, Any]]:
-    """Rows of a jsonl file, or of a json file that is a list of objects or an object with one such list.
-
-    Raises:
-        DataError: not JSON, or a row that is not an object; with the line or row number.
-    """
-    lines = decoded_lines(path, text_format)
-    first = next((line for line in lines if line.strip()), None)
-    if first is None:
-        raise DataError(f"{path}: the file is empty")
-    if path.suffix.lower() == ".json" and not _is_object(first):
-        yield from _read_json_document(path, text_format)
-        return
-    for number, line in enumerate(decoded_lines(path, text_format), start=1):
-        if line.strip():
-            yield _json_object(line, f"{path}, line {number}")
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
-        return False
-
-
-def _read_json_document(path: Path, text_format: TextFormat) -> Iterator[dict[str, Any]]:
-    try:
-        document = json.loads("".join(decoded_lines(path, text_format)))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from error
-    if isinstance(document, dict):
-        lists = [value for value in document.values() if isinstance(value, list)]
-        document = lists[0] if len(lists) == 1 else document
-    if not isinstance(document, list):
-        raise DataError(f"{path}: expected a list of objects, one per text")
-    for number, row in enumerate(document, start=1):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, row {number}: expected an object, got {json.dumps(row)[:60]}")
-        yield row
-
-
-def _json_object(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not valid JSON: {error.msg}; is the line cut off?") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{place}: expected an object, got {line.strip()[:60]}")
-    return row
-
-
-def class_folders(path: Path) -> list[Path]:
-    """The sub-folders that are classes, by name.
-
-    Raises:
-        DataError: fewer than two of them, or they look like splits.
-    """
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith((".", "_")))
-    if UNLABELLED_FOLDER in {folder.name for folder in folders}:
-        logger.warning(
-            "%s: folder %r is left out, by the convention of aclImdb it holds unlabelled texts",
-            path,
-            UNLABELLED_FOLDER,
-        )
-        folders = [folder for folder in folders if folder.name != UNLABELLED_FOLDER]
-    names = {folder.name for folder in folders}
-    if {"train", "test"} <= names:
-        raise DataError(
-            f"{path}: holds splits, not classes: pass --train_file {path / 'train'} --test_file {path / 'test'}"
-        )
-    if not folders:
-        raise DataError(f"{path}: no sub-folder; expected one folder of .txt files per class")
-    return folders
-
-
 def text_tree_files(path: Path) -> list[tuple[Path, str]]:
     """(file, class) of each .txt file in a folder of class folders, sorted.
 
     Raises:
-        DataError: see [`class_folders`]; or a class without a .txt file.
+        DataError: no class folder, a class without a .txt file, or folders that look like splits.
     """
     files: list[tuple[Path, str]] = []
-    for folder in class_folders(path):
+    for folder in _class_folders(path):
         texts = sorted(folder.glob("*.txt"))
         if not texts:
-            raise DataError(f"{folder}: no .txt file in this class folder")
+            raise DataError(f"{folder}: no .txt file in this class folder; remove it, or put the class's texts there")
         files += [(text, folder.name) for text in texts]
     return files
+
+
+def _class_folders(path: Path) -> list[Path]:
+    folders = {f.name: f for f in path.iterdir() if f.is_dir() and not f.name.startswith((".", "_"))}
+    splits = [path / name for name in SPLIT_FOLDERS if name in folders]
+    if len(splits) > 1:
+        raise DataError(
+            f"{path}: holds splits, not classes: pass --train_file {splits[0]}, and the others as --validation_file "
+            "or --test_file"
+        )
+    classes = [folder for name, folder in sorted(folders.items()) if name != UNLABELLED_FOLDER]
+    if not classes:
+        raise DataError(f"{path}: no sub-folder; expected one folder of .txt files per class")
+    return classes
 
 
 def read_text_tree(path: Path, text_format: TextFormat) -> Iterator[dict[str, str]]:

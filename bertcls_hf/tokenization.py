@@ -14,6 +14,8 @@ from bertcls_hf.errors import ArgumentsError
 
 logger = logging.getLogger(__name__)
 
+# Part of the cache key: raise it when the tokens change. The hash of a function does not see its body.
+TOKENIZATION_VERSION = 1
 DEFAULT_LENGTH = 512
 # Tokenizers that know no limit say so with a number of this size.
 NO_LIMIT = 1_000_000
@@ -41,12 +43,23 @@ def resolve_max_seq_length(asked: int | None, tokenizer: PreTrainedTokenizerBase
 def tokenize(
     data: ClassificationData, tokenizer: PreTrainedTokenizerBase, args: DataArguments, max_seq_length: int
 ) -> dict[str, Dataset]:
-    """Token ids of every split: columns `input_ids`, `attention_mask`, (`token_type_ids`), `length` and `labels`."""
+    """Token ids of every split: columns `input_ids`, `attention_mask`, (`token_type_ids`), `length` and `labels`.
+
+    Raises:
+        ArgumentsError: `max_seq_length` leaves no token for the texts.
+    """
+    special_tokens = tokenizer.num_special_tokens_to_add(pair=data.is_pair)
+    if max_seq_length <= special_tokens:
+        raise ArgumentsError(f"--max_seq_length {max_seq_length}: {special_tokens} of them are special tokens")
     return {
         name: split.map(
             _tokenize_batch,
             batched=True,
-            fn_kwargs={"tokenizer": tokenizer, "max_seq_length": max_seq_length},
+            fn_kwargs={
+                "tokenizer": tokenizer,
+                "max_seq_length": max_seq_length,
+                "version": TOKENIZATION_VERSION,
+            },
             remove_columns=split.column_names,
             num_proc=args.preprocessing_num_workers,
             load_from_cache_file=not args.overwrite_cache,
@@ -56,7 +69,9 @@ def tokenize(
     }
 
 
-def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> dict[str, Any]:
+def _tokenize_batch(
+    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, max_seq_length: int, version: int
+) -> dict[str, Any]:
     texts = [text or "" for text in batch["text"]]
     pairs = [text or "" for text in batch["text_pair"]] if "text_pair" in batch else None
     encoded = dict(tokenizer(texts, pairs, truncation=True, max_length=max_seq_length))

@@ -21,16 +21,15 @@ LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.(\d+)\.")
 
 
 class ClassificationCollator(DataCollatorWithPadding):
-    """Pads a batch to its longest text; cached features are stacked as they are.
+    """Pads a batch to its longest text; a batch of cached features comes whole and stays as it is.
 
     Two texts of 3 and 2 tokens give `input_ids` and `attention_mask` of shape (2, 3), and `labels` of shape (2,).
     """
 
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        rows = [{name: value for name, value in row.items() if name != LENGTH_COLUMN} for row in features]
-        if "features" in rows[0]:
-            return {name: torch.as_tensor(np.asarray([row[name] for row in rows])) for name in rows[0]}
-        return super().__call__(rows)
+    def __call__(self, features: list[dict[str, Any]] | dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if isinstance(features, dict):
+            return features
+        return super().__call__([{k: v for k, v in row.items() if k != LENGTH_COLUMN} for row in features])
 
 
 class EpochSampler(Sampler[int]):
@@ -183,12 +182,16 @@ class ClassificationTrainer(Trainer):
         if LENGTH_COLUMN not in self._signature_columns:
             self._signature_columns.append(LENGTH_COLUMN)
 
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
+        """Cached features hold nothing to remove, and come as whole batches rather than rows."""
+        return data_collator
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         strategy = self.args.train_sampling_strategy
-        if strategy not in {"group_by_length", "random"} or not isinstance(dataset, datasets.Dataset):
+        if strategy not in {"group_by_length", "random"} or not hasattr(dataset, "__len__"):
             return super()._get_train_sampler(train_dataset)
-        grouped = strategy == "group_by_length" and LENGTH_COLUMN in dataset.column_names
+        grouped = strategy == "group_by_length" and LENGTH_COLUMN in getattr(dataset, "column_names", ())
         lengths = dataset[LENGTH_COLUMN][:] if grouped else None
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return EpochSampler(

@@ -67,6 +67,8 @@ def build_trainer(
     # The Trainer would push all of output_dir, at every save; pushing is the run's last step, and of named files.
     args = copy.copy(args)
     args.push_to_hub = False
+    # Features are extracted on all devices of a process; a head would only be slowed down by DataParallel.
+    args._n_gpu = min(args.n_gpu, 1)
     return ClassificationTrainer(
         model=model,
         args=args,

@@ -1,18 +1,21 @@
 """Tiny models and data for every test; nothing here touches a network."""
 
 import os
+import tempfile
 
 
+# Caches of their own, here and in subprocesses, so that no test reads what an earlier run left.
+_HOME = tempfile.TemporaryDirectory(prefix="bertcls_hf_tests_")
+os.environ["HF_HOME"] = _HOME.name
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import copy
 import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -32,17 +35,6 @@ POSITIVE, NEGATIVE = WORDS[:5], WORDS[5:10]
 def _few_threads() -> None:
     # Tests run side by side on few cores.
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of its own, so that a test never reads what an earlier run left."""
-    cache = tmp_path_factory.mktemp("datasets_cache")
-    before = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = cache
-    os.environ["HF_DATASETS_CACHE"] = str(cache)
-    yield cache
-    datasets.config.HF_DATASETS_CACHE = before
 
 
 @pytest.fixture(scope="session")
