@@ -430,6 +430,8 @@ class Arguments:
             raise ArgumentsError("--boost caches features that never change, but --trainable_layers changes them")
         if boost and model.freeze_backbone is False:
             raise ArgumentsError("--boost needs a frozen backbone: set --freeze_backbone true")
+        if not boost and self.boost.boost_dtype != "float32":
+            raise ArgumentsError(f"--boost_dtype {self.boost.boost_dtype} is for cached features: it needs --boost")
         if boost or model.trainable_layers == 0:
             model.freeze_backbone = True
         model.freeze_backbone = bool(model.freeze_backbone)

@@ -1,4 +1,4 @@
-"""Models and corpora that Python packages carry, so that a run needs no Hub: `pypi:PACKAGE` or `pypi:PACKAGE/FOLDER`."""
+"""Models and corpora in Python packages, so that a run needs no Hub: `pypi:PACKAGE` or `pypi:PACKAGE/FOLDER`."""
 
 import importlib.util
 from pathlib import Path
