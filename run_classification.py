@@ -33,10 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: Arguments, options: dict[str, Any]) -> None:
     """One run from data to a saved model. `options` are the ones that were given, for the recipe to repeat it."""
-    # torch, datasets and scikit-learn take seconds to import: a mistyped option should not wait for them.
+    # datasets, scikit-learn and the Trainer take seconds to import: a mistyped option should not wait for them.
     from bertcls_hf import training
     from bertcls_hf.data import class_weights, load_data
     from bertcls_hf.features import FeatureExtractor
+    from bertcls_hf.head_init import check_head_init, init_head_by_logistic_regression
     from bertcls_hf.hub import push_folder
     from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
     from bertcls_hf.run_record import start_run, write_recipe
@@ -57,12 +58,19 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
         class_weights(data.splits["train"], data.labels, args.model.class_weights) if args.training.do_train else None
     )
     config = resolve_config(args.model, checkpoint, data.labels, weights, args.training.label_smoothing_factor)
+    check_head_init(args.boost.head_init, config)
     if args.training.process_index == 0:
         write_recipe(args, options, config, max_seq_length)
     model = load_classifier(args.model, checkpoint, config)
     if args.boost.boost:
         extractor = FeatureExtractor(model, tokenizer, args, max_seq_length)
-        splits = {name: extractor.features(name, split) for name, split in splits.items()}
+        features = {name: extractor.features(name, split) for name, split in splits.items()}
+        if args.training.do_train and args.boost.head_init == "logistic":
+            init_head_by_logistic_regression(model, features["train"], features.get("validation"), args.training.seed)
+        if args.training.do_train and args.is_head_then_all:
+            training.train_head(args, model, tokenizer, features, data.labels)
+        else:
+            splits = features
 
     trainer = training.build_trainer(args.training, model, tokenizer, splits, data.labels)
     if args.training.do_train:

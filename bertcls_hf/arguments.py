@@ -243,6 +243,19 @@ class BoostArguments:
         help="float16 halves the cache; it rounds each number by at most 1 part in 2,048. bfloat16 also computes in "
         "bfloat16 (1 part in 256), and stores float16.",
     )
+    head_init: Literal["random", "logistic"] = HfArg(
+        default="random",
+        help="logistic: the linear head starts as a logistic regression on the cached features, whose penalty the "
+        "validation split chooses.",
+    )
+    head_num_train_epochs: float = HfArg(
+        default=10.0,
+        help="With --boost and --freeze_backbone false (LP-FT, Kumar et al. 2022): epochs of the head on the cache, at "
+        "--head_learning_rate, before everything is fine-tuned at --learning_rate.",
+    )
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 0, "head_num_train_epochs")
 
 
 @dataclass
@@ -369,7 +382,8 @@ class ClassifierTrainingArguments(TrainingArguments):
         _require_at_least(
             self, 1, "gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size"
         )
-        _require_at_least(self, 0, "learning_rate", "weight_decay", "early_stopping_threshold", "save_total_limit")
+        _require_at_least(self, 0, "learning_rate", "weight_decay", "early_stopping_threshold", "save_total_limit",
+                          "num_train_epochs")  # fmt: skip
         _require_seed(self, "seed", "data_seed")
         accumulation = self.gradient_accumulation_steps
         if self.batch_size is not None and (self.batch_size < 1 or self.batch_size % accumulation):
@@ -377,9 +391,8 @@ class ClassifierTrainingArguments(TrainingArguments):
                 f"--batch_size {self.batch_size} is the total of {accumulation} --gradient_accumulation_steps: "
                 f"it must be a multiple of {accumulation}"
             )
-        for name in ("num_train_epochs", "head_learning_rate"):
-            value = getattr(self, name)
-            _require(value is None or 0 < value < math.inf, f"--{name} {value}: must be above 0")
+        rate = self.head_learning_rate
+        _require(rate is None or 0 < rate < math.inf, f"--head_learning_rate {rate}: must be above 0")
         decay, smoothing = self.layerwise_lr_decay, self.label_smoothing_factor
         _require(0 < decay <= 1, f"--layerwise_lr_decay {decay}: must lie in (0, 1]")
         _require(0 <= smoothing < 1, f"--label_smoothing_factor {smoothing}: must lie in [0, 1)")
@@ -419,22 +432,30 @@ class Arguments:
         self._resolve_freezing()
         self._check_frozen()
         self._check_sources()
+        if self.training.num_train_epochs == 0 and self.boost.head_init == "random":
+            raise ArgumentsError("--num_train_epochs 0 trains nothing, which only --head_init logistic makes sense of")
         if self.training.extra_metrics and not self.model.trust_remote_code:
             raise ArgumentsError("--extra_metrics runs code from the Hub or a file: it needs --trust_remote_code true")
         if self.training.head_learning_rate is None:
-            self.training.head_learning_rate = 1e-3 if self.model.has_frozen_backbone else self.training.learning_rate
+            on_cache = self.model.has_frozen_backbone or self.is_head_then_all
+            self.training.head_learning_rate = 1e-3 if on_cache else self.training.learning_rate
 
     def _resolve_freezing(self) -> None:
         boost, model = self.boost.boost, self.model
         if boost and model.trainable_layers:
             raise ArgumentsError("--boost caches features that never change, but --trainable_layers changes them")
-        if boost and model.freeze_backbone is False:
-            raise ArgumentsError("--boost needs a frozen backbone: set --freeze_backbone true")
         if not boost and self.boost.boost_dtype != "float32":
             raise ArgumentsError(f"--boost_dtype {self.boost.boost_dtype} is for cached features: it needs --boost")
-        if boost or model.trainable_layers == 0:
+        if not boost and self.boost.head_init != "random":
+            raise ArgumentsError(f"--head_init {self.boost.head_init} reads cached features: it needs --boost")
+        if model.trainable_layers == 0 or (boost and model.freeze_backbone is None):
             model.freeze_backbone = True
         model.freeze_backbone = bool(model.freeze_backbone)
+
+    @property
+    def is_head_then_all(self) -> bool:
+        """Whether a head is trained on the cache first, and everything from there (LP-FT)."""
+        return self.boost.boost and not self.model.freeze_backbone
 
     def _check_frozen(self) -> None:
         """Refuses what a frozen encoder would silently ignore."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bertcls_hf.errors import ArgumentsError, DataError
+from bertcls_hf.errors import DataError
 
 
 TEXT_COLUMN_NAMES = ("text", "sentence", "document", "review", "content")
@@ -48,13 +48,10 @@ def resolve_columns(
 
     Raises:
         DataError: a column is missing; the message lists those that there are.
-        ArgumentsError: one column is named twice.
     """
     # Where a row was taken for the header, a name is a whole text.
     there = f"{source} has the columns {', '.join(repr(name[:LONGEST_NAME]) for name in available)}"
     texts = tuple(text_column_names) if text_column_names else _usual_text_columns(available)
-    if len(set(texts)) < len(texts):
-        raise ArgumentsError(f"--text_column_names names {texts[0]!r} twice: a pair is two columns")
     if not texts:
         raise DataError(f"no text column: {there}; name one (or two, for pairs) with --text_column_names")
     missing = [name for name in texts if name not in available]

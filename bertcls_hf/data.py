@@ -150,9 +150,7 @@ def _checked(source: Source, args: DataArguments, labels: LabelSet, predicts: bo
             if not keeps_rows:
                 keep &= _handle_rows(missing, args.missing_label, "no label", "missing_label", source)
             elif missing.any():
-                raise DataError(
-                    f"{source.name}: {missing.sum()} rows of the test split have no label: label all or none"
-                )
+                raise DataError(f"{source.name}: {_in_rows('no label', missing)} of the test split: label all or none")
             dataset = _with_encoded_labels(dataset, values, labels)
     if not keep.any():
         raise DataError(f"{source.name}: no row is left after empty texts and missing labels are dropped")
@@ -184,14 +182,16 @@ def _rows_of_texts(dataset: Dataset) -> Iterator[tuple[str | None, ...]]:
 def _handle_rows(bad: np.ndarray, policy: str, what: str, option: str, source: Source) -> np.ndarray:
     """Refuses the bad rows, or drops them with a counted warning; returns the rows to keep."""
     if bad.any() and policy == "error":
-        rows = ", ".join(str(row + 1) for row in np.flatnonzero(bad)[:MOST_ROWS_LISTED])
-        more = " …" if bad.sum() > MOST_ROWS_LISTED else ""
-        raise DataError(
-            f"{source.name}: {bad.sum()} rows have {what} (row {rows}{more}): mend them, or pass --{option} drop"
-        )
+        raise DataError(f"{source.name}: {_in_rows(what, bad)}: mend them, or pass --{option} drop")
     if bad.any():
-        logger.warning("%s: %d rows with %s are dropped", source.name, bad.sum(), what)
+        logger.warning("%s: %s, which are dropped", source.name, _in_rows(what, bad))
     return ~bad
+
+
+def _in_rows(what: str, bad: np.ndarray) -> str:
+    rows = ", ".join(str(row + 1) for row in np.flatnonzero(bad)[:MOST_ROWS_LISTED])
+    more = " …" if bad.sum() > MOST_ROWS_LISTED else ""
+    return f"{what} in {bad.sum()} of {len(bad)} rows (row {rows}{more})"
 
 
 def _with_encoded_labels(dataset: Dataset, values: Sequence[RawLabel], labels: LabelSet) -> Dataset:

@@ -195,7 +195,9 @@ def write_atomically(path: Path, fill: Callable[[Path], Any]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} or "No space left" in str(error):
-            raise StorageError(f"no space left for {path}: free some, or set --boost_cache_dir to another disk") from error
+            raise StorageError(
+                f"no space left for {path}: free some, or set --boost_cache_dir to another disk"
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Boost: the features of a frozen backbone, computed once, kept in Arrow, and read back as a training set.
 
-    python -m bertcls_hf.features list      # what is cached, for which model and data
-    python -m bertcls_hf.features verify    # reads every shard and checks it
-    python -m bertcls_hf.features prune --older_than_days 30
+python -m bertcls_hf.features list      # what is cached, for which model and data
+python -m bertcls_hf.features verify    # reads every shard and checks it
+python -m bertcls_hf.features prune --older_than_days 30
 """
 
 import contextlib
@@ -54,7 +54,11 @@ class FeatureDataset(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self, parts: list[list[np.ndarray]], positions: np.ndarray, labels: torch.Tensor | None, config: TextClassifierConfig
+        self,
+        parts: list[list[np.ndarray]],
+        positions: np.ndarray,
+        labels: torch.Tensor | None,
+        config: TextClassifierConfig,
     ):
         self.parts, self.positions, self.labels, self.config = parts, positions, labels, config
         self._ends = np.cumsum([len(shard) for shard in parts[0]])
@@ -161,7 +165,9 @@ def encoder_fingerprint(model: TextClassifier) -> str:
             _update_with_tensor(digest, name, tensor)
     settings = model.config.encoder_config.to_dict()
     ignored = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache"}
-    kept = {name: value for name, value in settings.items() if name not in ignored and "attn_implementation" not in name}
+    kept = {
+        name: value for name, value in settings.items() if name not in ignored and "attn_implementation" not in name
+    }
     digest.update(json.dumps(kept, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
@@ -265,9 +271,13 @@ class FeatureExtractor:
                 self._wait_for_other_ranks(cache, stored)
             if self.placement.rank == 0:
                 tokens = int(plan.lengths.sum())
-                cache.write_meta(CacheMeta(self.model_name, name, len(plan.rows), width, self.storage_dtype, tokens, stored))
+                cache.write_meta(
+                    CacheMeta(self.model_name, name, len(plan.rows), width, self.storage_dtype, tokens, stored)
+                )
         labels = _label_tensor(split)
-        return FeatureDataset([cache.read(component) for component in stored], plan.positions, labels, self.model.config)
+        return FeatureDataset(
+            [cache.read(component) for component in stored], plan.positions, labels, self.model.config
+        )
 
     def _discard_damaged(self, cache: FeatureCache, stored: tuple[str, ...]) -> None:
         if self.placement.rank == 0:
@@ -329,7 +339,9 @@ class FeatureExtractor:
         lengths = plan.lengths[rows]
         for batch in token_budget_batches(lengths, _token_budget(model.device)):
             inputs = self._inputs(columns, lengths[batch], batch, model.device)
-            with torch.autocast(model.device.type, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32):
+            with torch.autocast(
+                model.device.type, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32
+            ):
                 encoded = model.encode_components(components, **inputs)
             for component, tensor in zip(components, encoded, strict=True):
                 values[component][batch] = tensor.float().cpu().numpy()

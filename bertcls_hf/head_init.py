@@ -9,8 +9,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
+from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features import FeatureDataset
-from bertcls_hf.modeling import TextClassifier
+from bertcls_hf.labels import SINGLE_LABEL
+from bertcls_hf.modeling import TextClassifier, TextClassifierConfig
 
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,18 @@ PENALTIES = (0.001, 0.01, 0.1, 1.0)
 MAX_ITERATIONS = 200
 # Rows that the regression reads; it holds them in memory, in double precision.
 MOST_ROWS = 200_000
+
+
+def check_head_init(asked: str, config: TextClassifierConfig) -> None:
+    """Refuses a logistic start of what is not a linear head over classes.
+
+    Raises:
+        ArgumentsError: see above.
+    """
+    if asked == "logistic" and (config.head != "linear" or config.problem_type != SINGLE_LABEL):
+        raise ArgumentsError(
+            f"--head_init logistic needs a linear head and {SINGLE_LABEL}, not {config.head} and {config.problem_type}"
+        )
 
 
 def init_head_by_logistic_regression(
@@ -58,7 +72,9 @@ def _arrays(dataset: FeatureDataset, rows: Sequence[int] | np.ndarray) -> tuple[
     return batch["features"].double().numpy(), batch["labels"].numpy()
 
 
-def _best_on(validation: FeatureDataset, fitted: list[LogisticRegression], scaler: StandardScaler) -> LogisticRegression:
+def _best_on(
+    validation: FeatureDataset, fitted: list[LogisticRegression], scaler: StandardScaler
+) -> LogisticRegression:
     features, gold = _arrays(validation, np.arange(len(validation)))
     known = np.isin(gold, fitted[0].classes_)
     scaled, gold = scaler.transform(features[known]), gold[known]
@@ -70,7 +86,10 @@ def _per_label(regression: LogisticRegression, labels: int) -> tuple[np.ndarray,
     coefficients, intercepts = regression.coef_, regression.intercept_
     if len(coefficients) == 1:
         # Two classes: softmax of (-z/2, z/2) is the logistic function of z.
-        coefficients, intercepts = np.vstack([-coefficients, coefficients]) / 2, np.hstack([-intercepts, intercepts]) / 2
+        coefficients, intercepts = (
+            np.vstack([-coefficients, coefficients]) / 2,
+            np.hstack([-intercepts, intercepts]) / 2,
+        )
     weights, biases = np.zeros((labels, coefficients.shape[1])), np.full(labels, intercepts.min() - 20)
     weights[regression.classes_], biases[regression.classes_] = coefficients, intercepts
     return weights, biases

@@ -23,7 +23,7 @@ LABEL_FEATURES = {
     "list of texts": List(Value("string")),
     "list of whole numbers": List(Value("int64")),
 }
-_KINDS = {bool: "truth value", int: "whole number", float: "number", dict: "object", type(None): "null"}
+_KINDS = {bool: "truth value", int: "whole number", float: "number", dict: "nested object", type(None): "null"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Per column, the first row of each kind of value that it holds.
@@ -108,7 +108,7 @@ def _kind(value: Any) -> str:
         return "half of a surrogate pair" if _SURROGATE.search(value) else "text"
     if isinstance(value, list):
         kinds = {_kind(item) for item in value}
-        return f"list of {kinds.pop()}s" if len(kinds) == 1 else "mixed list" if kinds else "empty list"
+        return f"list of {kinds.pop()}s" if len(kinds) == 1 else "mixed list" if kinds else "list without items"
     return _KINDS[type(value)]
 
 
@@ -131,10 +131,10 @@ def label_feature(path: Path, name: str, kinds: dict[str, int]) -> Any:
     """
     if set(kinds) == {"whole number", "number"}:
         return LABEL_FEATURES["number"]
-    if set(kinds) == {"empty list"}:
+    if set(kinds) == {"list without items"}:
         return LABEL_FEATURES["list of texts"]
     if any(kind.startswith("list of") for kind in kinds):
-        kinds = {kind: row for kind, row in kinds.items() if kind != "empty list"}
+        kinds = {kind: row for kind, row in kinds.items() if kind != "list without items"}
     if len(kinds) > 1:
         (first, first_row), (second, second_row) = list(kinds.items())[:2]
         raise DataError(

@@ -168,7 +168,7 @@ def refuse_unseen_labels(values: Sequence[RawLabel], labels: LabelSet, split: st
     known = set(labels.names)
     unseen = Counter(name for value in values for name in _listed(value) if name not in known)
     if unseen:
-        listed = ", ".join(f"{name!r} ({count} rows)" for name, count in unseen.most_common(MOST_LISTED))
+        listed = ", ".join(f"{name!r} ({count} ×)" for name, count in unseen.most_common(MOST_LISTED))
         more = f" and {len(unseen) - MOST_LISTED} more" if len(unseen) > MOST_LISTED else ""
         raise DataError(
             f"{source}: the {split} split has labels that training does not know: {listed}{more}; known: "

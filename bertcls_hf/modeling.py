@@ -233,6 +233,11 @@ class TextClassifier(PreTrainedModel):
         after_layers = [getattr(self.encoder, name, None) for name in ("pooler", "final_norm")]
         return [*layers[-self.config.trainable_layers :], *(module for module in after_layers if module is not None)]
 
+    def freeze_backbone(self, frozen: bool) -> None:
+        """Freezes the encoder, or lets it learn."""
+        self.config.freeze_backbone = frozen
+        self.apply_freezing()
+
     def apply_freezing(self) -> None:
         """Takes the gradient from the frozen parts of the encoder, as the configuration says."""
         self.encoder.requires_grad_(False)

@@ -26,7 +26,7 @@ LEFT_OUT_OF_RECIPE = frozenset({*COMMAND_LINE_ONLY, "resume_from_checkpoint"})
 RECIPE_FILE = "recipe.yaml"
 # These change nothing of what is learned.
 HARMLESS_ON_RESUME = frozenset({"output_dir", "logging_steps", "report_to", "save_total_limit",
-                                "preprocessing_num_workers", "overwrite_cache", "do_predict", "prediction_format"})  # fmt: skip
+                                "preprocessing_num_workers", "overwrite_cache", "do_train", "do_eval", "do_predict", "prediction_format"})  # fmt: skip
 
 
 def start_run(args: Arguments) -> None:

@@ -162,10 +162,16 @@ class ClassificationTrainer(Trainer):
         if "train_loss" in logs:
             logs["train_loss"] = self.mean_train_loss()
         if "learning_rate" in logs:
-            groups = self.optimizer.param_groups
-            progress = logs["learning_rate"] / groups[0]["initial_lr"] if groups[0]["initial_lr"] else 0.0
-            logs |= {f"learning_rate_{group['name']}": group["initial_lr"] * progress for group in groups}
+            logs |= self._group_rates(logs["learning_rate"])
         super().log(logs, start_time)
+
+    def _group_rates(self, first_rate: float) -> dict[str, float]:
+        """Each group's rate at the step that is logged; the schedulers have moved on to the next one by now."""
+        groups = self.optimizer.param_groups
+        first = groups[0].get("initial_lr")
+        if not first:
+            return {f"learning_rate_{group['name']}": group["lr"] for group in groups}
+        return {f"learning_rate_{group['name']}": group["initial_lr"] * first_rate / first for group in groups}
 
     def mean_train_loss(self) -> float:
         """The mean loss of all steps; upstream's leaves out those before a resumed checkpoint."""

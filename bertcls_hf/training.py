@@ -2,13 +2,14 @@
 
 import copy
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerState
 
-from bertcls_hf.arguments import ClassifierTrainingArguments
+from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.callbacks import training_callbacks
 from bertcls_hf.checkpoints import STATE, resolve_resume, stopped_early
 from bertcls_hf.data import ClassificationData
@@ -22,6 +23,8 @@ from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer
 
 logger = logging.getLogger(__name__)
 
+HEAD_FOLDER = "head"
+
 
 def check_plan(args: ClassifierTrainingArguments, data: ClassificationData) -> None:
     """Resolves the best model's metric and the checkpoint to resume from, before any model is loaded.
@@ -31,6 +34,10 @@ def check_plan(args: ClassifierTrainingArguments, data: ClassificationData) -> N
             the checkpoint asked for cannot be resumed from.
     """
     _resolve_best_metric(args, data.labels)
+    if args.do_predict and "test" not in data.splits:
+        raise ArgumentsError(
+            "--do_predict: the data has no test split; name one with --test_split_name or --test_file"
+        )
     if not args.do_train:
         return
     if args.eval_strategy != "no" and not data.has_labels("validation"):
@@ -60,25 +67,55 @@ def build_trainer(
     args: ClassifierTrainingArguments,
     model: TextClassifier,
     tokenizer: PreTrainedTokenizerBase,
-    splits: dict[str, Dataset],
+    splits: Mapping[str, Any],
     labels: LabelSet,
 ) -> ClassificationTrainer:
-    """A Trainer over the splits, with the task's metrics and the run's callbacks."""
+    """A Trainer over the splits, with the task's metrics and the run's callbacks.
+
+    Raises:
+        ArgumentsError: an option of transformers' own that it refuses, or whose package is not installed.
+    """
     # The Trainer would push all of output_dir, at every save; pushing is the run's last step, and of named files.
     args = copy.copy(args)
     args.push_to_hub = False
     # Features are extracted on all devices of a process; a head would only be slowed down by DataParallel.
     args._n_gpu = min(args.n_gpu, 1)
-    return ClassificationTrainer(
-        model=model,
-        args=args,
-        data_collator=ClassificationCollator(tokenizer),
-        train_dataset=splits.get("train") if args.do_train else None,
-        eval_dataset=splits.get("validation"),
-        processing_class=tokenizer,
-        compute_metrics=build_compute_metrics(labels, args.extra_metrics),
-        callbacks=training_callbacks(args),
-    )
+    try:
+        return ClassificationTrainer(
+            model=model,
+            args=args,
+            data_collator=ClassificationCollator(tokenizer),
+            train_dataset=splits.get("train") if args.do_train else None,
+            eval_dataset=splits.get("validation"),
+            processing_class=tokenizer,
+            compute_metrics=build_compute_metrics(labels, args.extra_metrics),
+            callbacks=training_callbacks(args),
+        )
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        raise ArgumentsError(" ".join(str(error).split())) from error
+
+
+def train_head(
+    args: Arguments,
+    model: TextClassifier,
+    tokenizer: PreTrainedTokenizerBase,
+    features: Mapping[str, Any],
+    labels: LabelSet,
+) -> None:
+    """Trains the head alone on cached features, in output_dir/head: the first phase of LP-FT.
+
+    Fine-tuning from a random head would bend good features towards it (Kumar et al. 2022, arXiv 2202.10054). A run that
+    resumes its fine-tuning has the head in its checkpoint.
+    """
+    if args.training.resume_from_checkpoint is None and args.boost.head_num_train_epochs > 0:
+        phase = copy.copy(args.training)
+        phase.output_dir = str(Path(args.training.output_dir, HEAD_FOLDER))
+        phase.num_train_epochs, phase.max_steps = args.boost.head_num_train_epochs, -1
+        model.freeze_backbone(True)
+        train(build_trainer(phase, model, tokenizer, features, labels))
+        model.freeze_backbone(False)
+    # From here on the head is like any other layer.
+    args.training.head_learning_rate = args.training.learning_rate
 
 
 def train(trainer: ClassificationTrainer) -> None:

@@ -424,8 +424,8 @@ class TestContradictions:
                 "--bert_finetuning true --freeze_backbone true",
                 "--bert_finetuning and --freeze_backbone set one option",
             ),
-            ("--boost --bert_finetuning true", "--boost needs a frozen backbone: set --freeze_backbone true"),
-            ("--boost --freeze_backbone false", "--boost needs a frozen backbone"),
+            ("--head_num_train_epochs -1", "--num_train_epochs 0 trains nothing"),
+            ("--head_init logistic", "--head_init logistic reads cached features"),
             ("--boost --trainable_layers 2", "--boost caches features that never change"),
             ("--freeze_backbone --boost_dtype float16", "--boost_dtype float16 is for cached features"),
             ("--freeze_backbone --trainable_layers 2", "--freeze_backbone trains no layer"),
@@ -456,6 +456,12 @@ class TestContradictions:
     def test_they_are_refused(self, tokens: str, expected: str) -> None:
         assert refusal(*DATA, *tokens.split()).startswith(expected)
 
+    @pytest.mark.parametrize("spelling", ["--freeze_backbone false", "--bert_finetuning true"])
+    def test_boost_and_fine_tuning_train_the_head_first(self, spelling: str) -> None:
+        args = parse(*DATA, "--boost", *spelling.split())
+        assert args.is_head_then_all
+        assert (args.training.head_learning_rate, args.training.learning_rate) == (1e-3, 2e-5)
+
     def test_a_recipe_is_no_part_of_one_that_the_command_line_solves(self, recipe: Callable[[str], Path]) -> None:
         path = recipe("train_file: a.csv\nfreeze_backbone: true\n")
         assert not parse(path, "--bert_finetuning", "true").model.freeze_backbone
@@ -484,7 +490,7 @@ class TestRanges:
             "--preprocessing_num_workers 0", "--max_seq_length 2", "--split_seed -1", "--seed -1", "--data_seed -1",
             "--seed 4294967296", "--early_stopping_patience 0", "--early_stopping_patience -2",
             "--early_stopping_threshold -1", "--layerwise_lr_decay 0", "--layerwise_lr_decay 1.1",
-            "--label_smoothing_factor 1", "--label_smoothing_factor -0.1", "--num_train_epochs 0",
+            "--label_smoothing_factor 1", "--label_smoothing_factor -0.1", "--head_num_train_epochs -1",
             "--num_train_epochs -1", "--num_train_epochs inf", "--learning_rate -1", "--learning_rate nan",
             "--head_learning_rate 0", "--head_learning_rate -1", "--weight_decay -1", "--weight_decay nan",
             "--save_total_limit -1", "--gradient_accumulation_steps 0", "--per_device_train_batch_size 0",
