@@ -49,7 +49,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     max_seq_length = resolve_max_seq_length(args.data.max_seq_length, tokenizer, checkpoint.position_limit)
 
     with args.training.main_process_first(desc="data"):
-        data = load_data(args.data, checkpoint.labels, args.training.do_train, args.training.do_predict)
+        data = load_data(args.data, checkpoint.labels, bool(args.training.do_train), args.training.do_predict)
         splits = tokenize(data, tokenizer, args.data, max_seq_length)
     report_lengths(splits, max_seq_length)
     training.check_plan(args.training, data)

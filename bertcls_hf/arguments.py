@@ -250,8 +250,8 @@ class BoostArguments:
     )
     head_num_train_epochs: float = HfArg(
         default=10.0,
-        help="With --boost and --freeze_backbone false (LP-FT, Kumar et al. 2022): epochs of the head on the cache, at "
-        "--head_learning_rate, before everything is fine-tuned at --learning_rate.",
+        help="With --boost and --freeze_backbone false (LP-FT, Kumar et al. 2022): epochs of the head on the cache, "
+        "at --head_learning_rate, before everything is fine-tuned at --learning_rate.",
     )
 
     def __post_init__(self) -> None:

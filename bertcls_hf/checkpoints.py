@@ -1,7 +1,7 @@
 """Which checkpoint a run may resume from.
 
-The Trainer writes a checkpoint file by file and takes the newest by its name: a run killed while saving leaves one that
-resumes silently wrong. So the reading side is strict.
+The Trainer writes a checkpoint file by file and takes the newest by its name: a run killed while saving leaves one
+that resumes silently wrong. So the reading side is strict.
 """
 
 import json

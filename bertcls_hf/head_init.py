@@ -1,7 +1,6 @@
 """A closed-form start for a linear head: logistic regression on the cached features, by scikit-learn's L-BFGS."""
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -67,8 +66,8 @@ def init_head_by_logistic_regression(
         projection.bias.copy_(torch.from_numpy(biases))
 
 
-def _arrays(dataset: FeatureDataset, rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    batch = dataset.__getitems__(rows)
+def _arrays(dataset: FeatureDataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    batch = dataset.__getitems__(rows.tolist())
     return batch["features"].double().numpy(), batch["labels"].numpy()
 
 

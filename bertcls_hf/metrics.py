@@ -8,6 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 from scipy.special import expit, softmax
+from scipy.stats import rankdata
 from sklearn import metrics as sk
 from transformers import EvalPrediction
 
@@ -133,7 +134,7 @@ class RegressionMetrics(evaluate.Metric):
         results = {"mse": mse, "rmse": mse**0.5, "mae": sk.mean_absolute_error(gold, predicted)}
         results["r2"] = sk.r2_score(gold, predicted) if len(gold) > 1 else float("nan")
         results["pearson"] = _correlation(predicted, gold)
-        results["spearman"] = _correlation(_ranks(predicted), _ranks(gold))
+        results["spearman"] = _correlation(rankdata(predicted), rankdata(gold))
         return {name: float(value) for name, value in results.items()}
 
 
@@ -141,12 +142,6 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     if first.std() == 0 or second.std() == 0:
         return float("nan")
     return float(np.corrcoef(first, second)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    from scipy.stats import rankdata
-
-    return rankdata(values)
 
 
 def _metric_info(predictions: Any, references: Any) -> evaluate.MetricInfo:
@@ -177,8 +172,8 @@ def build_compute_metrics(
     Raises:
         FileNotFoundError: an extra metric is neither on the Hub nor a local path.
     """
-    metric = _METRICS[labels.problem_type]()
-    extras = [evaluate.load(name) for name in extra_metrics or ()]
+    metric: Any = _METRICS[labels.problem_type]()
+    extras: list[Any] = [evaluate.load(name) for name in extra_metrics or ()]
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         logits = prediction.predictions
@@ -198,7 +193,7 @@ def build_compute_metrics(
 
 
 def classification_report(logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> dict[str, Any]:
-    """Per-class precision, recall, F1 and rows, and for single label the confusion matrix (row: gold, column: predicted).
+    """Per-class precision, recall, F1 and rows; for single label the confusion matrix (row: gold, column: predicted).
 
     Args:
         logits: (rows, labels).

@@ -33,7 +33,7 @@ class TextClassifierConfig(PreTrainedConfig):
     model_type = "bert_text_classifier"
     sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
 
-    encoder_config: dict | PreTrainedConfig | None = None
+    encoder_config: Any = None
     pooling: Literal["cls", "pooler", "mean", "max", "cls_mean"] = "cls"
     pooling_layers: int = 1
     pooling_layers_merge: Literal["mean", "concat"] = "concat"
@@ -97,7 +97,10 @@ def pool_hidden_states(hidden_states: torch.Tensor, attention_mask: torch.Tensor
 
 
 def feature_components(config: TextClassifierConfig) -> tuple[str, ...]:
-    """The parts of a text's vector, from the lowest layer to the last: `mean-2`, `mean-1`; `cls-1`, `mean-1`; `pooler`."""
+    """The parts of a text's vector, from the lowest layer to the last.
+
+    For example `mean-2` and `mean-1`; `cls-1` and `mean-1`; `pooler`.
+    """
     if config.pooling == "pooler":
         return ("pooler",)
     kinds = ("cls", "mean") if config.pooling == "cls_mean" else (config.pooling,)
@@ -246,8 +249,9 @@ class TextClassifier(PreTrainedModel):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TextClassifier":
-        """Like `nn.Module.train`, but frozen parts stay in evaluation mode: their dropout would add noise that
-        nothing learns from, and cached features could not equal them.
+        """Like `nn.Module.train`, but frozen parts stay in evaluation mode.
+
+        Their dropout would add noise that nothing learns from, and cached features could not equal it.
         """
         super().train(mode)
         self.encoder.eval()
@@ -314,13 +318,15 @@ class TextClassifier(PreTrainedModel):
             The loss, where labels are given, and logits of shape (batch, labels).
         """
         if features is None:
+            if input_ids is None:
+                raise ValueError("give input_ids or features")
             features = self.pooled_features(input_ids, attention_mask, token_type_ids)
         logits = self.head(features.to(self.head.out_proj.weight.dtype))
         loss = None if labels is None else classification_loss(logits, labels, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
-def encoder_layers(encoder: nn.Module) -> nn.ModuleList:
+def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
     """The encoder's stack of layers, lowest first.
 
     Raises:

@@ -29,9 +29,8 @@ def write_report(folder: Path, split: str, logits: np.ndarray, gold: np.ndarray,
     width = max(len(name) for name in labels.names)
     lines = [f"{split}: {'':{width}}  precision  recall      f1    rows"]
     for name, row in report["per_class"].items():
-        lines.append(
-            f"{split}: {name:{width}}  {row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1-score']:6.4f}  {row['support']:6.0f}"
-        )
+        figures = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1-score']:6.4f}  {row['support']:6.0f}"
+        lines.append(f"{split}: {name:{width}}  {figures}")
     logger.info("\n".join(lines))
 
 
@@ -83,6 +82,6 @@ def _readable(value: Any, labels: LabelSet) -> Any:
 
 def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
     """One cell per probability; lists of labels are joined by |."""
-    flat = {name: "|".join(value) if isinstance(value, list) else value for name, value in row.items()}
+    flat: dict[str, Any] = {name: "|".join(value) if isinstance(value, list) else value for name, value in row.items()}
     scores = flat.pop("probabilities", {})
     return flat | {f"probability_{name}": value for name, value in scores.items()}

@@ -25,8 +25,20 @@ LEFT_OUT_OF_RECIPE = frozenset({*COMMAND_LINE_ONLY, "resume_from_checkpoint"})
 
 RECIPE_FILE = "recipe.yaml"
 # These change nothing of what is learned.
-HARMLESS_ON_RESUME = frozenset({"output_dir", "logging_steps", "report_to", "save_total_limit",
-                                "preprocessing_num_workers", "overwrite_cache", "do_train", "do_eval", "do_predict", "prediction_format"})  # fmt: skip
+HARMLESS_ON_RESUME = frozenset(
+    {
+        "output_dir",
+        "logging_steps",
+        "report_to",
+        "save_total_limit",
+        "preprocessing_num_workers",
+        "overwrite_cache",
+        "do_train",
+        "do_eval",
+        "do_predict",
+        "prediction_format",
+    }
+)
 
 
 def start_run(args: Arguments) -> None:
@@ -38,8 +50,8 @@ def start_run(args: Arguments) -> None:
     _set_up_logging(args.training)
     if args.training.n_gpu > 1 and not args.boost.boost:
         raise ArgumentsError(
-            f"one process sees {args.training.n_gpu} GPUs: start with `accelerate launch run_classification.py …`, or set "
-            "CUDA_VISIBLE_DEVICES=0"
+            f"one process sees {args.training.n_gpu} GPUs: start with `accelerate launch run_classification.py …`, or "
+            "set CUDA_VISIBLE_DEVICES=0"
         )
     set_seed(args.training.seed)
     try:

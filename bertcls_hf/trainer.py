@@ -1,9 +1,9 @@
 """A thin subclass of `transformers.Trainer`: learning rates by depth, exact accumulation, row order, safe files."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -83,6 +83,8 @@ def parameter_depth(name: str, layers: int) -> int:
 
 class ClassificationTrainer(Trainer):
     """Trains a [`TextClassifier`], or any stock `…ForSequenceClassification`."""
+
+    optimizer: torch.optim.Optimizer | None
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -167,6 +169,7 @@ class ClassificationTrainer(Trainer):
 
     def _group_rates(self, first_rate: float) -> dict[str, float]:
         """Each group's rate at the step that is logged; the schedulers have moved on to the next one by now."""
+        assert self.optimizer is not None
         groups = self.optimizer.param_groups
         first = groups[0].get("initial_lr")
         if not first:
@@ -207,7 +210,7 @@ class ClassificationTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Any:
         """From long to short, so that batches hold little padding; `evaluation_loop` restores the order."""
         order = length_order(eval_dataset)
-        return SequentialSampler(eval_dataset) if order is None else order.tolist()
+        return SequentialSampler(cast(Sized, eval_dataset)) if order is None else order.tolist()
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Row i of the predictions and labels belongs to row i of the dataset."""

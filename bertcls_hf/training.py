@@ -104,8 +104,8 @@ def train_head(
 ) -> None:
     """Trains the head alone on cached features, in output_dir/head: the first phase of LP-FT.
 
-    Fine-tuning from a random head would bend good features towards it (Kumar et al. 2022, arXiv 2202.10054). A run that
-    resumes its fine-tuning has the head in its checkpoint.
+    Fine-tuning from a random head would bend good features towards it (Kumar et al. 2022, arXiv 2202.10054). A run
+    that resumes its fine-tuning has the head in its checkpoint.
     """
     if args.training.resume_from_checkpoint is None and args.boost.head_num_train_epochs > 0:
         phase = copy.copy(args.training)

@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 WORDS = (
-    "good great fine lovely superb bad awful poor dreadful boring film movie story plot acting the a was is it very not "
-    "and but so really of in to this that one two three four five six"
+    "good great fine lovely superb bad awful poor dreadful boring film movie story plot acting the a was is it very "
+    "not and but so really of in to this that one two three four five six"
 ).split()
 POSITIVE, NEGATIVE = WORDS[:5], WORDS[5:10]
 
@@ -42,7 +42,17 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved random BERT of 3 layers x 16 with its WordPiece tokenizer (dropout on, 64 positions)."""
     folder = tmp_path_factory.mktemp("tiny_bert")
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters[1:], *(f"##{c}" for c in letters), *"0123456789.,!"]
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *WORDS,
+        *letters[1:],
+        *(f"##{c}" for c in letters),
+        *"0123456789.,!",
+    ]
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(dict.fromkeys(pieces)) + "\n", encoding="utf-8")
     tokenizer = BertTokenizerFast(vocab=str(vocabulary), model_max_length=64)

@@ -424,7 +424,7 @@ class TestContradictions:
                 "--bert_finetuning true --freeze_backbone true",
                 "--bert_finetuning and --freeze_backbone set one option",
             ),
-            ("--head_num_train_epochs -1", "--num_train_epochs 0 trains nothing"),
+            ("--num_train_epochs 0", "--num_train_epochs 0 trains nothing"),
             ("--head_init logistic", "--head_init logistic reads cached features"),
             ("--boost --trainable_layers 2", "--boost caches features that never change"),
             ("--freeze_backbone --boost_dtype float16", "--boost_dtype float16 is for cached features"),

@@ -158,7 +158,7 @@ CASES = [
     case("unseen test label", {"train.csv": GOOD, "test.csv": "text,label\na,pos\nb,mixed\n"},
          "test.csv: the test split", "'mixed' (1 ×)", "known: neg, pos"),
     case("test labels in part, predicted", {"train.csv": GOOD, "test.csv": "text,label\na,pos\nb,\n"},
-         "test.csv: no label in 1 of 2 rows (row 2) of the test split", "label all or none", do_predict=True, do_train=True),
+         "test.csv: no label in 1 of 2 rows (row 2) of the test split", do_predict=True, do_train=True),
     case("text labels of regression", {"train.csv": GOOD}, "train.csv", "regression needs numbers", "'pos'",
          problem_type="regression"),
     case("test labels of regression", {"train.csv": "text,label\na,0.5\nb,1.5\nc,1\n", "test.csv": GOOD}, "test.csv",

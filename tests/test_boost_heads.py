@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from run_classification import main
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -16,21 +15,28 @@ from transformers import BertConfig
 from bertcls_hf.features import FeatureDataset
 from bertcls_hf.head_init import init_head_by_logistic_regression
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig
+from run_classification import main
 
 
 def features_of(labels: int, rows: int = 200) -> FeatureDataset:
     """Features whose scales differ by column and whose label is a noisy argmax."""
     generator = np.random.default_rng(0)
     values = generator.normal(size=(rows, 16)) * np.geomspace(0.01, 100, 16) + 3
-    gold = (values[:, -labels:] / np.geomspace(0.01, 100, 16)[-labels:] + generator.normal(size=(rows, labels))).argmax(1)
+    gold = (
+        values[:, -labels:] / np.geomspace(0.01, 100, 16)[-labels:] + generator.normal(size=(rows, labels))
+    ).argmax(1)
     config = TextClassifierConfig(encoder_config=BertConfig(hidden_size=16))
     return FeatureDataset([[values.astype(np.float32)]], np.arange(rows), torch.from_numpy(gold), config)
 
 
 def small_model(labels: int) -> TextClassifier:
-    encoder = BertConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    encoder = BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
     names = {index: str(index) for index in range(labels)}
-    config = TextClassifierConfig(encoder_config=encoder, pooling="mean", id2label=names, problem_type="single_label_classification")
+    config = TextClassifierConfig(
+        encoder_config=encoder, pooling="mean", id2label=names, problem_type="single_label_classification"
+    )
     return TextClassifier(config).eval()
 
 
@@ -40,7 +46,9 @@ def test_the_head_gives_scikit_learns_probabilities(labels: int) -> None:
     init_head_by_logistic_regression(model, train, None, seed=0)
     batch = train.__getitems__(range(len(train)))
     scaler = StandardScaler().fit(batch["features"].numpy())
-    regression = LogisticRegression(C=0.1, max_iter=200).fit(scaler.transform(batch["features"].numpy()), batch["labels"])
+    regression = LogisticRegression(C=0.1, max_iter=200).fit(
+        scaler.transform(batch["features"].numpy()), batch["labels"]
+    )
     expected = regression.predict_proba(scaler.transform(batch["features"].numpy()))
     with torch.no_grad():
         scores = model(features=batch["features"]).logits.softmax(-1).numpy()
@@ -67,12 +75,19 @@ def test_head_then_all(command: Callable[..., list[str]], tmp_path: Path, tiny_b
     out = tmp_path / "out"
     head = json.loads((out / "head/trainer_state.json").read_text())
     whole = json.loads((out / "trainer_state.json").read_text())
-    assert head["max_steps"] == 48 and whole["max_steps"] == 12
+    assert head["max_steps"] == 48
+    assert whole["max_steps"] == 12
     # Fine-tuning starts from the trained head, at its own rate for all.
     assert whole["log_history"][0]["loss"] < head["log_history"][0]["loss"]
-    assert all(line["learning_rate_head"] == pytest.approx(line["learning_rate"]) for line in whole["log_history"] if "learning_rate" in line)
+    assert all(
+        line["learning_rate_head"] == pytest.approx(line["learning_rate"])
+        for line in whole["log_history"]
+        if "learning_rate" in line
+    )
     before, after = load_file(tiny_bert / "model.safetensors"), load_file(out / "model.safetensors")
-    assert not torch.equal(before["encoder.layer.0.output.dense.weight"], after["bert.encoder.layer.0.output.dense.weight"])
+    assert not torch.equal(
+        before["encoder.layer.0.output.dense.weight"], after["bert.encoder.layer.0.output.dense.weight"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,6 +97,8 @@ def test_head_then_all(command: Callable[..., list[str]], tmp_path: Path, tiny_b
         ({"boost": True, "head_init": "logistic", "head": "mlp", "learning_rate": None}, "needs a linear head"),
     ],
 )
-def test_wrong_starts_are_refused(command: Callable, capsys: pytest.CaptureFixture, options: dict, message: str) -> None:
+def test_wrong_starts_are_refused(
+    command: Callable, capsys: pytest.CaptureFixture, options: dict, message: str
+) -> None:
     assert main(command(**options)) == 2
     assert message in capsys.readouterr().err

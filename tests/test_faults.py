@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_classification import main
 
 from bertcls_hf import model_loading
 from bertcls_hf.checkpoints import checkpoint_problem
 from bertcls_hf.modeling import TextClassifier
+from run_classification import main
 
 
 def test_a_diverged_run_stops_and_keeps_its_good_checkpoint(
@@ -41,10 +41,13 @@ def test_a_diverged_run_stops_and_keeps_its_good_checkpoint(
     rows = json.loads((out / "diverged_rows.json").read_text())
     assert rows["step"] == 9
     # The second epoch began at step 7: three steps of 8 rows.
-    assert len(rows["rows"]) == 24 and set(rows["rows"]) <= set(range(48))
+    assert len(rows["rows"]) == 24
+    assert set(rows["rows"]) <= set(range(48))
 
 
-def test_a_huge_learning_rate_diverges_within_a_log_interval(command: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_a_huge_learning_rate_diverges_within_a_log_interval(
+    command: Callable[..., list[str]], tmp_path: Path
+) -> None:
     options = {"learning_rate": 1e36, "num_train_epochs": 4, "logging_steps": 5, "warmup_steps": 0, "max_grad_norm": 0}
     assert main(command(**options)) == 76
     assert json.loads((tmp_path / "out/diverged_rows.json").read_text())["step"] <= 10
@@ -72,7 +75,9 @@ def test_a_metric_that_is_nan_is_never_the_best(
     assert state["best_global_step"] == 6
 
 
-def test_weights_that_are_not_safetensors_are_refused(tiny_bert: Path, command: Callable, tmp_path: Path, capsys) -> None:  # noqa: ANN001
+def test_weights_that_are_not_safetensors_are_refused(
+    tiny_bert: Path, command: Callable, tmp_path: Path, capsys
+) -> None:
     folder = tmp_path / "pickled"
     folder.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
@@ -82,7 +87,7 @@ def test_weights_that_are_not_safetensors_are_refused(tiny_bert: Path, command: 
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: --model_name_or_path {folder}")
 
 
-def test_a_truncated_model_is_one_clear_error(tiny_bert: Path, command: Callable, tmp_path: Path, capsys) -> None:  # noqa: ANN001
+def test_a_truncated_model_is_one_clear_error(tiny_bert: Path, command: Callable, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "cut"
     folder.mkdir()
     for path in tiny_bert.iterdir():
@@ -105,7 +110,10 @@ def test_no_model_is_loaded_for_an_option_that_the_encoder_lacks(
         ({"trainable_layers": 7}, "--trainable_layers 7: the encoder has 3 layers"),
         ({"max_seq_length": 65}, "--max_seq_length 65: the model has positions for 64 tokens"),
         ({"loss": "bce"}, "--loss bce: single_label_classification takes cross_entropy or focal"),
-        ({"metric_for_best_model": "rmse"}, "--metric_for_best_model rmse: not a metric of single_label_classification"),
+        (
+            {"metric_for_best_model": "rmse"},
+            "--metric_for_best_model rmse: not a metric of single_label_classification",
+        ),
     ]:
         assert main(command(**options)) == 2
         assert message in capsys.readouterr().err

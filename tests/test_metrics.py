@@ -32,7 +32,9 @@ def compute(labels: LabelSet, logits: np.ndarray, gold: list) -> dict[str, float
 def test_single_label_by_hand() -> None:
     results = compute(BINARY, log([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]), [0, 1, 1, 0])
     assert set(results) == set(METRIC_NAMES[SINGLE_LABEL])
-    assert results["accuracy"] == results["macro_f1"] == results["macro_recall"] == results["weighted_precision"] == 0.5
+    assert (
+        results["accuracy"] == results["macro_f1"] == results["macro_recall"] == results["weighted_precision"] == 0.5
+    )
     assert results["mcc"] == 0
     # Pairs (yes, no): .8 > .1, .8 > .7, .4 > .1, .4 < .7.
     assert results["roc_auc"] == 0.75
@@ -85,7 +87,9 @@ def test_constant_prediction_has_no_correlation() -> None:
 
 
 def test_report_and_confusion_matrix() -> None:
-    report = classification_report(log([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]]), np.array([0, 1, 2]), TOPICS)
+    report = classification_report(
+        log([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]]), np.array([0, 1, 2]), TOPICS
+    )
     assert report["confusion_matrix"] == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
     assert report["per_class"]["b"]["precision"] == 0.5
     assert report["per_class"]["c"]["support"] == 1
@@ -118,5 +122,8 @@ def test_a_users_metric_joins(tmp_path: Path) -> None:
 
 
 def test_direction_of_each_metric() -> None:
-    assert greater_is_better("macro_f1") and greater_is_better("eval_accuracy")
-    assert not greater_is_better("eval_log_loss") and not greater_is_better("loss") and not greater_is_better("mse")
+    assert greater_is_better("macro_f1")
+    assert greater_is_better("eval_accuracy")
+    assert not greater_is_better("eval_log_loss")
+    assert not greater_is_better("loss")
+    assert not greater_is_better("mse")

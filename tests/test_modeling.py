@@ -25,9 +25,9 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from bertcls_hf.arguments import ModelArguments
 from bertcls_hf.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.model_loading import Checkpoint, resolve_config
-from bertcls_hf.arguments import ModelArguments
 from bertcls_hf.modeling import (
     TextClassifier,
     TextClassifierConfig,
@@ -54,7 +54,9 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     ),
     "deberta": DebertaConfig(**SIZES, relative_attention=True, pos_att_type="c2p|p2c", pooler_hidden_size=16),
     "deberta-v2": DebertaV2Config(**SIZES, relative_attention=True, pos_att_type="c2p|p2c", pooler_hidden_size=16),
-    "modernbert": ModernBertConfig(**SIZES, local_attention=8, cls_token_id=1, sep_token_id=2, bos_token_id=1, eos_token_id=2),
+    "modernbert": ModernBertConfig(
+        **SIZES, local_attention=8, cls_token_id=1, sep_token_id=2, bos_token_id=1, eos_token_id=2
+    ),
 }
 INPUTS = {
     "input_ids": torch.tensor([[1, 5, 6, 7, 8, 2], [1, 9, 10, 2, 0, 0]]),
@@ -153,14 +155,17 @@ class TestFreezing:
         first.loss.backward()
         assert all(p.grad is None for p in model.encoder.parameters())
         assert all(p.grad is not None for p in model.head.parameters())
-        assert model.head.training and not model.encoder.training
+        assert model.head.training
+        assert not model.encoder.training
 
     def test_top_layers_learn_and_drop_out(self) -> None:
         model = make_model(trainable_layers=1, pooling="pooler")
         model.train()
         learning = {name for name, p in model.encoder.named_parameters() if p.requires_grad}
-        assert learning and all(".2." in name or "pooler" in name for name in learning)
-        assert model.encoder.encoder.layer[2].training and not model.encoder.encoder.layer[1].training
+        assert learning
+        assert all(".2." in name or "pooler" in name for name in learning)
+        assert model.encoder.encoder.layer[2].training
+        assert not model.encoder.encoder.layer[1].training
         assert not model.encoder.embeddings.dropout.training
 
     def test_too_many_trainable_layers_are_refused(self) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_classification import main
+from conftest import ROOT
 from safetensors.torch import load_file
 
 from bertcls_hf.checkpoints import checkpoint_problem, find_resumable_checkpoint, resolve_resume, stopped_early
 from bertcls_hf.errors import ArgumentsError
-from conftest import ROOT
+from run_classification import main
 
 
 TIMINGS = ("runtime", "per_second", "preparation_time", "total_flos")
@@ -94,7 +94,7 @@ def test_a_killed_run_resumes_exactly(command: Callable[..., list[str]], tmp_pat
 
 @pytest.fixture
 def checkpoints(command: Callable[..., list[str]], tmp_path: Path) -> Path:
-    """A run with complete checkpoints 2, 4, 6 …"""
+    """A run with complete checkpoints 2, 4, 6 …."""
     assert main(command(**{**SAVES, "num_train_epochs": 1})) == 0
     return tmp_path / "out"
 
@@ -108,7 +108,9 @@ class TestBrokenCheckpoints:
     def test_a_damaged_one_is_set_aside_for_the_one_before(self, checkpoints: Path, name: str, damage: str) -> None:
         path = checkpoints / "checkpoint-6" / name
         content = path.read_bytes()
-        path.unlink() if damage == "deleted" else path.write_bytes(b"" if damage == "emptied" else content[: len(content) // 2])
+        path.unlink() if damage == "deleted" else path.write_bytes(
+            b"" if damage == "emptied" else content[: len(content) // 2]
+        )
         assert find_resumable_checkpoint(checkpoints, world_size=1) == checkpoints / "checkpoint-4"
         assert (checkpoints / "_incomplete-checkpoint-6").is_dir()
         assert not (checkpoints / "checkpoint-6").exists()
@@ -118,7 +120,12 @@ class TestBrokenCheckpoints:
         shutil.copytree(checkpoints / "checkpoint-4", checkpoints / "checkpoint-50")
         (checkpoints / "checkpoint-6" / "checkpoint-is-incomplete.txt").touch()
         assert find_resumable_checkpoint(checkpoints, world_size=1) == checkpoints / "checkpoint-4"
-        assert "of step 4" in (checkpoint_problem(shutil.move(checkpoints / "_incomplete-checkpoint-50", checkpoints / "checkpoint-50"), 1) or "")
+        assert "of step 4" in (
+            checkpoint_problem(
+                shutil.move(checkpoints / "_incomplete-checkpoint-50", checkpoints / "checkpoint-50"), 1
+            )
+            or ""
+        )
 
     def test_random_states_of_every_rank_are_needed(self, checkpoints: Path) -> None:
         assert "rng_state_0.pth" in (checkpoint_problem(checkpoints / "checkpoint-6", world_size=2) or "")
@@ -159,7 +166,18 @@ class TestEarlyStopping:
         for step in (6, 8):
             shutil.rmtree(cut / f"checkpoint-{step}")
         rewrite_best_checkpoints(cut, whole)
-        assert main(command(**self.options, output_dir=None) + ["--output_dir", str(cut), "--resume_from_checkpoint", "auto"]) == 0
+        assert (
+            main(
+                [
+                    *command(**self.options, output_dir=None),
+                    "--output_dir",
+                    str(cut),
+                    "--resume_from_checkpoint",
+                    "auto",
+                ]
+            )
+            == 0
+        )
         assert_same_run(whole, cut)
 
     def test_a_stopped_run_does_not_go_on(self, command: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -171,7 +189,9 @@ class TestEarlyStopping:
         assert_same_run(whole, tmp_path / "out")
 
 
-def test_what_a_resumed_run_changes_is_told(command: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_resumed_run_changes_is_told(
+    command: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert main(command()) == 0
     assert main(command(resume_from_checkpoint="auto", learning_rate=2e-3, num_train_epochs=3)) == 0
     assert "resuming with another learning_rate: 0.001 before, 0.002 now" in caplog.text

@@ -8,13 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT
 
 
 SOURCES = sorted([*(ROOT / "bertcls_hf").glob("*.py"), ROOT / "run_classification.py"])
-FORBIDDEN = {"torch.load", "torch.save", "pickle.load", "pickle.loads", "dill.loads", "yaml.unsafe_load", "yaml.full_load",
-             "eval", "exec", "os.system"}  # fmt: skip
+FORBIDDEN = {
+    "torch.load",
+    "torch.save",
+    "pickle.load",
+    "pickle.loads",
+    "dill.loads",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "eval",
+    "exec",
+    "os.system",
+}
 # Named by the user on the command line, together with --trust_remote_code.
 ALLOWED = {("metrics.py", "evaluate.load")}
 
@@ -38,7 +47,11 @@ def test_no_call_runs_data_as_code(path: Path) -> None:
 def test_a_secret_in_the_environment_is_in_no_file_or_log(command: Callable[..., list[str]], tmp_path: Path) -> None:
     canary = "hf_canaryCANARYcanary0123456789"
     environment = {**os.environ, "HF_TOKEN": canary}
-    argv = [sys.executable, str(ROOT / "run_classification.py"), *command(num_train_epochs=1, do_train=True, do_predict=True)]
+    argv = [
+        sys.executable,
+        str(ROOT / "run_classification.py"),
+        *command(num_train_epochs=1, do_train=True, do_predict=True),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert canary not in done.stdout + done.stderr

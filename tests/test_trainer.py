@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import review
 from datasets import Dataset
-from run_classification import main
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from bertcls_hf.arguments import ClassifierTrainingArguments
 from bertcls_hf.callbacks import training_callbacks
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig
 from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer, EpochSampler
-from conftest import review
+from run_classification import main
 
 
 ROWS = 26  # 16 + 10: the last step of an epoch is uneven
@@ -46,8 +46,8 @@ def stock_model(tiny_bert: Path) -> BertForSequenceClassification:
 
 def make_trainer(tiny_bert: Path, folder: Path, model: Any, **options: Any) -> ClassificationTrainer:
     settings = {
-        "output_dir": str(folder), "num_train_epochs": 2, "logging_steps": 1, "eval_strategy": "no", "save_strategy": "no",
-        "learning_rate": 1e-3, "disable_tqdm": True, "use_cpu": True, "warmup_steps": 0,
+        "output_dir": str(folder), "num_train_epochs": 2, "logging_steps": 1, "eval_strategy": "no",
+        "save_strategy": "no", "learning_rate": 1e-3, "disable_tqdm": True, "use_cpu": True, "warmup_steps": 0,
     }  # fmt: skip
     args = ClassifierTrainingArguments(**{**settings, **options})
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
@@ -115,7 +115,13 @@ class TestLearningRates:
         by_depth: dict[str, set[str]] = {}
         for key, names in groups.items():
             by_depth.setdefault(key.rpartition(" ")[0], set()).update(names)
-        assert list(by_depth) == ["depth_3 0.001", "depth_2 0.0005", "depth_1 0.00025", "depth_0 0.000125", "head 0.005"]
+        assert list(by_depth) == [
+            "depth_3 0.001",
+            "depth_2 0.0005",
+            "depth_1 0.00025",
+            "depth_0 0.000125",
+            "head 0.005",
+        ]
         assert all(".layer.2." in name or "pooler" in name for name in by_depth["depth_3 0.001"])
         assert all("embeddings" in name for name in by_depth["depth_0 0.000125"])
 
@@ -124,7 +130,9 @@ class TestLearningRates:
         assert set().union(*groups.values()) == {"head.out_proj.weight", "head.out_proj.bias"}
 
     def test_each_groups_rate_is_logged(self, tiny_bert: Path, tmp_path: Path) -> None:
-        trainer = make_trainer(tiny_bert, tmp_path, our_model(tiny_bert), head_learning_rate=1e-2, lr_scheduler_type="linear")
+        trainer = make_trainer(
+            tiny_bert, tmp_path, our_model(tiny_bert), head_learning_rate=1e-2, lr_scheduler_type="linear"
+        )
         trainer.train()
         lines = [line for line in trainer.state.log_history if "learning_rate" in line]
         assert lines[0]["learning_rate_encoder"] == lines[0]["learning_rate"] == pytest.approx(1e-3)
