@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: Arguments, options: dict[str, Any]) -> None:
     """One run from data to a saved model. `options` are the ones that were given, for the recipe to repeat it."""
     # datasets, scikit-learn and the Trainer take seconds to import: a mistyped option should not wait for them.
+    from transformers import set_seed
+
     from bertcls_hf import training
     from bertcls_hf.data import class_weights, load_data
     from bertcls_hf.features import FeatureExtractor
@@ -41,6 +43,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     from bertcls_hf.hub import push_folder
     from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
     from bertcls_hf.run_record import start_run, write_recipe
+    from bertcls_hf.sweep import HeadSweep
     from bertcls_hf.tokenization import report_lengths, resolve_max_seq_length, tokenize
 
     start_run(args)
@@ -57,10 +60,14 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     weights = (
         class_weights(data.splits["train"], data.labels, args.model.class_weights) if args.training.do_train else None
     )
+    if args.boost.sweep:
+        sweep = HeadSweep(args, checkpoint, data, splits, tokenizer, max_seq_length, weights)
+        args = sweep.run(args.boost.sweep)
     config = resolve_config(args.model, checkpoint, data.labels, weights, args.training.label_smoothing_factor)
     check_head_init(args.boost.head_init, config)
     if args.training.process_index == 0:
         write_recipe(args, options, config, max_seq_length)
+    set_seed(args.training.seed)
     model = load_classifier(args.model, checkpoint, config)
     if args.boost.boost:
         extractor = FeatureExtractor(model, tokenizer, args, max_seq_length)

@@ -254,8 +254,14 @@ class BoostArguments:
         "at --head_learning_rate, before everything is fine-tuned at --learning_rate.",
     )
 
+    sweep: int = HfArg(
+        default=0,
+        help="With --boost: try this many settings of head_learning_rate, dropout, weight_decay, head and pooling on "
+        "the cache, choose by the validation split, and go on with the best.",
+    )
+
     def __post_init__(self) -> None:
-        _require_at_least(self, 0, "head_num_train_epochs")
+        _require_at_least(self, 0, "head_num_train_epochs", "sweep")
 
 
 @dataclass
@@ -448,6 +454,8 @@ class Arguments:
             raise ArgumentsError(f"--boost_dtype {self.boost.boost_dtype} is for cached features: it needs --boost")
         if not boost and self.boost.head_init != "random":
             raise ArgumentsError(f"--head_init {self.boost.head_init} reads cached features: it needs --boost")
+        if self.boost.sweep and (not boost or model.freeze_backbone is False or self.boost.head_init != "random"):
+            raise ArgumentsError("--sweep needs --boost, a frozen backbone and --head_init random")
         if model.trainable_layers == 0 or (boost and model.freeze_backbone is None):
             model.freeze_backbone = True
         model.freeze_backbone = bool(model.freeze_backbone)

@@ -1,14 +1,22 @@
 """`python -m bertcls_hf.features list|verify|prune`: what is cached, whether it is sound, and its removal."""
 
 import argparse
+import contextlib
+import re
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bertcls_hf.feature_cache import META_FILE, CacheMeta, read_meta, shard_problem
-from bertcls_hf.features import cache_root
+from bertcls_hf.feature_cache import META_FILE, CacheMeta, FeatureCache, cache_root, read_meta, shard_problem
+
+
+# The names of cache folders; nothing else in the root is ever touched.
+KEY = re.compile(r"[0-9a-f]{32}")
+SHARD = re.compile(r"(.+)\.(\d{5,})\.arrow")
+UNFINISHED = "(extraction not finished)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bertcls_hf.features", description=__doc__)
     parser.add_argument("command", choices=["list", "verify", "prune"])
     parser.add_argument("--boost_cache_dir", help="The cache folder, where it is not the default.")
-    parser.add_argument("--older_than_days", type=float, default=30.0, help="prune: caches not written for this long.")
+    parser.add_argument("--older_than_days", type=float, default=30.0, help="prune: caches not used for this long.")
     parser.add_argument("--unfinished", action="store_true", help="prune: only caches whose extraction never ended.")
     args = parser.parse_args(argv)
     root = cache_root(args.boost_cache_dir)
@@ -26,17 +34,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, CacheMeta | None]]:
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        yield folder, read_meta(folder)
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    for folder in (root / name for name in names if KEY.fullmatch(name)):
+        if folder.is_dir() and not folder.is_symlink():
+            yield folder, read_meta(folder)
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+def _size_and_age(folder: Path) -> tuple[int, float]:
+    """Bytes, and days since the last use."""
+    size, newest = 0, folder.stat().st_mtime
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a running extraction's temporary file
+            status = path.stat()
+            size, newest = size + status.st_size, max(newest, status.st_mtime)
+    return size, (time.time() - newest) / 86_400
 
 
-def _age_days(folder: Path) -> float:
-    newest = max((path.stat().st_mtime for path in folder.iterdir()), default=folder.stat().st_mtime)
-    return (time.time() - newest) / 86_400
+def _shards(folder: Path) -> list[tuple[Path, str, int]]:
+    """Path, component and number of every shard, in the order of their names."""
+    matches = ((path, SHARD.fullmatch(path.name)) for path in sorted(folder.iterdir()))
+    return [(path, match[1], int(match[2])) for path, match in matches if match]
+
+
+def _components(folder: Path, shards: int | None) -> str:
+    """The names of the components, and how far those are whose shards are not all there."""
+    counts = Counter(component for _, component, _ in _shards(folder))
+    return " ".join(
+        name if count == shards else f"{name}[{count}/{shards or '?'}]" for name, count in sorted(counts.items())
+    )
 
 
 def _say(line: str) -> None:
@@ -47,34 +72,43 @@ def _list(root: Path) -> int:
     _say(f"{'key':32}  {'MiB':>8}  {'days':>5}  {'rows':>9}  {'tokens':>12}  {'dtype':8}  model, split, components")
     total = 0
     for folder, meta in _folders(root):
-        total += _size(folder)
-        start = f"{folder.name:32}  {_size(folder) / 2**20:8.1f}  {_age_days(folder):5.1f}"
+        size, age = _size_and_age(folder)
+        total += size
+        start = f"{folder.name}  {size / 2**20:8.1f}  {age:5.1f}"
         if meta is None:
-            _say(f"{start}  (extraction not finished)")
+            _say(f"{start}  {UNFINISHED} {_components(folder, None)}".rstrip())
         else:
-            what = f"{meta.model}, {meta.source}, {' '.join(meta.components)}"
+            what = f"{meta.model}, {meta.source}, {_components(folder, _cache(folder, meta).shards)}"
             _say(f"{start}  {meta.rows:9,}  {meta.tokens:12,}  {meta.dtype:8}  {what}")
     _say(f"{total / 2**20:,.1f} MiB in {root}")
     return 0
 
 
+def _cache(folder: Path, meta: CacheMeta) -> FeatureCache:
+    return FeatureCache(folder, meta.rows, meta.width, meta.dtype)
+
+
 def _verify(root: Path) -> int:
-    damaged = 0
+    checked = damaged = 0
     for folder, meta in _folders(root):
-        for path in sorted(folder.glob("*.arrow")):
-            problem = shard_problem(path, None, meta.width, meta.dtype) if meta else f"no readable {META_FILE}"
+        if meta is None:
+            _say(f"{folder}: no readable {META_FILE} {UNFINISHED}")
+        for path, component, shard in _shards(folder):
+            problem = shard_problem(path) if meta is None else _cache(folder, meta).problem(component, shard)
+            checked += 1
             if problem is not None:
                 damaged += 1
                 _say(f"{path}: {problem}")
-    _say(f"{damaged} damaged or unfinished shards; the next run that needs one computes it anew")
+    _say(f"{damaged} of {checked} shards are damaged; the next run that needs one computes it anew")
     return 1 if damaged else 0
 
 
 def _prune(root: Path, older_than_days: float, unfinished: bool) -> int:
     freed = 0
     for folder, meta in _folders(root):
-        if _age_days(folder) >= older_than_days and not (unfinished and meta is not None):
-            freed += _size(folder)
+        size, age = _size_and_age(folder)
+        if age >= older_than_days and not (unfinished and meta is not None):
+            freed += size
             shutil.rmtree(folder)
     _say(f"{freed / 2**20:,.1f} MiB freed")
     return 0

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from sklearn.model_selection import train_test_split
 
 from bertcls_hf.arguments import DataArguments
 from bertcls_hf.data_sources import Source, load_sources
@@ -221,7 +220,8 @@ def _hold_out(train: Dataset, split: str, share: float, args: DataArguments, lab
         )
     # In the order of the rows: that of the keys differs between processes.
     distinct = np.sort(first_rows)
-    _, chosen = _stratified_indices(train.select(distinct), share, labels, args.split_seed)
+    rows = min(max(round(share * len(distinct)), 1), len(distinct) - 1)
+    chosen = _stratified_draw(train.select(distinct), rows, labels, args.split_seed, keep_one=True)
     held_out = np.isin(first_rows[text_of], distinct[chosen])
     return {split: train.select(np.flatnonzero(held_out)), "train": train.select(np.flatnonzero(~held_out))}
 
@@ -234,40 +234,31 @@ def _sampled(splits: dict[str, Dataset], args: DataArguments, labels: LabelSet) 
 def _sample(dataset: Dataset, rows: int | None, labels: LabelSet, seed: int) -> Dataset:
     if rows is None or rows >= len(dataset):
         return dataset
-    _, chosen = _stratified_indices(dataset, rows, labels, seed)
-    return dataset.select(chosen)
+    return dataset.select(_stratified_draw(dataset, rows, labels, seed, keep_one=False))
 
 
-def _stratified_indices(dataset: Dataset, size: float, labels: LabelSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the rest and of a random part, both ascending; stratified by label for single-label tasks.
+def _stratified_draw(dataset: Dataset, rows: int, labels: LabelSet, seed: int, keep_one: bool) -> np.ndarray:
+    """Ascending indices of a random part, in which each class of a single-label task keeps its share within a row.
 
     Args:
         dataset: a split.
-        size: a share of the rows if a float below 1, else a number of rows.
+        rows: size of the part.
         labels: names the task.
         seed: of the draw.
+        keep_one: whether each class leaves a row to the rest, as far as the rest has room for that.
     """
-    indices = np.arange(len(dataset))
-    strata = None
-    if labels.problem_type == SINGLE_LABEL and "label" in dataset.column_names:
-        strata = np.asarray(dataset["label"][:])
-    rows = round(size * len(dataset)) if size < 1 else int(size)
-    rows = min(max(rows, 1), len(dataset) - 1)
-    classes = 0 if strata is None else len(np.unique(strata))
-    if strata is not None and (np.bincount(strata).max() < 2 or min(rows, len(dataset) - rows) < classes):
-        strata = None
-    if strata is None:
-        rest, chosen = train_test_split(indices, test_size=rows, random_state=seed)
-    else:
-        rest, chosen = _stratified_draw(indices, strata, rows, seed)
-    return np.sort(rest), np.sort(chosen)
-
-
-def _stratified_draw(indices: np.ndarray, strata: np.ndarray, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Like a stratified `train_test_split`, which refuses classes of one row: they stay in the rest."""
-    single = np.isin(strata, np.flatnonzero(np.bincount(strata) == 1))
-    rest, chosen = train_test_split(indices[~single], test_size=rows, stratify=strata[~single], random_state=seed)
-    return np.concatenate([rest, indices[single]]), chosen
+    is_stratified = labels.problem_type == SINGLE_LABEL and "label" in dataset.column_names
+    strata = np.asarray(dataset["label"][:]) if is_stratified else np.zeros(len(dataset), dtype=int)
+    counts = np.bincount(strata)
+    most = counts - 1 if keep_one else counts
+    most = np.maximum(most, 0) if np.maximum(most, 0).sum() >= rows else counts
+    shares = counts * rows / len(dataset)
+    drawn = np.minimum(shares.astype(int), most)
+    while drawn.sum() < rows:
+        drawn[np.argmax(np.where(drawn < most, shares - drawn, -np.inf))] += 1
+    generator = np.random.default_rng(seed)
+    members = [generator.permutation(np.flatnonzero(strata == stratum)) for stratum in range(len(counts))]
+    return np.sort(np.concatenate([of_one[:size] for of_one, size in zip(members, drawn, strict=True)]))
 
 
 def _report(splits: dict[str, Dataset], labels: LabelSet, args: DataArguments) -> None:

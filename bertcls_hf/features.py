@@ -5,14 +5,15 @@ python -m bertcls_hf.features verify    # reads every shard and checks it
 python -m bertcls_hf.features prune --older_than_days 30
 """
 
-import contextlib
+import copy
+import functools
 import hashlib
+import itertools
 import json
 import logging
 import sys
 import tempfile
-import threading
-import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,24 +24,30 @@ import numpy as np
 import torch
 import xxhash
 from datasets import Dataset
-from huggingface_hub.constants import HF_HOME
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
-from bertcls_hf.feature_cache import CacheMeta, FeatureCache, require_space
+from bertcls_hf.feature_cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig, feature_components, merge_components
 
 
 logger = logging.getLogger(__name__)
 
 # Part of the key: raise it when the numbers change, as they do with the make-up of batches.
-EXTRACTION_VERSION = 2
+EXTRACTION_VERSION = 3
 # Small batches keep a layer's activations in the processor's cache; larger ones fill an accelerator.
 TOKENS_PER_BATCH = {"cpu": 2048}
 TOKENS_PER_ACCELERATOR_BATCH = 32_768
+# Features of up to this size, as float32, are held in memory; larger ones stay memory-mapped.
 IN_MEMORY_BYTES = 2**30
-WAIT_SECONDS = 0.2
+READ_ROWS = 4096
+# Settings of an encoder that change nothing of what it computes in evaluation, besides dropouts and a head's.
+HARMLESS_SETTINGS = frozenset({
+    "_name_or_path", "architectures", "dtype", "id2label", "initializer_range", "label2id", "output_attentions",
+    "output_hidden_states", "problem_type", "return_dict", "torch_dtype", "transformers_version", "use_cache",
+})  # fmt: skip
+HARMLESS_PARTS = ("attn_implementation", "classifier", "dropout")
 
 
 class FeatureDataset(torch.utils.data.Dataset):
@@ -62,9 +69,10 @@ class FeatureDataset(torch.utils.data.Dataset):
     ):
         self.parts, self.positions, self.labels, self.config = parts, positions, labels, config
         self._ends = np.cumsum([len(shard) for shard in parts[0]])
-        size = sum(shard.nbytes for shards in parts for shard in shards)
-        # Small caches are gathered once; larger ones stay memory-mapped.
-        self._all = self._gather(np.arange(self._ends[-1])) if size <= IN_MEMORY_BYTES else None
+        self._hidden = parts[0][0].shape[1]
+        size = 4 * int(self._ends[-1]) * len(parts) * self._hidden
+        # numpy reads batches: torch would wake all its threads for each.
+        self._all = self._merge(self._read_all()).numpy() if size <= IN_MEMORY_BYTES else None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -72,29 +80,48 @@ class FeatureDataset(torch.utils.data.Dataset):
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         return {name: values[0] for name, values in self.__getitems__([row]).items()}
 
-    def __getitems__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """A whole batch: `features` (batch, width) float32 and, where known, `labels`."""
         positions = self.positions[rows]
-        features = self._gather(positions) if self._all is None else self._all[torch.from_numpy(positions)]
+        if self._all is None:
+            features = self._merge(self._gather(positions))
+        else:
+            features = torch.from_numpy(self._all.take(positions, axis=0))
         batch = {"features": features}
         return batch if self.labels is None else batch | {"labels": self.labels[rows]}
 
-    def _gather(self, positions: np.ndarray) -> torch.Tensor:
-        shard_of = np.searchsorted(self._ends, positions, side="right")
-        parts = []
-        for shards in self.parts:
-            values = np.empty((len(positions), shards[0].shape[1]), dtype=np.float32)
-            for shard in np.unique(shard_of):
-                chosen = shard_of == shard
-                start = self._ends[shard] - len(shards[shard])
-                values[chosen] = shards[shard][positions[chosen] - start]
-            parts.append(torch.from_numpy(values))
-        return merge_components(parts, self.config)
+    def _read_all(self) -> np.ndarray:
+        """(distinct rows, components, hidden) float32."""
+        values = np.empty((self._ends[-1], len(self.parts), self._hidden), dtype=np.float32)
+        for component, shards in enumerate(self.parts):
+            for stop, shard in zip(self._ends, shards, strict=True):
+                values[stop - len(shard) : stop, component] = shard
+        return values
+
+    def _gather(self, positions: np.ndarray) -> np.ndarray:
+        """(positions, components, hidden) float32."""
+        order = np.argsort(positions)
+        ordered = positions[order]
+        # The chosen rows of shard i are ordered[bounds[i] : bounds[i + 1]].
+        bounds = np.concatenate([[0], np.searchsorted(ordered, self._ends)])
+        values = np.empty((len(positions), len(self.parts), self._hidden), dtype=np.float32)
+        for shard in np.flatnonzero(np.diff(bounds)):
+            chosen = slice(bounds[shard], bounds[shard + 1])
+            rows, places = ordered[chosen] - (self._ends[shard - 1] if shard else 0), order[chosen]
+            for component, shards in enumerate(self.parts):
+                values[places, component] = shards[shard][rows]
+        return values
+
+    def _merge(self, values: np.ndarray) -> torch.Tensor:
+        """(rows, feature size) from (rows, components, hidden); a view of it where layers are concatenated."""
+        if self.config.pooling_layers_merge == "concat":
+            return torch.from_numpy(values).flatten(1)
+        return merge_components(torch.from_numpy(values).unbind(1), self.config)
 
 
 @dataclass(frozen=True)
 class ExtractionPlan:
-    """Which rows are computed, and in what order.
+    """Which rows are computed, and in what order; the same for the same texts in whatever order.
 
     Args:
         rows: (distinct,) dataset rows in the order of extraction: long texts first.
@@ -110,29 +137,26 @@ class ExtractionPlan:
 
 
 def plan_extraction(split: Dataset) -> ExtractionPlan:
-    """Finds the distinct token sequences of a split and sorts them by length."""
-    digests = list(_row_digests(split))
-    distinct: dict[bytes, int] = {}
-    number_of = np.fromiter((distinct.setdefault(digest, len(distinct)) for digest in digests), np.int64, len(digests))
-    _, first_rows = np.unique(number_of, return_index=True)
-    lengths = np.asarray(split["length"][:])[first_rows]
-    order = np.argsort(-lengths, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    keys = list(distinct)
-    content = hashlib.sha256(b"".join(keys[number] for number in order)).hexdigest()
-    return ExtractionPlan(first_rows[order], place[number_of], lengths[order], content)
+    """Finds the distinct token sequences of a split and sorts them by length, and by digest among equal lengths."""
+    digests, lengths = _row_digests(split)
+    order = np.lexsort((digests[:, 0], digests[:, 1], -lengths))
+    ordered = digests[order]
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    positions = np.empty_like(order)
+    positions[order] = np.cumsum(is_first) - 1
+    rows = order[is_first]
+    return ExtractionPlan(rows, positions, lengths[rows], hashlib.sha256(ordered[is_first].tobytes()).hexdigest())
 
 
-def _row_digests(split: Dataset) -> Iterator[bytes]:
-    for batch in split.with_format("arrow").iter(batch_size=4096):
+def _row_digests(split: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """128 bits for the token ids of each row, (rows, 2), and the number of tokens, (rows,)."""
+    digests, lengths = [], []
+    for batch in split.with_format("arrow").iter(batch_size=READ_ROWS):
         columns = [_TokenColumn(batch.column(name)) for name in _token_columns(split)]
-        for row in range(len(batch)):
-            digest = xxhash.xxh3_128()
-            for column in columns:
-                digest.update(column.row(row).tobytes())
-                digest.update(b"|")
-            yield digest.digest()
+        digests.append(np.bitwise_xor.reduce([column.digests(seed) for seed, column in enumerate(columns)]))
+        lengths.append(np.diff(columns[0].offsets).astype(np.int64))
+    return np.concatenate(digests), np.concatenate(lengths)
 
 
 def _token_columns(split: Dataset) -> list[str]:
@@ -143,12 +167,17 @@ class _TokenColumn:
     """The lists of an Arrow column as one flat array and its offsets."""
 
     def __init__(self, column: Any):
-        combined = column.combine_chunks()
-        self.offsets = combined.offsets.to_numpy()
-        self.values = combined.values.to_numpy()
+        lists = column.combine_chunks()
+        offsets = lists.offsets.to_numpy()
+        self.offsets = offsets - offsets[0]
+        self.values = lists.values.to_numpy()[offsets[0] : offsets[-1]].astype(np.int32, copy=False)
 
-    def row(self, row: int) -> np.ndarray:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
+    def digests(self, seed: int) -> np.ndarray:
+        """128 bits for each list, (lists, 2)."""
+        content = memoryview(self.values.view(np.uint8))
+        bounds = itertools.pairwise((self.offsets * self.values.itemsize).tolist())
+        digests = b"".join(xxhash.xxh3_128_digest(content[start:stop], seed) for start, stop in bounds)
+        return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
 
     def padded(self, rows: slice, mask: np.ndarray, fill: int) -> np.ndarray:
         """(rows, width) int64; `mask` says where tokens are."""
@@ -159,22 +188,24 @@ class _TokenColumn:
 
 def encoder_fingerprint(model: TextClassifier) -> str:
     """A hash of the encoder's weights and settings, without its pooler, its path, and how attention is computed."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.encoder.state_dict().items()):
-        if not name.startswith("pooler."):
-            _update_with_tensor(digest, name, tensor)
-    settings = model.config.encoder_config.to_dict()
-    ignored = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache"}
-    kept = {
-        name: value for name, value in settings.items() if name not in ignored and "attn_implementation" not in name
+    weights = {name: tensor for name, tensor in model.encoder.state_dict().items() if not name.startswith("pooler.")}
+    settings = {
+        name: value
+        for name, value in model.config.encoder_config.to_dict().items()
+        if name not in HARMLESS_SETTINGS and not any(part in name for part in HARMLESS_PARTS)
     }
-    digest.update(json.dumps(kept, sort_keys=True, default=str).encode())
+    content = [_weights_fingerprint(weights), json.dumps(settings, sort_keys=True, default=str)]
+    return hashlib.sha256("\n".join(content).encode()).hexdigest()
+
+
+def _weights_fingerprint(weights: dict[str, torch.Tensor]) -> str:
+    """A hash of names, types, shapes and bytes; the bytes go through xxh3, which is ten times as fast as SHA-256."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        line = f"{name} {tensor.dtype} {tuple(tensor.shape)} {xxhash.xxh3_128_hexdigest(content)}\n"
+        digest.update(line.encode())
     return digest.hexdigest()
-
-
-def _update_with_tensor(digest: Any, name: str, tensor: torch.Tensor) -> None:
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -190,41 +221,48 @@ def component_names(model: TextClassifier) -> dict[str, str]:
     """From each component of the model's pooling to its name in the cache; a pooler's names its weights."""
     names = {component: component for component in feature_components(model.config)}
     if "pooler" in names:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(model.encoder.pooler.state_dict().items()):
-            _update_with_tensor(digest, name, tensor)
-        names["pooler"] = f"pooler-{digest.hexdigest()[:12]}"
+        names["pooler"] = f"pooler-{_weights_fingerprint(model.encoder.pooler.state_dict())[:12]}"
     return names
 
 
+def extraction_devices(args: ClassifierTrainingArguments) -> tuple[torch.device, ...]:
+    """One device per process, or all visible GPUs of a single process."""
+    return tuple(torch.device("cuda", index) for index in range(args.n_gpu)) if args.n_gpu > 1 else (args.device,)
+
+
 @dataclass(frozen=True)
-class Placement:
-    """Where extraction runs.
+class _Job:
+    """What is extracted from one split, and where it goes.
 
     Args:
-        devices: of this process; shards are shared out among them.
-        rank: of this process.
-        world_size: number of processes, each of which computes every `world_size`-th shard.
+        split: the tokenized rows.
+        plan: which of them are computed.
+        cache: takes the features.
+        names: from each component to its name in the cache.
+        progress: counts tokens.
     """
 
-    devices: tuple[torch.device, ...]
-    rank: int = 0
-    world_size: int = 1
+    split: Dataset
+    plan: ExtractionPlan
+    cache: FeatureCache
+    names: dict[str, str]
+    progress: Any
 
-
-def placement_of(args: ClassifierTrainingArguments) -> Placement:
-    """One device per process, or all visible GPUs of a single process."""
-    devices = tuple(torch.device("cuda", index) for index in range(args.n_gpu)) if args.n_gpu > 1 else (args.device,)
-    return Placement(devices, args.process_index, args.world_size)
+    def tokens(self, shard: int) -> int:
+        """Real tokens of a shard's rows."""
+        return int(self.plan.lengths[self.cache.shard_rows(shard)].sum())
 
 
 class FeatureExtractor:
     """Turns tokenized splits into cached features.
 
+    Every process of a run, on whatever node, and any other run that needs the same features, takes the next shard that
+    nobody works on; shards of another node whose files are not seen here are computed here.
+
     Args:
         model: its encoder is frozen.
         tokenizer: for its content, which is part of the key, and its padding token.
-        args: cache folder, number format, devices and ranks.
+        args: cache folder, number format and devices.
         max_seq_length: part of the key.
     """
 
@@ -236,13 +274,14 @@ class FeatureExtractor:
         max_seq_length: int,
     ):
         self.model, self.tokenizer = model, tokenizer
-        self.placement = placement_of(args.training)
+        self.devices = extraction_devices(args.training)
         self.model_name = args.model.model_name_or_path
+        self.hides_progress = args.training.disable_tqdm or args.training.process_index > 0
         dtype = args.boost.boost_dtype
-        self.compute_dtype = _compute_dtype(dtype, self.placement.devices[0])
+        self.compute_dtype = _compute_dtype(dtype, self.devices[0])
         self.storage_dtype = "float32" if dtype == "float32" else "float16"
-        settings = (EXTRACTION_VERSION, max_seq_length, self.storage_dtype, str(self.compute_dtype))
-        self.key_start = [encoder_fingerprint(model), tokenizer_fingerprint(tokenizer), repr(settings)]
+        settings = (EXTRACTION_VERSION, max_seq_length, self.storage_dtype, self.compute_dtype, bool(args.training.tf32))
+        self.key_start = [encoder_fingerprint(model), tokenizer_fingerprint(tokenizer), str(settings)]
         self.root = cache_root(args.boost.boost_cache_dir)
 
     def key(self, plan: ExtractionPlan) -> str:
@@ -254,89 +293,92 @@ class FeatureExtractor:
 
         Args:
             name: of the split, for progress and listing.
-            split: columns `input_ids`, `length` and, where known, `token_type_ids` and `labels`.
+            split: columns `input_ids` and, where known, `token_type_ids` and `labels`.
 
         Raises:
+            ArgumentsError: the features are too large for float16.
             StorageError: the disk cannot hold the features.
         """
         plan = plan_extraction(split)
-        width = self.model.config.hidden_size
-        cache = FeatureCache(self.root / self.key(plan), len(plan.rows), width, self.storage_dtype)
         names = component_names(self.model)
-        stored = tuple(names.values())
-        with cache.building() if self.placement.rank == 0 else contextlib.nullcontext():
-            self._discard_damaged(cache, stored)
-            if self._missing_shards(cache, stored):
-                self._extract(name, split, plan, cache, names)
-                self._wait_for_other_ranks(cache, stored)
-            if self.placement.rank == 0:
-                tokens = int(plan.lengths.sum())
-                cache.write_meta(
-                    CacheMeta(self.model_name, name, len(plan.rows), width, self.storage_dtype, tokens, stored)
-                )
-        labels = _label_tensor(split)
-        return FeatureDataset(
-            [cache.read(component) for component in stored], plan.positions, labels, self.model.config
-        )
+        stored = list(names.values())
+        cache = self._cache(self.root, plan)
+        missing = cache.missing_shards(stored)
+        if missing and (problem := writing_problem(cache.folder)) is not None:
+            root = Path(self._temporary_root.name)
+            logger.warning("%s cannot be written (%s): the features of this run go to %s", self.root, problem, root)
+            cache = self._cache(root, plan)
+            cache.folder.mkdir(exist_ok=True)
+            missing = cache.missing_shards(stored)
+        if missing:
+            self._extract(name, split, plan, cache, names, missing)
+        tokens = int(plan.lengths.sum())
+        cache.finish(CacheMeta(self.model_name, name, cache.rows, cache.width, cache.dtype, tokens))
+        parts = [cache.read(component) for component in stored]
+        return FeatureDataset(parts, plan.positions, _label_tensor(split), self.model.config)
 
-    def _discard_damaged(self, cache: FeatureCache, stored: tuple[str, ...]) -> None:
-        if self.placement.rank == 0:
-            cache.drop_damaged(stored)
-        if self.placement.world_size > 1:
-            torch.distributed.barrier()
+    def _cache(self, root: Path, plan: ExtractionPlan) -> FeatureCache:
+        return FeatureCache(root / self.key(plan), len(plan.rows), self.model.config.hidden_size, self.storage_dtype)
 
-    def _missing_shards(self, cache: FeatureCache, stored: tuple[str, ...]) -> list[int]:
-        return [shard for shard in range(cache.shards) if cache.missing_components(shard, stored)]
-
-    def _wait_for_other_ranks(self, cache: FeatureCache, stored: tuple[str, ...]) -> None:
-        """Looks at the disk: a collective would run into the process group's time-out."""
-        while self._missing_shards(cache, stored):
-            time.sleep(WAIT_SECONDS)
+    @functools.cached_property
+    def _temporary_root(self) -> tempfile.TemporaryDirectory[str]:
+        """Goes when the extractor does; what is memory-mapped stays readable."""
+        return tempfile.TemporaryDirectory(prefix="bertcls_hf_features_")
 
     def _extract(
-        self, name: str, split: Dataset, plan: ExtractionPlan, cache: FeatureCache, names: dict[str, str]
-    ) -> None:
-        missing = self._missing_shards(cache, tuple(names.values()))
-        own = [shard for shard in missing if shard % self.placement.world_size == self.placement.rank]
-        if self.placement.rank == 0:
-            rows = sum(cache.shard_rows(shard).stop - cache.shard_rows(shard).start for shard in missing)
-            require_space(cache.folder, rows * cache.width * np.dtype(cache.dtype).itemsize * len(names))
-        cache.folder.mkdir(parents=True, exist_ok=True)
-        tokens = sum(int(plan.lengths[cache.shard_rows(shard)].sum()) for shard in own)
-        progress = tqdm(total=tokens, unit="tok", unit_scale=True, desc=f"Features of {name}",
-                        disable=self.placement.rank != 0)  # fmt: skip
-        replicas = _replicas(self.model, self.placement.devices)
-        turn = threading.Lock()
-
-        def extract_shard(shard: int) -> None:
-            with turn:
-                model = replicas.pop()
-            try:
-                self._extract_shard(shard, split, plan, cache, names, model, progress)
-            finally:
-                replicas.append(model)
-
-        with progress, ThreadPoolExecutor(max_workers=len(replicas)) as pool:
-            for _ in pool.map(extract_shard, own):
-                pass
-
-    @torch.inference_mode()
-    def _extract_shard(
         self,
-        shard: int,
+        name: str,
         split: Dataset,
         plan: ExtractionPlan,
         cache: FeatureCache,
         names: dict[str, str],
-        model: TextClassifier,
-        progress: Any,
+        missing: list[int],
     ) -> None:
-        rows = cache.shard_rows(shard)
-        components = [component for component, stored in names.items() if cache.missing_components(shard, (stored,))]
-        values = {c: np.empty((rows.stop - rows.start, cache.width), dtype=np.float32) for c in components}
-        table = split.with_format("arrow")[plan.rows[rows]]
-        columns = {column: _TokenColumn(table.column(column)) for column in _token_columns(split)}
-        lengths = plan.lengths[rows]
+        rows = sum(cache.shard_rows(shard).stop - cache.shard_rows(shard).start for shard in missing)
+        require_space(cache.folder, rows * cache.width * np.dtype(cache.dtype).itemsize * len(names))
+        with tqdm(unit="tok", unit_scale=True, desc=f"Features of {name}", disable=self.hides_progress) as progress:
+            job = _Job(split, plan, cache, names, progress)
+            progress.reset(total=sum(job.tokens(shard) for shard in missing))
+            # The number of a shard, and whether to wait for another process that has it.
+            queue = deque((shard, False) for shard in missing)
+            models = _replicas(self.model, self.devices)
+            if len(models) == 1:
+                self._work(job, queue, models[0])
+                return
+            with ThreadPoolExecutor(max_workers=len(models)) as pool:
+                list(pool.map(lambda model: self._work(job, queue, model), models))
+
+    def _work(self, job: _Job, queue: deque[tuple[int, bool]], model: TextClassifier) -> None:
+        """Computes shards until none is left; those that other processes have come last."""
+        while True:
+            try:
+                shard, wait = queue.popleft()
+            except IndexError:
+                return
+            try:
+                with job.cache.claim(shard, wait) as is_ours:
+                    if is_ours:
+                        self._extract_missing(job, shard, model)
+                    else:
+                        queue.append((shard, True))
+            except BaseException:
+                queue.clear()  # The other devices need not go on.
+                raise
+
+    def _extract_missing(self, job: _Job, shard: int, model: TextClassifier) -> None:
+        missing = set(job.cache.missing_components(shard, list(job.names.values())))
+        if missing:
+            self._extract_shard(job, shard, [c for c, stored in job.names.items() if stored in missing], model)
+        else:
+            job.progress.update(job.tokens(shard))
+
+    @torch.inference_mode()
+    def _extract_shard(self, job: _Job, shard: int, components: list[str], model: TextClassifier) -> None:
+        rows = job.cache.shard_rows(shard)
+        values = {c: np.empty((rows.stop - rows.start, job.cache.width), dtype=np.float32) for c in components}
+        table = job.split.with_format("arrow")[job.plan.rows[rows]]
+        columns = {column: _TokenColumn(table.column(column)) for column in _token_columns(job.split)}
+        lengths = job.plan.lengths[rows]
         for batch in token_budget_batches(lengths, _token_budget(model.device)):
             inputs = self._inputs(columns, lengths[batch], batch, model.device)
             with torch.autocast(
@@ -345,9 +387,9 @@ class FeatureExtractor:
                 encoded = model.encode_components(components, **inputs)
             for component, tensor in zip(components, encoded, strict=True):
                 values[component][batch] = tensor.float().cpu().numpy()
-            progress.update(int(lengths[batch].sum()))
+            job.progress.update(int(lengths[batch].sum()))
         for component in components:
-            cache.write(names[component], shard, values[component])
+            job.cache.write(job.names[component], shard, values[component])
 
     def _inputs(
         self, columns: dict[str, _TokenColumn], lengths: np.ndarray, batch: slice, device: torch.device
@@ -383,27 +425,18 @@ def _compute_dtype(asked: str, device: torch.device) -> torch.dtype:
 
 def _replicas(model: TextClassifier, devices: tuple[torch.device, ...]) -> list[TextClassifier]:
     """The model on each device, in evaluation mode."""
-    import copy
-
     models = [model, *(copy.deepcopy(model) for _ in devices[1:])]
     return [replica.to(device).eval() for replica, device in zip(models, devices, strict=True)]
 
 
 def _label_tensor(split: Dataset) -> torch.Tensor | None:
-    return torch.as_tensor(np.asarray(split["labels"][:])) if "labels" in split.column_names else None
-
-
-def cache_root(asked: str | None) -> Path:
-    """The folder of all caches; a temporary one, with a warning, where that cannot be written."""
-    root = Path(asked or Path(HF_HOME, "bertcls_hf", "features")).expanduser()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            return root
-    except OSError as error:
-        temporary = Path(tempfile.mkdtemp(prefix="bertcls_hf_features_"))
-        logger.warning("%s cannot be written (%s): the features of this run go to %s", root, error.strerror, temporary)
-        return temporary
+    """(rows,), or (rows, labels) for lists, in the column's own number format."""
+    if "labels" not in split.column_names:
+        return None
+    column = split.select_columns("labels").with_format("arrow")[:].column("labels").combine_chunks()
+    is_list = column.type.num_fields > 0
+    labels = column.flatten().to_numpy().reshape(len(split), -1) if is_list else column.to_numpy()
+    return torch.from_numpy(labels.copy())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The start of a run: log and seed; and the recipe that repeats it."""
+"""The start of a run, and the recipe that repeats it."""
 
 import logging
 import sys
@@ -10,7 +10,6 @@ from typing import Any
 import datasets
 import transformers
 import yaml
-from transformers import set_seed
 
 from bertcls_hf.arguments import ARGUMENT_CLASSES, Arguments, ClassifierTrainingArguments, own_fields
 from bertcls_hf.errors import ArgumentsError
@@ -42,7 +41,7 @@ HARMLESS_ON_RESUME = frozenset(
 
 
 def start_run(args: Arguments) -> None:
-    """Sets up the log and the seed, and checks devices and output_dir.
+    """Sets up the log, and checks devices and output_dir.
 
     Raises:
         ArgumentsError: one process sees several GPUs, or output_dir cannot be written.
@@ -53,7 +52,6 @@ def start_run(args: Arguments) -> None:
             f"one process sees {args.training.n_gpu} GPUs: start with `accelerate launch run_classification.py …`, or "
             "set CUDA_VISIBLE_DEVICES=0"
         )
-    set_seed(args.training.seed)
     try:
         Path(args.training.output_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
