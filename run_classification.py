@@ -89,7 +89,8 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
         training.predict(trainer, splits["test"], data)
 
     if args.training.push_to_hub and trainer.is_world_process_zero():
-        push_folder(Path(args.training.output_dir), args.training)
+        settings = args.training
+        push_folder(Path(settings.output_dir), settings.hub_model_id, settings.hub_private_repo, settings.hub_revision)
 
 
 if __name__ == "__main__":

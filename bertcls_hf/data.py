@@ -76,12 +76,12 @@ def load_data(args: DataArguments, known_labels: LabelSet | None, trains: bool, 
             "an encoder, whose labels are unknown"
         )
     sources = load_sources(args, frozenset({"train", "validation"} if trains else {"validation"}))
-    if predicts and "test" not in sources and args.test_split_percentage == 0:
+    held_out = _splits_to_hold_out(sources, args)
+    if predicts and "test" not in {*sources, *held_out}:
         raise ArgumentsError("--do_predict: no test data: give --test_file, or a --test_split_percentage above 0")
     _refuse_mixed_pairs(sources)
     labels = _train_labels(args, sources["train"], known_labels) if trains else known_labels
     assert labels is not None
-    held_out = _splits_to_hold_out(sources, args)
     if not trains and not held_out:
         sources.pop("train", None)
     splits = {split: _checked(source, args, labels, predicts) for split, source in sources.items()}

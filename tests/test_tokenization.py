@@ -137,13 +137,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 PreTrainedTokenizerBase.__call__ = None
 split = run(Path({str(path)!r}), AutoTokenizer.from_pretrained({str(tiny_bert)!r}))["validation"]
-print(split["input_ids"][:])
+print(split["input_ids"][:], split["labels"][:])
 """
         env = os.environ | {"PYTHONHASHSEED": "17"}
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         # The same texts are held out, whatever the salt of Python's hashes.
-        assert done.stdout.strip() == str(run(path, tokenizer)["validation"]["input_ids"][:])
+        split = run(path, tokenizer)["validation"]
+        assert done.stdout.strip() == f"{split['input_ids'][:]} {split['labels'][:]}"
 
 
 def test_lengths_are_reported(tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture) -> None:
