@@ -6,6 +6,7 @@ process's threads or locks, and can be killed. Nothing here imports conftest, wh
 
 import contextlib
 import hashlib
+import io
 import multiprocessing
 import os
 import resource
@@ -194,12 +195,9 @@ def run_main(connection: Connection, argv: list[str], largest_file: int) -> None
         return original(self, *args)
 
     FeatureExtractor.features = features  # type: ignore[method-assign]
-    read, write = os.pipe()
-    os.dup2(write, 2)
-    code = main(argv)
-    os.close(write)
-    os.close(2)
-    connection.send((int(code), os.read(read, 65_536).decode()))
+    with contextlib.redirect_stderr(io.StringIO()) as messages:
+        code = main(argv)
+    connection.send((int(code), messages.getvalue()))
 
 
 class Worker:
