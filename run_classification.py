@@ -18,6 +18,7 @@ from typing import Any
 from bertcls_hf.arguments import Arguments
 from bertcls_hf.errors import ExitCode, RunError
 from bertcls_hf.parsing import parse_arguments
+from bertcls_hf.paths import existing_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: Arguments, options: dict[str, Any]) -> None:
     """One run from data to a saved model. `options` are the ones that were given, for the recipe to repeat it."""
+    for name in filter(None, (args.data.train_file, args.data.validation_file, args.data.test_file)):
+        existing_path(name)
     # datasets, scikit-learn and the Trainer take seconds to import: a mistyped option should not wait for them.
     from transformers import set_seed
 

@@ -362,6 +362,9 @@ class ClassifierTrainingArguments(TrainingArguments):
         self.asked_best_metric, self.asked_greater_is_better = self.metric_for_best_model, self.greater_is_better
         if self.batch_size is not None:
             self.per_device_train_batch_size = self.batch_size // self.gradient_accumulation_steps
+        if not self.do_train:
+            # The Trainer wants validation data where there are evaluations during training.
+            self.eval_strategy = "no"
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
         do_eval = self.do_eval

@@ -26,6 +26,7 @@ from bertcls_hf.json_files import (
     refuse_other_than_text,
 )
 from bertcls_hf.packaged import is_packaged, packaged_corpus
+from bertcls_hf.paths import existing_path
 from bertcls_hf.text_files import (
     DELIMITED_SUFFIXES,
     UNLABELLED_FOLDER,
@@ -124,10 +125,7 @@ def load_path(path_name: str, args: DataArguments, needs_label: bool) -> Dataset
     Raises:
         DataError: no such file, an unknown format, or what its reader finds.
     """
-    path = Path(path_name).expanduser()
-    if not path.exists():
-        hint = "; download the URL and give the local path" if "://" in path_name else ""
-        raise DataError(f"{path_name}: no such file or folder{hint}")
+    path = existing_path(path_name)
     suffix = path.suffix.lower()
     try:
         if path.is_dir():

@@ -280,7 +280,13 @@ class FeatureExtractor:
         dtype = args.boost.boost_dtype
         self.compute_dtype = _compute_dtype(dtype, self.devices[0])
         self.storage_dtype = "float32" if dtype == "float32" else "float16"
-        settings = (EXTRACTION_VERSION, max_seq_length, self.storage_dtype, self.compute_dtype, bool(args.training.tf32))
+        settings = (
+            EXTRACTION_VERSION,
+            max_seq_length,
+            self.storage_dtype,
+            self.compute_dtype,
+            bool(args.training.tf32),
+        )
         self.key_start = [encoder_fingerprint(model), tokenizer_fingerprint(tokenizer), str(settings)]
         self.root = cache_root(args.boost.boost_cache_dir)
 

@@ -1,6 +1,6 @@
 """Pushing a finished run to the Hub: only what a user of the model needs.
 
-    python -m bertcls_hf.hub push outputs/mine --hub_model_id me/mine    # where a run could not push its model
+python -m bertcls_hf.hub push outputs/mine --hub_model_id me/mine    # where a run could not push its model
 """
 
 import argparse

@@ -121,7 +121,7 @@ def _labels_of(config: PreTrainedConfig) -> LabelSet | None:
     if not is_classifier:
         return None
     problem_type = config.problem_type or (REGRESSION if config.num_labels == 1 else SINGLE_LABEL)
-    return LabelSet(problem_type, tuple(config.id2label[position] for position in range(config.num_labels)))
+    return LabelSet(problem_type, tuple(str(config.id2label[position]) for position in range(config.num_labels)))
 
 
 def resolve_config(

@@ -74,7 +74,7 @@ def resolved_options(
     """The options that repeat the run: those that were given, and this project's own with their resolved values."""
     groups = (args.model, args.data, args.boost, args.training)
     own = {f.name: getattr(group, f.name) for group in groups for f in own_fields(type(group))}
-    given = {name: getattr(group, name) for group in groups for name in _field_names(group) & set(options)}
+    given = {name: getattr(group, name) for group in groups for name in options if name in _field_names(group)}
     chosen = {
         "pooling": config.pooling,
         "pooling_layers": config.pooling_layers,

@@ -16,9 +16,10 @@ from typing import Any
 
 import optuna
 from datasets import Dataset
+from optuna.study import StudyDirection
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, set_seed
 
-from bertcls_hf.arguments import Arguments
+from bertcls_hf.arguments import Arguments, Pooling
 from bertcls_hf.data import ClassificationData
 from bertcls_hf.features import FeatureDataset, FeatureExtractor
 from bertcls_hf.model_loading import Checkpoint, load_classifier, resolve_config
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 SWEEP_FILE = "sweep.json"
 # The widest comes first: its one pass over the texts computes the components of all others.
-POOLINGS = (("cls_mean", 4), ("mean", 4), ("mean", 1), ("cls", 4), ("cls", 1), ("cls_mean", 1))
+POOLINGS: tuple[tuple[Pooling, int], ...] = (("cls_mean", 4), ("mean", 4), ("mean", 1), ("cls", 4), ("cls", 1), ("cls_mean", 1))
 
 
 class HeadSweep:
@@ -67,7 +68,7 @@ class HeadSweep:
         for pooling in self.poolings:
             self._features_of(pooling)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        direction = "maximize" if self.args.training.greater_is_better else "minimize"
+        direction = StudyDirection.MAXIMIZE if self.args.training.greater_is_better else StudyDirection.MINIMIZE
         sampler = optuna.samplers.TPESampler(seed=self.args.training.seed)
         study = optuna.create_study(direction=direction, sampler=sampler)
         study.optimize(self._trial, n_trials=trials)

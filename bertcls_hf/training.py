@@ -38,6 +38,8 @@ def check_plan(args: ClassifierTrainingArguments, data: ClassificationData) -> N
         raise ArgumentsError(
             "--do_predict: the data has no test split; name one with --test_split_name or --test_file"
         )
+    if not args.do_train and not args.do_predict and not any(map(data.has_labels, ("validation", "test"))):
+        raise ArgumentsError("--do_eval: there is no labelled validation or test data; give --validation_file")
     if not args.do_train:
         return
     if args.eval_strategy != "no" and not data.has_labels("validation"):

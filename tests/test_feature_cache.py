@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from feature_runs import FailingLock, NoLock, Worker, hold_claim, rewrite
 
 from bertcls_hf import feature_cache
 from bertcls_hf.errors import ArgumentsError, ExitCode, StorageError
@@ -29,7 +30,6 @@ from bertcls_hf.feature_cache import (
     write_atomically,
     writing_problem,
 )
-from feature_runs import FailingLock, NoLock, Worker, hold_claim, rewrite
 
 
 ROWS, WIDTH = 20, 4
@@ -252,7 +252,7 @@ class _FullFile:
     """pyarrow's file on a disk that is full after some bytes."""
 
     def __init__(self, path: str, mode: str):
-        self.file = open(path, mode)  # noqa: SIM115
+        self.file = open(path, mode)
         self.left = 700
         self.closed = False
 
