@@ -72,8 +72,9 @@ class ModelArguments:
     pooling_layers: int | None = HfArg(
         default=None, help="Pool the last N layers. Default: 1, or 4 when the backbone is frozen and pooling is unset."
     )
-    pooling_layers_merge: Literal["mean", "concat"] = HfArg(
-        default="concat", help="Average the vectors of the pooled layers, or concatenate them."
+    pooling_layers_merge: Literal["mean", "concat", "weighted"] | None = HfArg(
+        default=None,
+        help="Concatenate the pooled layers' vectors (the default), average them, or learn the average's weights.",
     )
     head: Literal["linear", "mlp"] | None = HfArg(
         default=None,

@@ -312,7 +312,7 @@ class FeatureExtractor:
         missing = cache.missing_shards(stored)
         if missing and (problem := writing_problem(cache.folder)) is not None:
             root = Path(self._temporary_root.name)
-            logger.warning("%s cannot be written (%s): the features of this run go to %s", self.root, problem, root)
+            logger.warning("%s cannot be written (%s): the features of this run go to %s", cache.folder, problem, root)
             cache = self._cache(root, plan)
             cache.folder.mkdir(exist_ok=True)
             missing = cache.missing_shards(stored)

@@ -137,9 +137,7 @@ def resolve_config(
         ArgumentsError: options that the encoder or the task does not allow.
     """
     encoder_config = checkpoint.encoder_config
-    pooling, pooling_layers, head = _resolve_head(args, checkpoint)
-    stock = STOCK_HEADS.get(encoder_config.model_type)
-    uses_stock_head = stock is not None and (pooling, head) == (stock.pooling, stock.head)
+    pooling, pooling_layers, merge, head = _resolve_head(args, checkpoint)
     if pooling == "pooler" and not encoder_has_pooler(encoder_config):
         raise ArgumentsError(f"--pooling pooler: {encoder_config.model_type} has no pooler; use cls or mean")
     if pooling_layers > encoder_config.num_hidden_layers:
@@ -154,10 +152,9 @@ def resolve_config(
         encoder_config=encoder_config,
         pooling=pooling,
         pooling_layers=pooling_layers,
-        pooling_layers_merge=args.pooling_layers_merge,
+        pooling_layers_merge=merge,
         head=head,
-        head_activation=stock.activation_of(encoder_config) if stock and uses_stock_head and head == "mlp" else "gelu",
-        head_layer_norm=bool(stock and uses_stock_head and stock.norm),
+        **_mlp_settings(checkpoint, pooling, head),
         dropout=args.dropout,
         loss=_resolve_loss(args.loss, labels, label_smoothing),
         class_weights=class_weights,
@@ -173,20 +170,45 @@ def resolve_config(
     )
 
 
-def _resolve_head(args: ModelArguments, checkpoint: Checkpoint) -> tuple[str, int, str]:
-    """Pooling, pooled layers and head: as asked, else as in the trained classifier, else by family and freezing."""
-    trained = checkpoint.config if isinstance(checkpoint.config, TextClassifierConfig) else None
-    if trained is not None and checkpoint.labels is not None and args.pooling is None:
-        return trained.pooling, args.pooling_layers or trained.pooling_layers, args.head or trained.head
+def _resolve_head(args: ModelArguments, checkpoint: Checkpoint) -> tuple[str, int, str, str]:
+    """Pooling, pooled layers, their merge, and head: as trained, else as asked, else by family and freezing."""
+    asked = (args.pooling, args.pooling_layers, args.pooling_layers_merge, args.head)
+    trained = _trained_config(checkpoint)
+    if trained is not None:
+        there = (trained.pooling, trained.pooling_layers, trained.pooling_layers_merge, trained.head)
+        if any(wanted not in (None, is_there) for wanted, is_there in zip(asked, there, strict=True)):
+            raise ArgumentsError(
+                f"the model was trained with --pooling {there[0]} --pooling_layers {there[1]} --pooling_layers_merge "
+                f"{there[2]} --head {there[3]}: leave these out, or pass --ignore_mismatched_sizes true for a new head"
+            )
+        return there
+    merge = args.pooling_layers_merge or "concat"
+    if args.pooling is None and args.has_frozen_backbone and checkpoint.labels is None:
+        return FROZEN_POOLING, args.pooling_layers or _frozen_layers(checkpoint), merge, args.head or "linear"
     stock = STOCK_HEADS.get(checkpoint.encoder_config.model_type)
-    starts_from_stock_classifier = checkpoint.labels is not None
-    if args.pooling is None and args.has_frozen_backbone and not starts_from_stock_classifier:
-        return FROZEN_POOLING, args.pooling_layers or _frozen_layers(checkpoint), args.head or "linear"
     pooling = args.pooling or (stock.pooling if stock else "cls")
     if args.pooling_layers and args.pooling_layers > 1 and pooling == "pooler":
         pooling = "cls"
     family_head = stock.head if stock and pooling == stock.pooling else "linear"
-    return pooling, args.pooling_layers or 1, args.head or family_head
+    return pooling, args.pooling_layers or 1, merge, args.head or family_head
+
+
+def _trained_config(checkpoint: Checkpoint) -> TextClassifierConfig | None:
+    """The configuration of a classifier of ours whose head is kept."""
+    is_ours = isinstance(checkpoint.config, TextClassifierConfig) and checkpoint.labels is not None
+    return checkpoint.config if is_ours else None
+
+
+def _mlp_settings(checkpoint: Checkpoint, pooling: str, head: str) -> dict[str, Any]:
+    """The activation and norm of an mlp head: as trained, or the family's own, or GELU without norm."""
+    trained = _trained_config(checkpoint)
+    if trained is not None:
+        return {"head_activation": trained.head_activation, "head_layer_norm": trained.head_layer_norm}
+    stock = STOCK_HEADS.get(checkpoint.encoder_config.model_type)
+    if head != "mlp" or stock is None or (pooling, head) != (stock.pooling, stock.head):
+        return {"head_activation": "gelu", "head_layer_norm": False}
+    activation = stock.activation_of(checkpoint.encoder_config)
+    return {"head_activation": activation, "head_layer_norm": bool(stock.norm)}
 
 
 def _frozen_layers(checkpoint: Checkpoint) -> int:

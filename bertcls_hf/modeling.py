@@ -36,7 +36,7 @@ class TextClassifierConfig(PreTrainedConfig):
     encoder_config: Any = None
     pooling: Literal["cls", "pooler", "mean", "max", "cls_mean"] = "cls"
     pooling_layers: int = 1
-    pooling_layers_merge: Literal["mean", "concat"] = "concat"
+    pooling_layers_merge: Literal["mean", "concat", "weighted"] = "concat"
     head: Literal["linear", "mlp"] = "linear"
     head_activation: str = "gelu"
     head_layer_norm: bool = False
@@ -55,11 +55,14 @@ class TextClassifierConfig(PreTrainedConfig):
         return self.encoder_config.hidden_size
 
     @property
+    def layer_size(self) -> int:
+        """Width of what is pooled from one layer."""
+        return self.hidden_size * (2 if self.pooling == "cls_mean" else 1)
+
+    @property
     def feature_size(self) -> int:
-        """Width of the pooled vector that the head reads."""
-        parts = 2 if self.pooling == "cls_mean" else 1
-        layers = self.pooling_layers if self.pooling_layers_merge == "concat" else 1
-        return self.hidden_size * parts * layers
+        """Width of a text's vector, before the head weighs its layers."""
+        return self.layer_size * (1 if self.pooling_layers_merge == "mean" else self.pooling_layers)
 
 
 def encoder_has_pooler(encoder_config: PreTrainedConfig) -> bool:
@@ -126,14 +129,22 @@ def merge_components(parts: Sequence[torch.Tensor], config: TextClassifierConfig
 
 
 class ClassificationHead(nn.Module):
-    """`linear`: dropout, projection. `mlp`: dropout, dense, activation, (layer norm), dropout, projection."""
+    """`linear`: dropout, projection. `mlp`: dropout, dense, activation, (layer norm), dropout, projection.
+
+    With weighted layers, a learned average of the layers comes first (the scalar mix of Peters et al. 2018, arXiv
+    1802.05365, without its scale, which the projection holds).
+    """
 
     def __init__(self, config: TextClassifierConfig):
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
+        self.layer_weights = None
         width = config.feature_size
+        if config.pooling_layers_merge == "weighted":
+            self.layer_weights = nn.Parameter(torch.zeros(config.pooling_layers))
+            width = config.layer_size
         if config.head == "mlp":
-            self.dense = nn.Linear(config.feature_size, config.hidden_size)
+            self.dense = nn.Linear(width, config.hidden_size)
             self.activation = ACT2FN[config.head_activation]
             self.norm = _head_norm(config.encoder_config) if config.head_layer_norm else nn.Identity()
             width = config.hidden_size
@@ -142,6 +153,9 @@ class ClassificationHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(batch, features) to (batch, labels)."""
+        if self.layer_weights is not None:
+            layers = features.unflatten(-1, (len(self.layer_weights), -1))
+            features = (layers * self.layer_weights.softmax(dim=0).unsqueeze(-1)).sum(dim=-2)
         hidden = self.dropout(features)
         if self.is_mlp:
             hidden = self.dropout(self.norm(self.activation(self.dense(hidden))))
@@ -393,6 +407,30 @@ STOCK_HEADS: dict[str, StockHead] = {
         settings=(("classifier_bias", True), ("classifier_pooling", "cls")),
     ),
 }
+
+
+def fold_layer_weights(
+    model: TextClassifier, state_dict: dict[str, torch.Tensor] | None = None
+) -> tuple[TextClassifier, dict[str, torch.Tensor] | None]:
+    """The same classifier without learned layer weights: they are multiplied into the head's first projection.
+
+    Args:
+        model: any classifier; one without layer weights comes back as it is.
+        state_dict: its weights where they are gathered elsewhere; else the model's own.
+
+    Returns:
+        A model that concatenates its layers, in evaluation mode with equal logits, and its weights if they were given.
+    """
+    if model.head.layer_weights is None:
+        return model, state_dict
+    weights = dict(model.state_dict() if state_dict is None else state_dict)
+    shares = weights.pop("head.layer_weights").softmax(dim=0)
+    first = "head.dense.weight" if model.head.is_mlp else "head.out_proj.weight"
+    weights[first] = torch.cat([share * weights[first] for share in shares], dim=1)
+    config = type(model.config).from_dict({**model.config.to_dict(), "pooling_layers_merge": "concat"})
+    folded = TextClassifier(config)
+    folded.load_state_dict(weights)
+    return folded.eval(), None if state_dict is None else weights
 
 
 def stock_head_of(config: TextClassifierConfig) -> StockHead | None:

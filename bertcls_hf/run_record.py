@@ -78,6 +78,7 @@ def resolved_options(
     chosen = {
         "pooling": config.pooling,
         "pooling_layers": config.pooling_layers,
+        "pooling_layers_merge": config.pooling_layers_merge,
         "head": config.head,
         "max_seq_length": max_seq_length,
         "metric_for_best_model": args.training.asked_best_metric,

@@ -30,7 +30,14 @@ logger = logging.getLogger(__name__)
 
 SWEEP_FILE = "sweep.json"
 # The widest comes first: its one pass over the texts computes the components of all others.
-POOLINGS: tuple[tuple[Pooling, int], ...] = (("cls_mean", 4), ("mean", 4), ("mean", 1), ("cls", 4), ("cls", 1), ("cls_mean", 1))
+POOLINGS: tuple[tuple[Pooling, int], ...] = (
+    ("cls_mean", 4),
+    ("mean", 4),
+    ("mean", 1),
+    ("cls", 4),
+    ("cls", 1),
+    ("cls_mean", 1),
+)
 
 
 class HeadSweep:

@@ -13,7 +13,7 @@ from transformers import DataCollatorWithPadding, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
-from bertcls_hf.modeling import TextClassifier, to_stock
+from bertcls_hf.modeling import TextClassifier, fold_layer_weights, to_stock
 
 
 LENGTH_COLUMN = "length"
@@ -233,7 +233,10 @@ class ClassificationTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model)
         is_final = folder == Path(self.args.output_dir)
-        stock = to_stock(model, state_dict) if is_final and isinstance(model, TextClassifier) else None
+        stock = None
+        if is_final and isinstance(model, TextClassifier):
+            model, state_dict = fold_layer_weights(model, state_dict)
+            stock = to_stock(model, state_dict)
         if stock is not None:
             stock.save_pretrained(folder)
         else:

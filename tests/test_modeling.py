@@ -32,6 +32,7 @@ from bertcls_hf.modeling import (
     TextClassifier,
     TextClassifierConfig,
     classification_loss,
+    fold_layer_weights,
     from_stock,
     pool_hidden_states,
     to_stock,
@@ -183,6 +184,22 @@ class TestFreezing:
         model = make_model(pooling="cls_mean", head="mlp")
         features = model.pooled_features(**INPUTS)
         torch.testing.assert_close(model(features=features).logits, logits(model))
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("pooling", ["mean", "cls_mean"])
+def test_learned_layer_weights_fold_into_the_head(head: str, pooling: str, tmp_path: Path) -> None:
+    model = make_model(pooling=pooling, pooling_layers=3, pooling_layers_merge="weighted", head=head)
+    with torch.no_grad():
+        model.head.layer_weights.copy_(torch.tensor([0.3, -1.0, 2.0]))
+    folded, _ = fold_layer_weights(model)
+    assert folded.head.layer_weights is None
+    torch.testing.assert_close(logits(folded), logits(model))
+    folded.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(TextClassifier.from_pretrained(tmp_path).eval()), logits(model))
+    model.train()
+    model(**INPUTS, labels=torch.tensor([0, 2])).loss.backward()
+    assert model.head.layer_weights.grad.abs().min() > 0
 
 
 def default_model(family: str) -> TextClassifier:

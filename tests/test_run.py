@@ -33,3 +33,37 @@ def test_a_run_learns_and_leaves_its_files(command: Callable[..., list[str]], tm
     assert sum(line["gold"] == line["label"] for line in lines) / 17 == pytest.approx(
         results(out, "test")["test_accuracy"]
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"freeze_backbone": True, "learning_rate": None},
+        {"pooling": "cls", "head": "mlp"},
+        {"pooling": "mean", "pooling_layers": 2, "pooling_layers_merge": "weighted", "head": "mlp"},
+        {"boost": True, "learning_rate": None, "pooling_layers_merge": "mean"},
+    ],
+    ids=["stock", "frozen", "mlp", "weighted", "boost"],
+)
+def test_a_saved_model_is_evaluated_and_trained_on_as_it_is(
+    command: Callable[..., list[str]], tmp_path: Path, options: dict
+) -> None:
+    """Without a word on pooling or head: they are the model's own."""
+    assert main(command(num_train_epochs=3, **options)) == 0
+    out, again, on = tmp_path / "out", tmp_path / "again", tmp_path / "on"
+    assert main(command(model_name_or_path=out, do_eval=True, output_dir=again)) == 0
+    assert results(again, "test")["test_loss"] == pytest.approx(results(out, "test")["test_loss"], rel=1e-5)
+    assert not (again / "model.safetensors").exists()
+    assert main(command(model_name_or_path=out, learning_rate=1e-9, num_train_epochs=1, output_dir=on)) == 0
+    assert results(on, "test")["test_loss"] == pytest.approx(results(out, "test")["test_loss"], rel=1e-3)
+
+
+def test_a_trained_head_is_not_silently_replaced(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(command(num_train_epochs=1, pooling="mean")) == 0
+    model = {"model_name_or_path": tmp_path / "out", "output_dir": tmp_path / "again", "num_train_epochs": 1}
+    assert main(command(**model, pooling="cls")) == 2
+    assert "the model was trained with --pooling mean" in capsys.readouterr().err
+    assert main(command(**model, pooling="cls", ignore_mismatched_sizes=True)) == 0
