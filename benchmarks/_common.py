@@ -49,11 +49,11 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def environment() -> dict[str, Any]:
-    """Versions and machine, with the load that other work puts on it at the start."""
+def environment(*packages: str) -> dict[str, Any]:
+    """Versions, also of further packages, and machine, with the load that other work puts on it at the start."""
     return {
         "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **{package: version(package) for package in (*PACKAGES, *packages)},
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2),

@@ -187,7 +187,7 @@ class FeatureCache:
 
 
 def _digest(values: np.ndarray) -> str:
-    return xxhash.xxh3_128_hexdigest(values.reshape(-1).view(np.uint8))
+    return xxhash.xxh3_128_hexdigest(values.reshape(-1).view(np.uint8).data)
 
 
 def _map_shard(path: Path) -> tuple[np.ndarray, str]:

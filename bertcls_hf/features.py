@@ -113,10 +113,10 @@ class FeatureDataset(torch.utils.data.Dataset):
         return values
 
     def _merge(self, values: np.ndarray) -> torch.Tensor:
-        """(rows, feature size) from (rows, components, hidden); a view of it where layers are concatenated."""
-        if self.config.pooling_layers_merge == "concat":
-            return torch.from_numpy(values).flatten(1)
-        return merge_components(torch.from_numpy(values).unbind(1), self.config)
+        """(rows, feature size) from (rows, components, hidden); a view of it where layers are not averaged."""
+        parts = torch.from_numpy(values)
+        is_mean = self.config.pooling_layers_merge == "mean"
+        return merge_components(parts.unbind(1), self.config) if is_mean else parts.flatten(1)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _weights_fingerprint(weights: dict[str, torch.Tensor]) -> str:
     """A hash of names, types, shapes and bytes; the bytes go through xxh3, which is ten times as fast as SHA-256."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
         line = f"{name} {tensor.dtype} {tuple(tensor.shape)} {xxhash.xxh3_128_hexdigest(content)}\n"
         digest.update(line.encode())
     return digest.hexdigest()

@@ -144,7 +144,9 @@ class FailingLock(NoLock):
 # What other processes do. The first argument is the end of a pipe.
 
 
-def extract(connection: Connection, model: Path, root: Path, split: Dataset, shard_rows: int, lock: Any = None) -> None:
+def extract(
+    connection: Connection, model: Path, root: Path, split: Dataset, shard_rows: int, lock: Any = None
+) -> None:
     """Says that it is ready, waits, extracts, and sends (seconds, computed shards, digest of all features)."""
     feature_cache.SHARD_ROWS = shard_rows
     if lock is not None:
@@ -242,7 +244,16 @@ def _start(function: Callable[..., None], connection: Connection, *args: Any) ->
 
 def launch(script: Path, processes: int, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
     """Runs a script in gloo ranks; `accelerate launch --cpu` starts one process, whatever number it is given."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), str(script), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        str(processes),
+        str(script),
+        *arguments,
+    ]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=seconds, check=False)
