@@ -40,6 +40,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     from transformers import set_seed
 
     from bertcls_hf import training
+    from bertcls_hf.checkpoints import refuse_other_model
     from bertcls_hf.data import class_weights, load_data
     from bertcls_hf.features import FeatureExtractor
     from bertcls_hf.head_init import check_head_init, init_head_by_logistic_regression
@@ -68,6 +69,8 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
         args = sweep.run(args.boost.sweep)
     config = resolve_config(args.model, checkpoint, data.labels, weights, args.training.label_smoothing_factor)
     check_head_init(args.boost.head_init, config)
+    if args.training.resume_from_checkpoint is not None:
+        refuse_other_model(Path(args.training.resume_from_checkpoint), config)
     if args.training.process_index == 0:
         write_recipe(args, options, config, max_seq_length)
     set_seed(args.training.seed)

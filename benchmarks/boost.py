@@ -233,8 +233,8 @@ def compare_extraction(options: argparse.Namespace, max_seq_length: int, folder:
     ours_against, both_against = ratios_to(OURS, seconds), ratios_to(both, seconds)
     config = bench.model.config
     print(
-        f"\n{texts} distinct texts of {tokens / texts:.0f} tokens on average, cut at {bench.max_seq_length}; ours keeps "
-        f"the {config.pooling} of {config.pooling_layers} layers;\nmatrix products at "
+        f"\n{texts} distinct texts of {tokens / texts:.0f} tokens on average, cut at {bench.max_seq_length}; ours "
+        f"keeps the {config.pooling} of {config.pooling_layers} layers;\nmatrix products at "
         f"{statistics.median(bench.rates) / 1e9:.0f} GFLOP/s; median of {options.rounds} rounds"
     )
     print_table(

@@ -9,7 +9,7 @@ import logging
 import struct
 from pathlib import Path
 
-from transformers import TrainerState
+from transformers import PreTrainedConfig, TrainerState
 
 from bertcls_hf.errors import ArgumentsError
 
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 WEIGHTS, STATE = "model.safetensors", "trainer_state.json"
 # Neither rotation (`checkpoint-*`) nor a push (which skips `_*`) looks at what this stands before.
 REJECTED_PREFIX = "_incomplete-"
+# What a classifier of ours cannot change between two steps.
+SHAPE_FIELDS = ("id2label", "problem_type", "pooling", "pooling_layers", "pooling_layers_merge", "head", "loss")
 INCOMPLETE_SENTINEL = "checkpoint-is-incomplete.txt"
 
 
@@ -133,3 +135,23 @@ def stopped_early(checkpoint: Path, patience: int) -> bool:
     if patience == -1 or saved is None:
         return False
     return saved["attributes"]["early_stopping_patience_counter"] >= patience
+
+
+def refuse_other_model(checkpoint: Path, config: PreTrainedConfig) -> None:
+    """Refuses to resume a training of another model; the Trainer would load what fits and start the rest anew.
+
+    Args:
+        checkpoint: a complete one.
+        config: of the model that is about to be trained.
+
+    Raises:
+        ArgumentsError: names each difference, old and new.
+    """
+    saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    current = json.loads(config.to_json_string(use_diff=False))
+    changed = [name for name in SHAPE_FIELDS if saved.get(name) != current.get(name)]
+    if changed:
+        listed = "; ".join(f"{name} was {saved.get(name)}, is {current.get(name)}" for name in changed)
+        raise ArgumentsError(
+            f"{checkpoint} is of another model: {listed}; resume with its options, or use a new --output_dir"
+        )

@@ -10,6 +10,7 @@ work on one cache; locks only keep them from computing a shard twice, and nothin
 
 import contextlib
 import errno
+import itertools
 import json
 import logging
 import os
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 META_FILE = "meta.json"
 TEMPORARY_MARK = ".tmp-"
+LOCK_SUFFIX = ".lock"
 STALE_SECONDS = 24 * 3600
 # What a killed extraction loses at most, per device; smaller shards cost more files, each with its fsync.
 SHARD_ROWS = 2048
@@ -123,7 +125,7 @@ class FeatureCache:
         Yields:
             False where another process has the shard; only without `wait`.
         """
-        lock = FileLock(self.folder / f"{shard:05d}.lock")
+        lock = FileLock(self.folder / f"{shard:05d}{LOCK_SUFFIX}")
         try:
             lock.acquire(blocking=wait)
             is_ours = True
@@ -241,7 +243,7 @@ def write_atomically(path: Path, fill: Callable[[Path], Any]) -> None:
 
 def sweep_temporary_files(folder: Path) -> None:
     """Removes what killed processes left more than a day ago; younger files may be another process's."""
-    for path in folder.glob(f"*{TEMPORARY_MARK}*"):
+    for path in itertools.chain(folder.glob(f"*{TEMPORARY_MARK}*"), folder.glob(f"*{LOCK_SUFFIX}")):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 path.unlink()

@@ -345,13 +345,15 @@ def small_disk(folder: Path, kibibytes: int) -> Iterator[Path]:
 
 class TestFolders:
     def test_temporary_files_go_after_a_day(self, cache: FeatureCache) -> None:
-        young, old = (cache.folder / f"mean-1.00000.arrow.tmp-{name}" for name in ("young", "old"))
-        for path in (young, old):
+        young = [cache.folder / "mean-1.00000.arrow.tmp-young", cache.folder / "00000.lock"]
+        old = [cache.folder / "mean-1.00000.arrow.tmp-old", cache.folder / "00001.lock"]
+        for path in young + old:
             path.write_bytes(b"half")
-        os.utime(old, (time.time() - STALE_SECONDS - 1,) * 2)
+        for path in old:
+            os.utime(path, (time.time() - STALE_SECONDS - 1,) * 2)
         sweep_temporary_files(cache.folder)
-        assert young.exists()
-        assert not old.exists()
+        assert all(path.exists() for path in young)
+        assert not any(path.exists() for path in old)
         assert cache.missing_shards(["mean-1"]) == []
 
     def test_the_default_lies_in_the_home_of_hugging_face(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,43 @@ def test_a_killed_run_resumes_exactly(command: Callable[..., list[str]], tmp_pat
     assert_same_run(whole, killed)
 
 
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+from transformers import Trainer, TrainerState
+from run_classification import main
+stage, step = sys.argv[1], int(sys.argv[2])
+def die_before(owner, name, step_of):
+    original = getattr(owner, name)
+    def method(self, *args, **kwargs):
+        if step_of(self) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *args, **kwargs)
+    setattr(owner, name, method)
+if stage == "state":
+    die_before(TrainerState, "save_to_json", lambda state: state.global_step)
+else:
+    die_before(Trainer, stage, lambda trainer: trainer.state.global_step)
+main(sys.argv[3:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state", "state"])
+def test_killed_inside_a_save(command: Callable[..., list[str]], tmp_path: Path, stage: str) -> None:
+    """Half of checkpoint-8 is there; with save_total_limit 1 the one before it is, too."""
+    options = {**SAVES, "save_total_limit": 1, "load_best_model_at_end": False}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(command(**options, output_dir=whole)) == 0
+    argv = command(**options, output_dir=killed, resume_from_checkpoint="auto")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    driver = [sys.executable, "-c", KILLED_WHILE_SAVING, stage, "8", *argv]
+    assert subprocess.run(driver, capture_output=True, env=environment, check=False).returncode == -signal.SIGKILL
+    assert (killed / "checkpoint-8/model.safetensors").exists()
+    assert main(argv) == 0
+    assert (killed / "_incomplete-checkpoint-8").exists()
+    assert_same_run(whole, killed)
+
+
 @pytest.fixture
 def checkpoints(command: Callable[..., list[str]], tmp_path: Path) -> Path:
     """A run with complete checkpoints 2, 4, 6 …."""
@@ -195,3 +232,11 @@ def test_what_a_resumed_run_changes_is_told(
     assert main(command()) == 0
     assert main(command(resume_from_checkpoint="auto", learning_rate=2e-3, num_train_epochs=3)) == 0
     assert "resuming with another learning_rate: 0.001 before, 0.002 now" in caplog.text
+
+
+def test_a_checkpoint_of_another_model_is_refused(
+    command: Callable, checkpoints: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = {**SAVES, "num_train_epochs": 1, "resume_from_checkpoint": "auto"}
+    assert main(command(**options, pooling="mean")) == 2
+    assert "checkpoint-6 is of another model: pooling was pooler, is mean" in capsys.readouterr().err

@@ -1,10 +1,12 @@
 """The command line from data to saved model."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import review
 
 from run_classification import main
 
@@ -67,3 +69,36 @@ def test_a_trained_head_is_not_silently_replaced(
     assert main(command(**model, pooling="cls")) == 2
     assert "the model was trained with --pooling mean" in capsys.readouterr().err
     assert main(command(**model, pooling="cls", ignore_mismatched_sizes=True)) == 0
+
+
+def test_predictions_as_csv(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    assert main(command(num_train_epochs=1, do_train=True, do_predict=True, prediction_format="csv")) == 0
+    with (tmp_path / "out/predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["text", "gold", "label", "probability_neg", "probability_pos"]
+    assert len(rows) == 17
+    for row in rows:
+        assert float(row["probability_neg"]) + float(row["probability_pos"]) == pytest.approx(1, abs=1e-5)
+        assert row["label"] == ("pos" if float(row["probability_pos"]) > 0.5 else "neg")
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_other_tasks_from_data_to_predictions(command: Callable[..., list[str]], tmp_path: Path, task: str) -> None:
+    files = {}
+    for split, rows in (("train", 40), ("validation", 12), ("test", 9)):
+        files[f"{split}_file"] = path = tmp_path / f"{split}.jsonl"
+        labels = [["pos", "long"][: 1 + i % 2] if i % 3 else [] for i in range(rows)]
+        values = labels if task == "multi_label" else [i % 5 + 0.5 for i in range(rows)]
+        lines = [json.dumps({"text": review(i)[0], "label": value}) for i, value in enumerate(values)]
+        path.write_text("\n".join(lines) + "\n")
+    assert main(command(**files, do_train=True, do_predict=True)) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 9
+    if task == "multi_label":
+        assert lines[1]["gold"] == ["long", "pos"]
+        assert set(lines[0]["probabilities"]) == {"long", "pos"}
+        assert {"test_micro_f1", "test_subset_accuracy"} <= set(results(tmp_path / "out", "test"))
+    else:
+        assert lines[1]["gold"] == 1.5
+        assert isinstance(lines[0]["label"], float)
+        assert {"test_rmse", "test_spearman"} <= set(results(tmp_path / "out", "test"))
