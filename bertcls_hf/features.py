@@ -39,8 +39,8 @@ EXTRACTION_VERSION = 3
 # Small batches keep a layer's activations in the processor's cache; larger ones fill an accelerator.
 TOKENS_PER_BATCH = {"cpu": 2048}
 TOKENS_PER_ACCELERATOR_BATCH = 32_768
-# Features of up to this size, as float32, are held in memory; larger ones stay memory-mapped.
-IN_MEMORY_BYTES = 2**30
+# Features of up to this size, as float32, are held in memory; larger ones stay memory-mapped, which is hardly slower.
+IN_MEMORY_BYTES = 2**28
 READ_ROWS = 4096
 # Settings of an encoder that change nothing of what it computes in evaluation, besides dropouts and a head's.
 HARMLESS_SETTINGS = frozenset({
