@@ -17,7 +17,7 @@ Training: ten epochs of a linear head on 25,000 x 384 cached features. Our time 
 the cache: it loads the model, finds and checks the cache, and trains through `ClassificationTrainer`, at batch 32 and
 512, without evaluation and checkpoints, which the others do not have either.
 
-(e) the seed's loop on vectors in memory: `TensorDataset`, `DataLoader` with batches of 32, Adam;
+(e) the seed's loop on vectors in memory: `TensorDataset`, `DataLoader` with batches of 32, the same head, Adam;
 (f) `LogisticRegression` of scikit-learn on the same array.
 """
 
@@ -51,7 +51,7 @@ from bertcls_hf.data import load_data
 from bertcls_hf.features import FeatureDataset, FeatureExtractor
 from bertcls_hf.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
-from bertcls_hf.modeling import TextClassifier
+from bertcls_hf.modeling import ClassificationHead, TextClassifier
 from bertcls_hf.parsing import build_arguments
 from bertcls_hf.tokenization import resolve_max_seq_length, tokenize
 from bertcls_hf.trainer import ClassificationTrainer
@@ -261,6 +261,7 @@ class HeadTraining:
             dataset_name=CORPUS,  # not read
             pooling="mean",
             pooling_layers=1,
+            dropout=options.dropout,
             num_train_epochs=options.epochs,
             head_learning_rate=LEARNING_RATE,
         )
@@ -318,7 +319,7 @@ class HeadTraining:
         set_seed(0)
         labels = torch.tensor(self.split["labels"][:])
         loader = DataLoader(TensorDataset(self.features, labels), LOOP_BATCH, shuffle=True)
-        head = torch.nn.Linear(self.features.shape[1], len(self.labels.names)).to(device)
+        head = ClassificationHead(self.config).to(device)
         optimizer = torch.optim.Adam(head.parameters(), lr=LEARNING_RATE)
 
         def epoch() -> None:
@@ -404,6 +405,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--pooling", help="of our way (default: a run's own, the means of the last 4 layers)")
     parser.add_argument("--pooling_layers", type=int, help="of our way (default: a run's own)")
     parser.add_argument("--feature_rows", type=int, default=25_000, help="rows to train a head on (%(default)s)")
+    parser.add_argument("--dropout", type=float, default=0.1, help="of ours and of the seed's head (%(default)s)")
     parser.add_argument("--epochs", type=int, default=10, help="of training a head (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of every way (%(default)s)")

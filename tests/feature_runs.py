@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,7 @@ from bertcls_hf.parsing import parse_arguments
 
 
 ROOT = Path(__file__).parents[1]
+PYTHON_PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
 LABELS = LabelSet(SINGLE_LABEL, ("neg", "pos"))
 
 
@@ -206,10 +208,13 @@ class Worker:
     """A process that runs one of the functions above."""
 
     def __init__(self, function: Callable[..., None], *args: Any):
-        context = _server()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["feature_runs", "run_classification", "bertcls_hf.training"])
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_start, args=(function, other, *args), daemon=True)
-        self.process.start()
+        # The first one starts the server, which finds modules by this variable alone.
+        with patch.dict(os.environ, {"PYTHONPATH": PYTHON_PATH}):
+            self.process.start()
         other.close()
 
     def receive(self, seconds: float = 60) -> Any:
@@ -226,14 +231,6 @@ class Worker:
         """SIGKILL."""
         self.process.kill()
         self.process.join()
-
-
-def _server() -> Any:
-    # The server looks for what it imports in PYTHONPATH alone.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["feature_runs", "run_classification", "bertcls_hf.training"])
-    return context
 
 
 def _start(function: Callable[..., None], connection: Connection, *args: Any) -> None:
@@ -254,6 +251,5 @@ def launch(script: Path, processes: int, *arguments: str, seconds: float = 120) 
         str(script),
         *arguments,
     ]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHON_PATH}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=seconds, check=False)

@@ -38,11 +38,12 @@ from feature_runs import (
     tokenized,
 )
 from safetensors.torch import load_file, save_file
-from test_feature_cache import small_disk
+from test_feature_cache import DAMAGES, small_disk
 from transformers import AutoTokenizer, BertConfig
 
 from bertcls_hf import feature_cache, features
 from bertcls_hf.errors import ArgumentsError, ExitCode, StorageError
+from bertcls_hf.feature_cache import read_meta
 from bertcls_hf.features import (
     FeatureDataset,
     FeatureExtractor,
@@ -59,6 +60,7 @@ from run_classification import main
 POOLINGS = [
     {"pooling": "pooler"},
     {"pooling": "cls"},
+    {"pooling": "cls", "freeze_backbone": False},
     {"pooling": "mean", "pooling_layers": 3},
     {"pooling": "max", "pooling_layers": 2},
     {"pooling": "cls_mean"},
@@ -433,13 +435,14 @@ class TestDevices:
 
         def fail(self: FeatureExtractor, job: Any, shard: int, *rest: Any) -> None:
             started.append(shard)
-            time.sleep(0.05 * shard)
-            raise StorageError("full")
+            time.sleep(0.05)
+            if shard == 0:
+                raise StorageError("full")
 
         monkeypatch.setattr(FeatureExtractor, "_extract_shard", fail)
         with pytest.raises(StorageError, match="full"):
             extractor.features("train", tokenized(tiny_bert, texts_of(60)))
-        assert len(started) <= 2
+        assert len(started) <= 4  # of 8
 
     def test_the_model_is_left_as_it_was(self, tiny_bert: Path, root: Path) -> None:
         extractor = make_extractor(tiny_bert, root, freeze_backbone=False)
@@ -555,6 +558,30 @@ class TestConcurrentRuns:
         assert torch.equal(all_features(dataset), features_before)
         if computed:
             assert f"{path} is damaged (" in caplog.text
+
+
+class TestDamage:
+    @pytest.mark.parametrize("damage", sorted(DAMAGES))
+    def test_a_damaged_shard_is_computed_anew(
+        self, tiny_bert: Path, root: Path, small_shards: int, caplog: pytest.LogCaptureFixture, damage: str
+    ) -> None:
+        split = tokenized(tiny_bert, texts_of(30))
+        expected, expected_features = undisturbed(tiny_bert, root, split)
+        times = cache_times(root)
+        path = next(root.glob("*/mean-2.00001.arrow"))
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+        (path.parent / "meta.json").write_text("{")
+        with counted_shards() as computed:
+            dataset = make_extractor(tiny_bert, root).features("train", split)
+        assert computed == [1]
+        assert f"{path} is damaged (" in caplog.text
+        assert cache_bytes(root) == expected
+        assert torch.equal(all_features(dataset), expected_features)
+        assert read_meta(path.parent) is not None
+        # Nothing else was written.
+        assert [name for name, time in cache_times(root).items() if time != times[name]] == [
+            str(path.relative_to(root))
+        ]
 
 
 class TestStorage:
