@@ -234,7 +234,7 @@ def compare_extraction(options: argparse.Namespace, max_seq_length: int, folder:
     config = bench.model.config
     print(
         f"\n{texts} distinct texts of {tokens / texts:.0f} tokens on average, cut at {bench.max_seq_length}; ours "
-        f"keeps the {config.pooling} of {config.pooling_layers} layers;\nmatrix products at "
+        f"pools {config.pooling} x {config.pooling_layers};\nmatrix products at "
         f"{statistics.median(bench.rates) / 1e9:.0f} GFLOP/s; median of {options.rounds} rounds"
     )
     print_table(
@@ -383,9 +383,12 @@ def compare_training(options: argparse.Namespace, folder: str) -> dict[str, Any]
     )
     rows = []
     for name, values in seconds.items():
-        ready, training = map(statistics.median, parts.get(name, ((0.0,), values)))
-        rows.append((name, f"{ready:.2f}", f"{training:.2f}", spread(to_loop[name]), spread(to_regression[name])))
-    print_table(("way", "seconds until it trains", "seconds of training", "both, times (e)", "both, times (f)"), rows)
+        ready, trainings = parts.get(name, ((0.0,), values))
+        alone = [mine / loop for mine, loop in zip(trainings, seconds[SEED_LOOP], strict=True)]
+        ratios = map(spread, (alone, to_loop[name], to_regression[name]))
+        rows.append((name, f"{statistics.median(ready):.2f}", f"{statistics.median(trainings):.2f}", *ratios))
+    header = ("way", "s until it trains", "s of training", "training / (e)", "both / (e)", "both / (f)")
+    print_table(header, rows)
     if options.profile:
         bench.print_profile(OUR_BATCHES[0])
     return {"shape": list(bench.features.shape), "epochs": options.epochs, "seconds": seconds,

@@ -69,6 +69,7 @@ class FeatureDataset(torch.utils.data.Dataset):
     ):
         self.parts, self.positions, self.labels, self.config = parts, positions, labels, config
         self._ends = np.cumsum([len(shard) for shard in parts[0]])
+        self._labels = None if labels is None else labels.numpy()
         self._hidden = parts[0][0].shape[1]
         size = 4 * int(self._ends[-1]) * len(parts) * self._hidden
         # numpy reads batches: torch would wake all its threads for each.
@@ -82,13 +83,14 @@ class FeatureDataset(torch.utils.data.Dataset):
 
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """A whole batch: `features` (batch, width) float32 and, where known, `labels`."""
-        positions = self.positions[rows]
+        rows = np.asarray(rows)
+        positions = self.positions.take(rows)
         if self._all is None:
             features = self._merge(self._gather(positions))
         else:
             features = torch.from_numpy(self._all.take(positions, axis=0))
         batch = {"features": features}
-        return batch if self.labels is None else batch | {"labels": self.labels[rows]}
+        return batch if self._labels is None else batch | {"labels": torch.from_numpy(self._labels.take(rows, axis=0))}
 
     def _read_all(self) -> np.ndarray:
         """(distinct rows, components, hidden) float32."""

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import DataCollatorWithPadding, Trainer
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
-from bertcls_hf.modeling import TextClassifier, fold_layer_weights, to_stock
+from bertcls_hf.features import FeatureDataset
+from bertcls_hf.modeling import TextClassifier, classification_loss, fold_layer_weights, to_stock
 
 
 LENGTH_COLUMN = "length"
@@ -81,6 +83,30 @@ def parameter_depth(name: str, layers: int) -> int:
     return 0 if "embedding" in name else layers
 
 
+class HeadOnFeatures(torch.nn.Module):
+    """The head of a model, as what the training loop sees on cached features.
+
+    At every step the loop walks over all modules and parameters of its model: those of a frozen encoder, which cached
+    features never reach, cost more than the head's arithmetic.
+
+    Args:
+        model: owns the head, and the loss.
+    """
+
+    def __init__(self, model: TextClassifier):
+        super().__init__()
+        self.head, self.config = model.head, model.config
+
+    def train(self, mode: bool = True) -> "HeadOnFeatures":
+        """Looks at the head, which an evaluation of the whole model switches without this module."""
+        return self if self.head.training == mode else super().train(mode)
+
+    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> SequenceClassifierOutput:
+        """The loss and logits of the model."""
+        logits = self.head(features.to(self.head.out_proj.weight.dtype))
+        return SequenceClassifierOutput(loss=classification_loss(logits, labels, self.config), logits=logits)
+
+
 class ClassificationTrainer(Trainer):
     """Trains a [`TextClassifier`], or any stock `…ForSequenceClassification`."""
 
@@ -112,6 +138,17 @@ class ClassificationTrainer(Trainer):
             ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
             loss = loss * labels.ne(-100).sum() * ranks / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, Any]:
+        """Hands the loop the head alone, where that is all that it trains; what is saved stays the whole model.
+
+        Where something wraps the model (ranks, mixed precision), the loop keeps that.
+        """
+        model, dataloader = super()._prepare_for_training(*args, **kwargs)
+        is_plain = model is self.model and self.accelerator.mixed_precision == "no"
+        if is_plain and isinstance(self.train_dataset, FeatureDataset):
+            model = HeadOnFeatures(model)
+        return model, dataloader
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """One parameter group per learning rate and weight decay, each with a name for the log."""
