@@ -90,7 +90,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
         training.train(trainer)
         trainer.save_model()
     if args.training.do_eval and data.has_labels("validation"):
-        training.evaluate(trainer, splits["validation"], data, "validation")
+        training.evaluate(trainer, splits["validation"], data)
     if "test" in splits and (data.has_labels("test") or args.training.do_predict):
         training.predict(trainer, splits["test"], data)
 

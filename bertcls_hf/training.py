@@ -34,10 +34,6 @@ def check_plan(args: ClassifierTrainingArguments, data: ClassificationData) -> N
             the checkpoint asked for cannot be resumed from.
     """
     _resolve_best_metric(args, data.labels)
-    if args.do_predict and "test" not in data.splits:
-        raise ArgumentsError(
-            "--do_predict: the data has no test split; name one with --test_split_name or --test_file"
-        )
     if not args.do_train and not args.do_predict and not any(map(data.has_labels, ("validation", "test"))):
         raise ArgumentsError("--do_eval: there is no labelled validation or test data; give --validation_file")
     if not args.do_train:
@@ -145,7 +141,7 @@ def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dic
     return metrics
 
 
-def evaluate(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData, name: str) -> None:
+def evaluate(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> None:
     """Evaluates on the validation split: `eval_results.json`, `eval_report.json`."""
     output = trainer.predict(split, metric_key_prefix="eval")
     _save_metrics(trainer, "eval", {**output.metrics, "eval_samples": len(split)})
