@@ -12,6 +12,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import copy
 import csv
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,12 @@ POSITIVE, NEGATIVE = WORDS[:5], WORDS[5:10]
 def _few_threads() -> None:
     # Tests run side by side on few cores.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _late_imports_first() -> None:
+    # A run imports this late, and it takes names from other modules: never while a test has patched them.
+    importlib.import_module("bertcls_hf.sweep")
 
 
 @pytest.fixture(scope="session")
