@@ -77,10 +77,13 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     model = load_classifier(args.model, checkpoint, config)
     if args.boost.boost:
         extractor = FeatureExtractor(model, tokenizer, args, max_seq_length)
-        features = {name: extractor.features(name, split) for name, split in splits.items()}
+        head_first = args.training.do_train and args.is_head_then_all
+        # A head that comes first is never tested on its own.
+        read = [name for name in splits if not (head_first and name == "test")]
+        features = {name: extractor.features(name, splits[name]) for name in read}
         if args.training.do_train and args.boost.head_init == "logistic":
             init_head_by_logistic_regression(model, features["train"], features.get("validation"), args.training.seed)
-        if args.training.do_train and args.is_head_then_all:
+        if head_first:
             training.train_head(args, model, tokenizer, features, data.labels)
         else:
             splits = features

@@ -30,10 +30,7 @@ class LogWithEachSave(TrainerCallback):
     ) -> None:
         control.should_log |= control.should_save or control.should_evaluate
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        control.should_log |= control.should_save or control.should_evaluate
+    on_epoch_end = on_step_end
 
 
 class StopOnNonFinite(TrainerCallback):

@@ -263,26 +263,21 @@ def _stratified_draw(dataset: Dataset, rows: int, labels: LabelSet, seed: int, k
 
 def _report(splits: dict[str, Dataset], labels: LabelSet, args: DataArguments) -> None:
     for split, dataset in splits.items():
-        logger.info("%s: %s rows%s", split, f"{len(dataset):,}", _distribution(dataset, labels))
-    _warn_of_absent_classes(splits, labels)
+        counts = _label_counts(dataset, labels)
+        listed = ", ".join(f"{labels.names[label]} {count:,}" for label, count in sorted((counts or {}).items()))
+        logger.info("%s: %s rows%s", split, f"{len(dataset):,}", f" ({listed})" if listed else "")
+        absent = [name for label, name in enumerate(labels.names) if counts is not None and label not in counts]
+        if absent and split != "test":
+            logger.warning("the %s split has no row of %s", SPLIT_NAMES[split], ", ".join(absent))
     _warn_of_leaks(splits, args)
 
 
-def _distribution(dataset: Dataset, labels: LabelSet) -> str:
+def _label_counts(dataset: Dataset, labels: LabelSet) -> Counter[int] | None:
+    """Rows of each label of a labelled single-label split; None for others."""
     if labels.problem_type != SINGLE_LABEL or "label" not in dataset.column_names:
-        return ""
-    counts = Counter(dataset["label"][:])
-    return " (" + ", ".join(f"{labels.names[label]} {count:,}" for label, count in sorted(counts.items())) + ")"
-
-
-def _warn_of_absent_classes(splits: dict[str, Dataset], labels: LabelSet) -> None:
-    if labels.problem_type != SINGLE_LABEL:
-        return
-    for split in ("train", "validation"):
-        if split in splits and "label" in splits[split].column_names:
-            absent = [labels.names[i] for i in sorted(set(range(len(labels.names))) - set(splits[split]["label"][:]))]
-            if absent:
-                logger.warning("the %s split has no row of %s", SPLIT_NAMES[split], ", ".join(absent))
+        return None
+    # Without the texts beside it, the column is read in one piece.
+    return Counter(dataset.select_columns("label")["label"][:])
 
 
 def _warn_of_leaks(splits: dict[str, Dataset], args: DataArguments) -> None:

@@ -17,7 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from bertcls_hf.arguments import DataArguments
 from bertcls_hf.columns import Columns, resolve_columns
-from bertcls_hf.errors import DataError, RunError, StorageError
+from bertcls_hf.errors import DataError, RunError, StorageError, one_line
 from bertcls_hf.json_files import (
     JSON_SUFFIXES,
     column_kinds,
@@ -89,14 +89,10 @@ def _load_named(args: DataArguments, needs_labels: frozenset[str]) -> dict[str, 
                               download_mode=_download_mode(args))  # fmt: skip
     except Exception as error:  # the Hub, the file system and each file format raise their own kinds
         raise DataError(
-            f"--dataset_name {args.dataset_name}: {type(error).__name__}: {_one_line(error)}; check the name, "
+            f"--dataset_name {args.dataset_name}: {type(error).__name__}: {one_line(error)}; check the name, "
             "--dataset_config_name and the connection to the Hub, or use --train_file"
         ) from error
     return _select_splits(loaded, args, needs_labels)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _select_splits(loaded: DatasetDict, args: DataArguments, needs_labels: frozenset[str]) -> dict[str, Dataset]:
@@ -167,14 +163,14 @@ def _load_saved(path: Path) -> Dataset:
     try:
         return load_from_disk(str(path))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a whole folder of save_to_disk: {_one_line(error)}") from error
+        raise DataError(f"{path}: not a whole folder of save_to_disk: {one_line(error)}") from error
 
 
 def _load_parquet(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
     try:
         dataset = load_dataset("parquet", data_files=str(path), split="train", download_mode=_download_mode(args))
     except (DatasetGenerationError, ValueError) as error:  # Arrow's errors of content are ValueErrors
-        reason = _one_line(error.__cause__ or error)
+        reason = one_line(error.__cause__ or error)
         raise DataError(f"{path}: a broken parquet file, or one without rows: {reason}") from error
     return _standardise(dataset, args, str(path), needs_label)
 
@@ -247,7 +243,7 @@ def _generate(
             raise error.__cause__ from None
         if isinstance(error.__cause__, OSError):
             raise StorageError(f"the datasets cache cannot be written: {error.__cause__}") from error
-        raise DataError(f"{path}: {_one_line(error.__cause__ or error)}") from error
+        raise DataError(f"{path}: {one_line(error.__cause__ or error)}") from error
     except ValueError as error:
         # What datasets raises where a generator yields nothing.
         if "corresponds to no data" not in str(error):

@@ -46,3 +46,8 @@ class PushError(RunError):
     """The Hub did not take the model, which is whole on disk."""
 
     exit_code = ExitCode.PUSH_FAILED
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error from elsewhere, which may span lines."""
+    return " ".join(str(error).split())

@@ -69,7 +69,6 @@ class FeatureDataset(torch.utils.data.Dataset):
     ):
         self.parts, self.positions, self.labels, self.config = parts, positions, labels, config
         self._ends = np.cumsum([len(shard) for shard in parts[0]])
-        self._labels = None if labels is None else labels.numpy()
         self._hidden = parts[0][0].shape[1]
         size = 4 * int(self._ends[-1]) * len(parts) * self._hidden
         # numpy reads batches: torch would wake all its threads for each.
@@ -89,8 +88,9 @@ class FeatureDataset(torch.utils.data.Dataset):
             features = self._merge(self._gather(positions))
         else:
             features = torch.from_numpy(self._all.take(positions, axis=0))
-        batch = {"features": features}
-        return batch if self._labels is None else batch | {"labels": torch.from_numpy(self._labels.take(rows, axis=0))}
+        if self.labels is None:
+            return {"features": features}
+        return {"features": features, "labels": torch.from_numpy(self.labels.numpy().take(rows, axis=0))}
 
     def _read_all(self) -> np.ndarray:
         """(distinct rows, components, hidden) float32."""

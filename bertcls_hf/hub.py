@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from bertcls_hf.errors import ExitCode, PushError
+from bertcls_hf.errors import ExitCode, PushError, one_line
 
 
 # Named one by one, so that no cache, checkpoint, log, prediction or stray file is ever published.
@@ -66,7 +66,7 @@ def push_folder(
         )
     except Exception as error:  # the client raises its HTTP library's own kinds too, and none may lose a finished run
         raise PushError(
-            f"pushing to {name} failed: {' '.join(str(error).split())}. The model is whole in {folder}; push it later "
+            f"pushing to {name} failed: {one_line(error)}. The model is whole in {folder}; push it later "
             f"with `python -m bertcls_hf.hub push {folder} --hub_model_id {name}`"
         ) from error
     return str(commit.commit_url)

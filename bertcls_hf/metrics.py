@@ -76,15 +76,24 @@ class SingleLabelMetrics(evaluate.Metric):
         predicted = scores.argmax(axis=-1)
         labels = np.arange(scores.shape[1])
         results = {"accuracy": sk.accuracy_score(gold, predicted), "mcc": sk.matthews_corrcoef(gold, predicted)}
-        for average in ("macro", "weighted"):
-            precision, recall, f1, _ = sk.precision_recall_fscore_support(
-                gold, predicted, labels=labels, average=average, zero_division=0
-            )
-            results |= {f"{average}_precision": precision, f"{average}_recall": recall, f"{average}_f1": f1}
+        results |= _averages(gold, predicted, ("macro", "weighted"), labels)
         results["roc_auc"] = _single_label_roc_auc(scores, gold)
         results["log_loss"] = sk.log_loss(gold, scores, labels=labels)
         results["expected_calibration_error"] = expected_calibration_error(scores, gold)
         return {name: float(results[name]) for name in METRIC_NAMES[SINGLE_LABEL]}
+
+
+def _averages(
+    gold: np.ndarray, predicted: np.ndarray, averages: Sequence[str], labels: np.ndarray | None = None
+) -> dict[str, float]:
+    """Precision, recall and F1 in each of scikit-learn's averages; what is undefined counts as zero."""
+    results: dict[str, float] = {}
+    for average in averages:
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(
+            gold, predicted, labels=labels, average=average, zero_division=0
+        )
+        results |= {f"{average}_precision": precision, f"{average}_recall": recall, f"{average}_f1": f1}
+    return results
 
 
 def _single_label_roc_auc(scores: np.ndarray, gold: np.ndarray) -> float:
@@ -108,11 +117,7 @@ class MultiLabelMetrics(evaluate.Metric):
             "subset_accuracy": sk.accuracy_score(gold, predicted),
             "hamming_loss": sk.hamming_loss(gold, predicted),
         }
-        for average in ("micro", "macro", "weighted", "samples"):
-            precision, recall, f1, _ = sk.precision_recall_fscore_support(
-                gold, predicted, average=average, zero_division=0
-            )
-            results |= {f"{average}_precision": precision, f"{average}_recall": recall, f"{average}_f1": f1}
+        results |= _averages(gold, predicted, ("micro", "macro", "weighted", "samples"))
         both = [c for c in range(gold.shape[1]) if 0 < gold[:, c].sum() < len(gold)]
         results["roc_auc"] = (
             np.mean([sk.roc_auc_score(gold[:, c], scores[:, c]) for c in both]) if both else float("nan")

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from bertcls_hf.arguments import ModelArguments
-from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.modeling import (
     STOCK_HEADS,
@@ -84,7 +84,7 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
             config.name_or_path = ""
             getattr(config, "encoder_config", config).name_or_path = ""
     except (OSError, ValueError, KeyError) as error:
-        raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {_one_line(error)}") from error
+        raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {one_line(error)}") from error
     labels = None if args.ignore_mismatched_sizes else _labels_of(config)
     checkpoint = Checkpoint(path, config, labels)
     if getattr(checkpoint.encoder_config, "is_decoder", False) or config.is_encoder_decoder:
@@ -102,15 +102,11 @@ def load_tokenizer(args: ModelArguments, checkpoint: Checkpoint) -> PreTrainedTo
     try:
         return AutoTokenizer.from_pretrained(name, **_hub_options(args))
     except (OSError, ValueError, KeyError) as error:
-        raise ArgumentsError(f"tokenizer {name}: {_one_line(error)}") from error
+        raise ArgumentsError(f"tokenizer {name}: {one_line(error)}") from error
 
 
 def _hub_options(args: ModelArguments) -> dict[str, Any]:
     return {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _labels_of(config: PreTrainedConfig) -> LabelSet | None:
@@ -242,7 +238,7 @@ def load_classifier(args: ModelArguments, checkpoint: Checkpoint, config: TextCl
             return from_stock(stock, config)
         return _load_encoder(checkpoint, config, options)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {_one_line(error)}") from error
+        raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {one_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
 

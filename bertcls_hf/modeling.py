@@ -205,6 +205,15 @@ def _multi_label_loss(
     return losses.mean()
 
 
+def classify_features(
+    head: ClassificationHead, features: torch.Tensor, labels: torch.Tensor | None, config: TextClassifierConfig
+) -> SequenceClassifierOutput:
+    """What the head makes of pooled features: logits and, where labels are given, the loss."""
+    logits = head(features.to(head.out_proj.weight.dtype))
+    loss = None if labels is None else classification_loss(logits, labels, config)
+    return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
 class TextClassifier(PreTrainedModel):
     """Encoder, pooling, head and loss in one model.
 
@@ -335,9 +344,7 @@ class TextClassifier(PreTrainedModel):
             if input_ids is None:
                 raise ValueError("give input_ids or features")
             features = self.pooled_features(input_ids, attention_mask, token_type_ids)
-        logits = self.head(features.to(self.head.out_proj.weight.dtype))
-        loss = None if labels is None else classification_loss(logits, labels, self.config)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        return classify_features(self.head, features, labels, self.config)
 
 
 def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:

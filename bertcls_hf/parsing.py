@@ -18,7 +18,7 @@ from transformers.hf_argparser import HfArgumentParser, string_to_bool
 from transformers.training_args import TrainingArguments
 
 from bertcls_hf.arguments import ARGUMENT_CLASSES, REFUSED_OPTIONS, Arguments
-from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.errors import ArgumentsError, one_line
 
 
 USAGE = "run_classification.py [RECIPE.yaml] [--option value ...]"
@@ -184,7 +184,7 @@ def read_recipe(path: Path, parser: OptionParser) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ArgumentsError(f"recipe {path}: not a UTF-8 text file ({error.reason})") from error
     except yaml.YAMLError as error:
-        raise ArgumentsError(f"recipe {path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise ArgumentsError(f"recipe {path}: not valid YAML: {one_line(error)}") from error
     except ArgumentsError as error:
         raise ArgumentsError(f"recipe {path}: {error}") from error
 
@@ -278,7 +278,7 @@ def build_arguments(options: dict[str, Any]) -> Arguments:
     try:
         return Arguments(*(_build(argument_class, options) for argument_class in ARGUMENT_CLASSES))
     except (ValueError, OSError, ImportError) as error:
-        raise ArgumentsError(" ".join(str(error).split())) from error
+        raise ArgumentsError(one_line(error)) from error
 
 
 def _build(argument_class: type, options: dict[str, Any]) -> Any:

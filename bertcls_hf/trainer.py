@@ -15,7 +15,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.features import FeatureDataset
-from bertcls_hf.modeling import TextClassifier, classification_loss, fold_layer_weights, to_stock
+from bertcls_hf.modeling import TextClassifier, classify_features, fold_layer_weights, to_stock
 
 
 LENGTH_COLUMN = "length"
@@ -103,8 +103,7 @@ class HeadOnFeatures(torch.nn.Module):
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> SequenceClassifierOutput:
         """The loss and logits of the model."""
-        logits = self.head(features.to(self.head.out_proj.weight.dtype))
-        return SequenceClassifierOutput(loss=classification_loss(logits, labels, self.config), logits=logits)
+        return classify_features(self.head, features, labels, self.config)
 
 
 class ClassificationTrainer(Trainer):

@@ -13,7 +13,7 @@ from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.callbacks import training_callbacks
 from bertcls_hf.checkpoints import STATE, resolve_resume, stopped_early
 from bertcls_hf.data import ClassificationData
-from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.labels import LabelSet
 from bertcls_hf.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metrics, greater_is_better
 from bertcls_hf.modeling import TextClassifier
@@ -90,7 +90,7 @@ def build_trainer(
             callbacks=training_callbacks(args),
         )
     except (ValueError, ImportError, FileNotFoundError) as error:
-        raise ArgumentsError(" ".join(str(error).split())) from error
+        raise ArgumentsError(one_line(error)) from error
 
 
 def train_head(
