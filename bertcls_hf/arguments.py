@@ -51,6 +51,10 @@ class ModelArguments:
     )
     model_revision: str = HfArg(default="main", help="Branch, tag or commit of the model on the Hub.")
     tokenizer_name: str | None = HfArg(default=None, help="Tokenizer, where it is not the model's own.")
+    truncation_side: Literal["right", "left"] | None = HfArg(
+        default=None,
+        help="Cut texts that are too long at their end (right) or start (left). Default: the tokenizer's own, mostly right.",
+    )
     trust_remote_code: bool = HfArg(
         default=False,
         help="Run the Python code that a model repository ships. Command line only: a recipe cannot turn it on.",

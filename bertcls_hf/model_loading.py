@@ -93,14 +93,15 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
 
 
 def load_tokenizer(args: ModelArguments, checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, or `tokenizer_name`.
+    """The model's tokenizer, or `tokenizer_name`; it is saved with its `truncation_side`.
 
     Raises:
         ArgumentsError: there is none.
     """
     name = args.tokenizer_name or checkpoint.path
+    side = {} if args.truncation_side is None else {"truncation_side": args.truncation_side}
     try:
-        return AutoTokenizer.from_pretrained(name, **_hub_options(args))
+        return AutoTokenizer.from_pretrained(name, **_hub_options(args), **side)
     except (OSError, ValueError, KeyError) as error:
         raise ArgumentsError(f"tokenizer {name}: {one_line(error)}") from error
 

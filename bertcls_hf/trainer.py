@@ -8,14 +8,15 @@ from typing import Any, cast
 import datasets
 import numpy as np
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import DistributedType
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import DataCollatorWithPadding, Trainer
-from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.features import FeatureDataset
-from bertcls_hf.modeling import TextClassifier, classify_features, fold_layer_weights, to_stock
+from bertcls_hf.modeling import TextClassifier, classification_loss, fold_layer_weights, to_stock
 
 
 LENGTH_COLUMN = "length"
@@ -101,9 +102,10 @@ class HeadOnFeatures(torch.nn.Module):
         """Looks at the head, which an evaluation of the whole model switches without this module."""
         return self if self.head.training == mode else super().train(mode)
 
-    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> SequenceClassifierOutput:
-        """The loss and logits of the model."""
-        return classify_features(self.head, features, labels, self.config)
+    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The loss and logits of the model, in the plainest container that the loop takes."""
+        logits = self.head(features.to(self.head.out_proj.weight.dtype))
+        return {"loss": classification_loss(logits, labels, self.config), "logits": logits}
 
 
 class ClassificationTrainer(Trainer):
@@ -113,8 +115,8 @@ class ClassificationTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        # Makes the Trainer count the labels of an accumulated batch, which `compute_loss` divides by.
-        self.model_accepts_loss_kwargs = True
+        # Makes the Trainer count the labels of a step that has several parts; `compute_loss` divides by the count.
+        self.model_accepts_loss_kwargs = self.args.gradient_accumulation_steps * self.args.world_size > 1
         if isinstance(self.model, TextClassifier):
             # The model smooths its own loss, which also knows class weights.
             self.label_smoother = None
@@ -138,16 +140,32 @@ class ClassificationTrainer(Trainer):
             loss = loss * labels.ne(-100).sum() * ranks / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
-    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, Any]:
-        """Hands the loop the head alone, where that is all that it trains; what is saved stays the whole model.
+    @property
+    def _trains_head_alone(self) -> bool:
+        """Whether the loop reads cached features, and nothing (ranks, mixed precision) wraps the model."""
+        return (
+            isinstance(self.train_dataset, FeatureDataset)
+            and self.accelerator.distributed_type == DistributedType.NO
+            and self.accelerator.mixed_precision == "no"
+        )
 
-        Where something wraps the model (ranks, mixed precision), the loop keeps that.
-        """
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, Any]:
+        """Hands the loop the head alone, where that is all that it trains; what is saved stays the whole model."""
         model, dataloader = super()._prepare_for_training(*args, **kwargs)
-        is_plain = model is self.model and self.accelerator.mixed_precision == "no"
-        if is_plain and isinstance(self.train_dataset, FeatureDataset):
-            model = HeadOnFeatures(model)
-        return model, dataloader
+        is_head_alone = self._trains_head_alone and model is self.model
+        return (HeadOnFeatures(model) if is_head_alone else model), dataloader
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Takes the optimizer of a head alone out of accelerate's wrapper, which costs as much as the step itself."""
+        if self._trains_head_alone and isinstance(self.optimizer, AcceleratedOptimizer):
+            self.optimizer = self.optimizer.optimizer
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        """A head has few tensors, for which torch's fused path over lists of them is the slower one."""
+        if not isinstance(model, HeadOnFeatures):
+            return super()._clip_grad_norm(model)
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), self.args.max_grad_norm, foreach=False)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """One parameter group per learning rate and weight decay, each with a name for the log."""

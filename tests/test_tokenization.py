@@ -12,10 +12,11 @@ import pytest
 from conftest import ROOT, write_reviews
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from bertcls_hf.arguments import DataArguments
+from bertcls_hf.arguments import DataArguments, ModelArguments
 from bertcls_hf.data import ClassificationData, load_data
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.labels import SINGLE_LABEL, LabelSet
+from bertcls_hf.model_loading import load_tokenizer, open_checkpoint
 from bertcls_hf.tokenization import report_lengths, resolve_max_seq_length, tokenize
 
 
@@ -86,6 +87,16 @@ def test_workers_change_nothing(tokenizer: PreTrainedTokenizerBase, tmp_path: Pa
     one = run(path, tokenizer)
     two = run(path, tokenizer, preprocessing_num_workers=2)
     assert all(one[split][:] == two[split][:] for split in one)
+
+
+def test_the_start_can_be_cut_and_the_saved_tokenizer_knows(tiny_bert: Path, tmp_path: Path) -> None:
+    args = ModelArguments(model_name_or_path=str(tiny_bert), truncation_side="left")
+    tokenizer = load_tokenizer(args, open_checkpoint(args))
+    long = "good film bad story good"
+    ids = tokenize(in_memory(text=[long], label=[0]), tokenizer, DataArguments(), 4)["train"]["input_ids"][0]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["[CLS]", "story", "good", "[SEP]"]
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)(long, truncation=True, max_length=4)["input_ids"] == ids
 
 
 class TestCache:
