@@ -53,7 +53,7 @@ class ModelArguments:
     tokenizer_name: str | None = HfArg(default=None, help="Tokenizer, where it is not the model's own.")
     truncation_side: Literal["right", "left"] | None = HfArg(
         default=None,
-        help="Cut texts that are too long at their end (right) or start (left). Default: the tokenizer's own, mostly right.",
+        help="Cut long texts at their end (right) or start (left). Default: the tokenizer's own, mostly right.",
     )
     trust_remote_code: bool = HfArg(
         default=False,

@@ -14,7 +14,7 @@ import logging
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -380,14 +380,15 @@ class FeatureExtractor:
         else:
             job.progress.update(job.tokens(shard))
 
-    @torch.inference_mode()
     def _extract_shard(self, job: _Job, shard: int, components: list[str], model: TextClassifier) -> None:
         rows = job.cache.shard_rows(shard)
         values = {c: np.empty((rows.stop - rows.start, job.cache.width), dtype=np.float32) for c in components}
         table = job.split.with_format("arrow")[job.plan.rows[rows]]
         columns = {column: _TokenColumn(table.column(column)) for column in _token_columns(job.split)}
         lengths = job.plan.lengths[rows]
-        for batch in token_budget_batches(lengths, _token_budget(model.device)):
+
+        @torch.inference_mode()
+        def encode(batch: slice) -> None:
             inputs = self._inputs(columns, lengths[batch], batch, model.device)
             with torch.autocast(
                 model.device.type, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32
@@ -396,6 +397,8 @@ class FeatureExtractor:
             for component, tensor in zip(components, encoded, strict=True):
                 values[component][batch] = tensor.float().cpu().numpy()
             job.progress.update(int(lengths[batch].sum()))
+
+        run_batches(encode, token_budget_batches(lengths, _token_budget(model.device)), model.device)
         for component in components:
             job.cache.write(job.names[component], shard, values[component])
 
@@ -416,6 +419,24 @@ def token_budget_batches(lengths: np.ndarray, budget: int) -> Iterator[slice]:
         stop = min(start + max(budget // int(lengths[start]), 1), len(lengths))
         yield slice(start, stop)
         start = stop
+
+
+def run_batches(work: Callable[[slice], None], batches: Iterable[slice], device: torch.device) -> None:
+    """Calls `work` on every batch: one after the other on an accelerator, one per thread on a processor.
+
+    A thread to each batch leaves no part of a layer to one thread alone, as do threads that share one operation; nor
+    do they wait for each other at the end of every operation, which costs most where other programs run.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1:
+        for batch in batches:
+            work(batch)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, batches))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _token_budget(device: torch.device) -> int:

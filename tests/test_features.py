@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from bertcls_hf.features import (
     component_names,
     encoder_fingerprint,
     plan_extraction,
+    run_batches,
     token_budget_batches,
     tokenizer_fingerprint,
 )
@@ -74,6 +75,14 @@ POOLINGS = [
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """How many there are, to which a test's own number is put back."""
+    number = torch.get_num_threads()
+    yield number
+    torch.set_num_threads(number)
 
 
 @pytest.fixture
@@ -443,6 +452,33 @@ class TestDevices:
         with pytest.raises(StorageError, match="full"):
             extractor.features("train", tokenized(tiny_bert, texts_of(60)))
         assert len(started) <= 4  # of 8
+
+    @pytest.mark.usefixtures("threads")
+    def test_threads_take_a_batch_each(self, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(features, "TOKENS_PER_BATCH", {"cpu": 64})
+        caches = []
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            root = tmp_path / str(number) / "cache"
+            make_extractor(tiny_bert, root).features("train", tokenized(tiny_bert, texts_of(50)))
+            assert torch.get_num_threads() == number
+            caches.append(cache_bytes(root))
+        assert caches[0] == caches[1]
+
+    @pytest.mark.usefixtures("threads")
+    def test_an_error_in_one_thread_ends_the_others(self) -> None:
+        begun = []
+
+        def fail(batch: slice) -> None:
+            begun.append(batch.start)
+            time.sleep(0.01)
+            raise ValueError("one batch")
+
+        torch.set_num_threads(3)
+        with pytest.raises(ValueError, match="one batch"):
+            run_batches(fail, (slice(row, row + 1) for row in range(1000)), torch.device("cpu"))
+        assert torch.get_num_threads() == 3
+        assert len(begun) < 500
 
     def test_the_model_is_left_as_it_was(self, tiny_bert: Path, root: Path) -> None:
         extractor = make_extractor(tiny_bert, root, freeze_backbone=False)
