@@ -10,6 +10,7 @@ class ExitCode(IntEnum):
     BAD_ARGUMENTS = 2
     BAD_DATA = 65
     STORAGE = 74
+    PREEMPTED = 75
     DIVERGED = 76
     PUSH_FAILED = 77
 
@@ -34,6 +35,12 @@ class StorageError(RunError):
     """A disk that is full or cannot be written."""
 
     exit_code = ExitCode.STORAGE
+
+
+class PreemptedError(RunError):
+    """A signal ended the training; its checkpoint is complete, and the same command goes on from it."""
+
+    exit_code = ExitCode.PREEMPTED
 
 
 class DivergedError(RunError):

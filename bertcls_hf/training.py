@@ -13,10 +13,11 @@ from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.callbacks import training_callbacks
 from bertcls_hf.checkpoints import STATE, resolve_resume, stopped_early
 from bertcls_hf.data import ClassificationData
-from bertcls_hf.errors import ArgumentsError, one_line
+from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.labels import LabelSet
 from bertcls_hf.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metrics, greater_is_better
 from bertcls_hf.modeling import TextClassifier
+from bertcls_hf.preemption import StopOnSignal
 from bertcls_hf.results import write_predictions, write_report
 from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer
 
@@ -121,14 +122,28 @@ def train(trainer: ClassificationTrainer) -> None:
 
     Raises:
         DivergedError: the loss is no longer finite.
+        PreemptedError: a signal ended the training.
     """
     checkpoint = trainer.args.resume_from_checkpoint
     if checkpoint is not None and stopped_early(Path(checkpoint), trainer.args.early_stopping_patience):
         metrics = _take_over_finished(trainer, Path(checkpoint))
     else:
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        metrics = _train_until_signalled(trainer, checkpoint)
     _save_metrics(trainer, "train", {**metrics, "train_samples": len(trainer.train_dataset)})
     trainer.save_state()
+
+
+def _train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | None) -> dict[str, float]:
+    with StopOnSignal() as stop:
+        trainer.add_callback(stop)
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    if stop.stopped_at is not None:
+        by = f"by {stop.received.name} " if stop.received else ""
+        raise PreemptedError(
+            f"the training was stopped {by}after step {stop.stopped_at}; its checkpoint in {trainer.args.output_dir} "
+            "is complete: --resume_from_checkpoint auto goes on from it"
+        )
+    return metrics
 
 
 def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dict[str, float]:
