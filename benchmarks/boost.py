@@ -9,7 +9,8 @@ Extraction: real tokens per second over a random sample of distinct texts, MiniL
 (a) the seed's way: every text padded to the longest length, batches of 16, the pooler's output kept in memory;
 (b) `encode` of sentence-transformers, batches of 32;
 (c) ours: `FeatureExtractor` into a fresh cache folder, hashes, checksums and fsync included;
-(d) the roofline: the encoder's floating-point operations over these lengths, at the rate of its own matrix products.
+    the same with `--boost_dtype bfloat16`, which some processors multiply faster than float32, and others slower;
+(d) the roofline: the encoder's floating-point operations over these lengths, at the rate of its own float32 products.
 
 (a), (c) and (d) start from token ids. (b) tokenizes itself, so (c) is also shown with the time that tokenizing takes.
 
@@ -59,6 +60,7 @@ from bertcls_hf.training import build_trainer
 
 
 SEED_WAY, SENTENCES, OURS, TOKENIZING, ROOFLINE = "(a) seed", "(b) encode", "(c) ours", "tokenizing", "(d) roofline"
+OURS_HALF = "(c) in bfloat16"
 SEED_LOOP, REGRESSION = "(e) seed's loop, 32", "(f) LogisticRegression"
 SEED_BATCH, SENTENCES_BATCH, LOOP_BATCH, OUR_BATCHES = 16, 32, 32, (32, 512)
 WARM_UP_TEXTS = 2 * SENTENCES_BATCH
@@ -189,11 +191,11 @@ class Extraction:
             lambda: self.sentences.encode(content, batch_size=SENTENCES_BATCH, show_progress_bar=False),
         )
 
-    def our_seconds(self, texts: int) -> float:
+    def our_seconds(self, texts: int, dtype: str = "float32") -> float:
         """(c), into an empty cache."""
         split = self.split.select(range(texts)) if texts < len(self.split) else self.split
         with tempfile.TemporaryDirectory(dir=self.folder) as cache:
-            args = replace(self.args, boost=replace(self.args.boost, boost_cache_dir=cache))
+            args = replace(self.args, boost=replace(self.args.boost, boost_cache_dir=cache, boost_dtype=dtype))
 
             def extract() -> None:
                 FeatureExtractor(self.model, self.tokenizer, args, self.max_seq_length).features("train", split)
@@ -212,7 +214,12 @@ class Extraction:
 
     def measured(self, rounds: int) -> dict[str, list[float]]:
         """Seconds of every way, round by round."""
-        by_texts = {SEED_WAY: self.seed_seconds, SENTENCES: self.sentences_seconds, OURS: self.our_seconds}
+        by_texts = {
+            SEED_WAY: self.seed_seconds,
+            SENTENCES: self.sentences_seconds,
+            OURS: self.our_seconds,
+            OURS_HALF: partial(self.our_seconds, dtype="bfloat16"),
+        }
         texts = len(self.split)
         for seconds in by_texts.values():
             seconds(min(WARM_UP_TEXTS, texts))
@@ -228,7 +235,7 @@ def compare_extraction(options: argparse.Namespace, max_seq_length: int, folder:
     with_tokenizing = [mine + more for mine, more in zip(seconds[OURS], seconds.pop(TOKENIZING), strict=True)]
     both = f"{OURS}, tokenizing"
     seconds[both] = with_tokenizing
-    names = (SEED_WAY, SENTENCES, OURS, both, ROOFLINE)
+    names = (SEED_WAY, SENTENCES, OURS, both, OURS_HALF, ROOFLINE)
     speeds = {name: tokens / statistics.median(seconds[name]) for name in names}
     ours_against, both_against = ratios_to(OURS, seconds), ratios_to(both, seconds)
     config = bench.model.config

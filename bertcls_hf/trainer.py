@@ -8,9 +8,10 @@ from typing import Any, cast
 import datasets
 import numpy as np
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import DataCollatorWithPadding, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
@@ -67,6 +68,39 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order(self.epoch))
+
+
+class RankBatches(BatchSampler):
+    """Batches that ranks take in turn, of which those of an epoch's last step share its rows evenly.
+
+    Upstream fills up the last ranks' batches with rows of the epoch's start, so that an epoch counts these twice. Here
+    47 rows in batches of 3 for 2 ranks end with one batch of 3 and one of 2; only a step with fewer rows than ranks
+    repeats some.
+
+    Args:
+        sampler: all rows in their order.
+        batch_size: most rows of a rank's batch.
+        ranks: the number of processes.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int, ranks: int):
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.ranks = ranks
+
+    def set_epoch(self, epoch: int) -> None:
+        """Passes the epoch on."""
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(cast(Sized, self.sampler)) // (self.batch_size * self.ranks)) * self.ranks
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.sampler)
+        for start in range(0, len(order), self.batch_size * self.ranks):
+            rows = order[start : start + self.batch_size * self.ranks]
+            rows = rows if len(rows) >= self.ranks else list(np.resize(rows, self.ranks))
+            yield from (part.tolist() for part in np.array_split(rows, self.ranks))
 
 
 def length_order(dataset: Any) -> np.ndarray | None:
@@ -249,6 +283,15 @@ class ClassificationTrainer(Trainer):
         """Cached features hold nothing to remove, and come as whole batches rather than rows."""
         return data_collator
 
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
+        """See [`RankBatches`]."""
+        dataloader = super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        shard = dataloader.batch_sampler
+        if is_training and isinstance(shard, BatchSamplerShard) and not shard.drop_last:
+            shard.batch_sampler = RankBatches(shard.batch_sampler.sampler, shard.batch_size, shard.num_processes)
+            shard.batch_size = None  # Batches differ in size.
+        return dataloader
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         strategy = self.args.train_sampling_strategy
@@ -257,18 +300,20 @@ class ClassificationTrainer(Trainer):
         grouped = strategy == "group_by_length" and LENGTH_COLUMN in getattr(dataset, "column_names", ())
         lengths = dataset[LENGTH_COLUMN][:] if grouped else None
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return EpochSampler(
-            len(dataset), seed, lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps
-        )
+        rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return EpochSampler(len(dataset), seed, lengths, rows)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Any:
         """From long to short, so that batches hold little padding; `evaluation_loop` restores the order."""
         order = length_order(eval_dataset)
         return SequentialSampler(cast(Sized, eval_dataset)) if order is None else order.tolist()
 
-    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Row i of the predictions and labels belongs to row i of the dataset."""
-        output = super().evaluation_loop(dataloader, *args, **kwargs)
+    def evaluation_loop(
+        self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """Row i of the predictions and labels belongs to row i of the dataset, and each row counts once."""
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        self._count_each_row_once(output, f"{metric_key_prefix}_loss")
         order = length_order(dataloader.dataset)
         if order is None:
             return output
@@ -276,6 +321,14 @@ class ClassificationTrainer(Trainer):
         return output._replace(
             predictions=_reordered(output.predictions, row_of), label_ids=_reordered(output.label_ids, row_of)
         )
+
+    def _count_each_row_once(self, output: EvalLoopOutput, name: str) -> None:
+        """Upstream's mean loss over ranks also counts the rows that fill up their last batches."""
+        model = self.accelerator.unwrap_model(self.model)
+        is_ours = self.args.world_size > 1 and isinstance(model, TextClassifier)
+        if is_ours and output.metrics is not None and name in output.metrics and output.predictions is not None:
+            logits, labels = torch.as_tensor(output.predictions), torch.as_tensor(output.label_ids)
+            output.metrics[name] = classification_loss(logits, labels, model.config).item()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Saves the final model as a stock class where one is exact, and never pickles the arguments.

@@ -1,0 +1,172 @@
+"""Several processes give what one gives, started by the commands of `recipes/accelerate`."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from conftest import ROOT, write_reviews
+from safetensors.torch import load_file
+
+from run_classification import main
+
+
+FOLDER = ROOT / "recipes" / "accelerate"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+EXPECTED = {
+    "cpu_ddp": ("MULTI_GPU", 1, 2),
+    "ddp": ("MULTI_GPU", 1, 8),
+    "deepspeed_zero2": ("DEEPSPEED", 1, 8),
+    "fsdp2": ("FSDP", 1, 8),
+    "multi_node": ("MULTI_GPU", 4, 32),
+}
+
+
+def start(config: str, *options: str, processes: int = 2) -> subprocess.Popen[str]:
+    """`accelerate launch` of the entry script."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(FOLDER / f"{config}.yaml"),
+                "--num_processes", str(processes), "--main_process_port", "0"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*launcher, str(ROOT / "run_classification.py"), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env=environment,
+    )  # fmt: skip
+
+
+def run(config: str, *options: str, processes: int = 2) -> str:
+    """What the ranks print."""
+    process = start(config, *options, processes=processes)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def losses(folder: Path) -> list[float]:
+    """The loss of every step."""
+    lines = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    assert losses(second) == pytest.approx(losses(first), rel=1e-4, abs=1e-5)
+    weights, others = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert weights.keys() == others.keys()
+    for name, tensor in weights.items():
+        if name.endswith("key.bias"):
+            continue  # Softmax does not feel it: its gradient is rounding noise, which Adam turns into steps.
+        torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-5)
+    for split in ("eval", "test"):
+        results = [json.loads((folder / f"{split}_results.json").read_text()) for folder in (first, second)]
+        assert results[0][f"{split}_samples"] == results[1][f"{split}_samples"]
+        for name in ("loss", "accuracy", "macro_f1"):
+            assert results[1][f"{split}_{name}"] == pytest.approx(results[0][f"{split}_{name}"], rel=1e-4)
+    predictions = [(folder / "predictions.jsonl").read_text().splitlines() for folder in (first, second)]
+    texts = [[json.loads(line)["text"] for line in lines] for lines in predictions]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_reads_every_configuration(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert isinstance(config, ClusterConfig)
+    assert (config.distributed_type.value, config.num_machines, config.num_processes) == EXPECTED[path.stem]
+
+
+def test_the_configurations_are_those_that_are_expected() -> None:
+    assert {path.stem for path in CONFIGS} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_opens_with_its_command(path: Path) -> None:
+    first, _, _ = path.read_text(encoding="utf-8").partition("\n#\n")
+    words = shlex.split(first.replace("\\\n#", "").removeprefix("# "))
+    assert words[:4] == ["accelerate", "launch", "--config_file", path.relative_to(ROOT).as_posix()]
+    assert "run_classification.py" in words
+
+
+def test_the_slurm_script_is_a_script() -> None:
+    subprocess.run(["bash", "-n", str(FOLDER / "slurm.sh")], check=True)
+
+
+MODES = {
+    "shuffled": {"train_sampling_strategy": "random"},
+    "bucketed, weighted and accumulated": {
+        "class_weights": "balanced", "gradient_accumulation_steps": 2, "total": 12,
+    },
+    "frozen": {"freeze_backbone": True, "head_learning_rate": 0.01, "train_sampling_strategy": "random"},
+    "boost": {"boost": True, "head_learning_rate": 0.01},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("mode", list(MODES))
+def test_ranks_train_as_one_process_does(
+    command: Callable[..., list[str]], tmp_path: Path, mode: str, processes: int
+) -> None:
+    options = dict(MODES[mode])
+    total = int(str(options.pop("total", 6)))
+    # Neither a rank's share nor an epoch divides evenly; dropout draws from each rank's own generator.
+    options |= {
+        "train_file": write_reviews(tmp_path / "uneven.csv", 47), "do_train": True, "do_eval": True, "dropout": 0.0,
+        "do_predict": True, "model_name_or_path": without_dropout(command, tmp_path),
+    }  # fmt: skip
+    accumulated = int(str(options.get("gradient_accumulation_steps", 1)))
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert main(command(**options, per_device_train_batch_size=total // accumulated, output_dir=one)) == 0
+    output = run(
+        "cpu_ddp",
+        *command(**options, per_device_train_batch_size=total // accumulated // processes, output_dir=many),
+        processes=processes,
+    )
+    assert_same_run(one, many)
+    # Only the main process speaks.
+    assert output.count("***** train metrics *****") == 1
+
+
+def without_dropout(command: Callable[..., list[str]], folder: Path) -> Path:
+    """A copy of the tiny BERT that computes the same whatever the random numbers are."""
+    words = command()
+    source, copied = Path(words[words.index("--model_name_or_path") + 1]), folder / "without_dropout"
+    copied.mkdir()
+    for path in source.iterdir():
+        (copied / path.name).write_bytes(path.read_bytes())
+    settings = json.loads((copied / "config.json").read_text())
+    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (copied / "config.json").write_text(json.dumps(settings))
+    return copied
+
+
+@pytest.mark.slow
+def test_the_launcher_passes_a_signal_on_to_the_ranks(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    options = {"num_train_epochs": 60, "per_device_train_batch_size": 4, "save_strategy": "no", "eval_strategy": "no",
+               "model_name_or_path": without_dropout(command, tmp_path)}  # fmt: skip
+    process = start("cpu_ddp", *command(**options, output_dir=stopped))
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if "'loss'" in line or '"loss"' in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    output = "".join([*lines, *process.stdout])
+    assert process.wait(timeout=60) != 0
+    assert "stopped by SIGTERM" in output, output
+    checkpoints = [path.name for path in stopped.glob("checkpoint-*")]
+    assert len(checkpoints) == 1, output
+
+    begin = time.monotonic()
+    run("cpu_ddp", *command(**options, output_dir=stopped, resume_from_checkpoint="auto"))
+    run("cpu_ddp", *command(**options, output_dir=whole))
+    assert time.monotonic() - begin < 240
+    first, second = load_file(whole / "model.safetensors"), load_file(stopped / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
