@@ -51,7 +51,7 @@ class ModelArguments:
     )
     model_revision: str = HfArg(default="main", help="Branch, tag or commit of the model on the Hub.")
     tokenizer_name: str | None = HfArg(default=None, help="Tokenizer, where it is not the model's own.")
-    truncation_side: Literal["right", "left"] | None = HfArg(
+    truncation_side: Literal["left", "right"] | None = HfArg(
         default=None,
         help="Cut long texts at their end (right) or start (left). Default: the tokenizer's own, mostly right.",
     )

@@ -25,6 +25,7 @@ EXPECTED = {
     "imdb/modernbert_512.yaml",
     "minilm/imdb_finetuned_256.yaml",
     "minilm/imdb_frozen_256.yaml",
+    "minilm/imdb_logistic_256.yaml",
     "minilm/nsmc_frozen_128.yaml",
     "nsmc/klue_bert_finetuned_128.yaml",
     "nsmc/kobert_frozen_512.yaml",
