@@ -30,13 +30,15 @@ EXPECTED = {
 }
 
 
-def start(config: str, *options: str, processes: int = 2) -> subprocess.Popen[str]:
-    """`accelerate launch` of the entry script."""
+def start(
+    config: str, *options: str, processes: int = 2, script: Path = ROOT / "run_classification.py"
+) -> subprocess.Popen[str]:
+    """`accelerate launch` of the entry script, or of one that calls it."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(FOLDER / f"{config}.yaml"),
                 "--num_processes", str(processes), "--main_process_port", "0"]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [*launcher, str(ROOT / "run_classification.py"), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [*launcher, str(script), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, env=environment,
     )  # fmt: skip
 
@@ -170,3 +172,44 @@ def test_the_launcher_passes_a_signal_on_to_the_ranks(command: Callable[..., lis
     assert time.monotonic() - begin < 240
     first, second = load_file(whole / "model.safetensors"), load_file(stopped / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+KILLED_SCRIPT = """
+import os, signal, sys, time
+from bertcls_hf import feature_cache
+from bertcls_hf.features import FeatureExtractor
+from bertcls_hf.trainer import ClassificationTrainer
+feature_cache.SHARD_ROWS = 8
+kind = FeatureExtractor if sys.argv[1] == "extraction" else ClassificationTrainer
+name = "_extract_shard" if sys.argv[1] == "extraction" else "training_step"
+original, calls = getattr(kind, name), []
+def noted(*args, **options):
+    calls.append(None)
+    if os.environ["RANK"] == "1" and len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.3)  # so that each rank takes its share
+    return original(*args, **options)
+setattr(kind, name, noted)
+from run_classification import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["extraction", "training"])
+def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on(
+    command: Callable[..., list[str]], tmp_path: Path, phase: str
+) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_SCRIPT)
+    options = {"boost": phase == "extraction", "boost_cache_dir": tmp_path / "cache", "head_learning_rate": 0.01,
+               "freeze_backbone": True, "resume_from_checkpoint": "auto"}  # fmt: skip
+    begin = time.monotonic()
+    process = start("cpu_ddp", phase, *command(**options), script=script)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert time.monotonic() - begin < 60
+    assert "Signal 9 (SIGKILL)" in output
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    run("cpu_ddp", *command(**options))
+    assert (tmp_path / "out" / "model.safetensors").exists()
