@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections import deque
@@ -42,6 +43,8 @@ TOKENS_PER_ACCELERATOR_BATCH = 32_768
 # Features of up to this size, as float32, are held in memory; larger ones stay memory-mapped, which is hardly slower.
 IN_MEMORY_BYTES = 2**28
 READ_ROWS = 4096
+# As many as the layers of one batch need; read by oneDNN when a process first uses it.
+ONEDNN_KERNELS = "32"
 # Settings of an encoder that change nothing of what it computes in evaluation, besides dropouts and a head's.
 HARMLESS_SETTINGS = frozenset({
     "_name_or_path", "architectures", "dtype", "id2label", "initializer_range", "label2id", "output_attentions",
@@ -282,6 +285,9 @@ class FeatureExtractor:
         dtype = args.boost.boost_dtype
         self.compute_dtype = _compute_dtype(dtype, self.devices[0])
         self.storage_dtype = "float32" if dtype == "float32" else "float16"
+        if self.devices[0].type == "cpu":
+            # oneDNN, which multiplies in half precision, keeps the kernels of 1,024 shapes: hundreds of MiB here.
+            os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", ONEDNN_KERNELS)
         settings = (
             EXTRACTION_VERSION,
             max_seq_length,
