@@ -207,11 +207,10 @@ def _multi_label_loss(
 
 def classify_features(
     head: ClassificationHead, features: torch.Tensor, labels: torch.Tensor | None, config: TextClassifierConfig
-) -> SequenceClassifierOutput:
-    """What the head makes of pooled features: logits and, where labels are given, the loss."""
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """What the head makes of pooled features: the loss, where labels are given, and logits."""
     logits = head(features.to(head.out_proj.weight.dtype))
-    loss = None if labels is None else classification_loss(logits, labels, config)
-    return SequenceClassifierOutput(loss=loss, logits=logits)
+    return None if labels is None else classification_loss(logits, labels, config), logits
 
 
 class TextClassifier(PreTrainedModel):
@@ -344,7 +343,8 @@ class TextClassifier(PreTrainedModel):
             if input_ids is None:
                 raise ValueError("give input_ids or features")
             features = self.pooled_features(input_ids, attention_mask, token_type_ids)
-        return classify_features(self.head, features, labels, self.config)
+        loss, logits = classify_features(self.head, features, labels, self.config)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
 def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:

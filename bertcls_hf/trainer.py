@@ -17,7 +17,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.features import FeatureDataset
-from bertcls_hf.modeling import TextClassifier, classification_loss, fold_layer_weights, to_stock
+from bertcls_hf.modeling import TextClassifier, classification_loss, classify_features, fold_layer_weights, to_stock
 
 
 LENGTH_COLUMN = "length"
@@ -136,10 +136,10 @@ class HeadOnFeatures(torch.nn.Module):
         """Looks at the head, which an evaluation of the whole model switches without this module."""
         return self if self.head.training == mode else super().train(mode)
 
-    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor | None]:
         """The loss and logits of the model, in the plainest container that the loop takes."""
-        logits = self.head(features.to(self.head.out_proj.weight.dtype))
-        return {"loss": classification_loss(logits, labels, self.config), "logits": logits}
+        loss, logits = classify_features(self.head, features, labels, self.config)
+        return {"loss": loss, "logits": logits}
 
 
 class ClassificationTrainer(Trainer):
