@@ -42,12 +42,14 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-dev quickstart test test-quick lint format-check typecheck format bench docs clean
+.PHONY: help venv venv-deploy venv-dev quickstart test test-quick lint format-check typecheck format bench docs clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":[^#]*## " } /^[a-z-]+:[^#]*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.installed ## build the environment that training needs
+
+venv-deploy: $(VENV)/.installed-deploy ## build the environment that export and the demo page need
 
 venv-dev: $(VENV)/.installed-dev ## build the environment that tests and linters need
 
@@ -55,9 +57,13 @@ $(VENV)/.installed: requirements.txt constraints.txt
 	$(call install,requirements.txt)
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements.txt constraints.txt
-	$(call install,requirements-dev.txt)
+$(VENV)/.installed-deploy: requirements-deploy.txt requirements.txt constraints.txt
+	$(call install,requirements-deploy.txt)
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-dev: requirements-dev.txt requirements-deploy.txt requirements.txt constraints.txt
+	$(call install,requirements-dev.txt)
+	@touch $(VENV)/.installed $(VENV)/.installed-deploy $@
 
 quickstart: venv ## train a small classifier and try it (HUB=1: a model and reviews from the Hub)
 	$(BIN)/python run_classification.py recipes/$(QUICKSTART).yaml
