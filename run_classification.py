@@ -19,7 +19,7 @@ from typing import Any
 from bertcls_hf.arguments import Arguments
 from bertcls_hf.errors import ExitCode, RunError
 from bertcls_hf.parsing import parse_arguments
-from bertcls_hf.paths import existing_path
+from bertcls_hf.paths import check_files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: Arguments, options: dict[str, Any]) -> None:
     """One run from data to a saved model. `options` are the ones that were given, for the recipe to repeat it."""
-    for name in filter(None, (args.data.train_file, args.data.validation_file, args.data.test_file)):
-        existing_path(name)
+    check_files(args.data)
     # datasets, scikit-learn and the Trainer take seconds to import: a mistyped option should not wait for them.
     from transformers import set_seed
 
@@ -58,7 +57,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
 
     with args.training.main_process_first(desc="data"):
         data = load_data(args.data, checkpoint.labels, bool(args.training.do_train), args.training.do_predict)
-        splits = tokenize(data, tokenizer, args.data, max_seq_length)
+        splits: dict[str, Any] = tokenize(data, tokenizer, args.data, max_seq_length)
     report_lengths(splits, max_seq_length)
     training.check_plan(args.training, data)
 

@@ -207,6 +207,17 @@ class DataArguments:
     )
     preprocessing_num_workers: int | None = HfArg(default=None, help="Processes that tokenize.")
     overwrite_cache: bool = HfArg(default=False, help="Load and tokenize anew instead of reading the datasets cache.")
+    streaming: bool = HfArg(
+        default=False,
+        help="Read the training data while it is used, from the Hub or from --train_file: a file, a folder or pattern "
+        "of parquet, csv or json files, or a URL of parquet files. Needs --max_steps (unless a head is trained on "
+        "cached features), and validation data of its own.",
+    )
+    shuffle_buffer_size: int = HfArg(
+        default=10_000,
+        help="With --streaming: rows that each process reads ahead, from several files, and within which the order is "
+        "random.",
+    )
 
     def __post_init__(self) -> None:
         self.text_column_names = _split_commas(self.text_column_names)
@@ -217,6 +228,7 @@ class DataArguments:
             self, 1, "max_train_samples", "max_eval_samples", "max_predict_samples", "preprocessing_num_workers"
         )
         _require_seed(self, "split_seed")
+        _require_at_least(self, 1, "shuffle_buffer_size")
         # Two special tokens and a word.
         _require_at_least(self, 3, "max_seq_length")
         _require(self.label_delimiter != "", "--label_delimiter is empty: leave it out for one label per row")
@@ -446,6 +458,8 @@ class Arguments:
         self._resolve_freezing()
         self._check_frozen()
         self._check_sources()
+        if self.data.streaming:
+            self._check_streaming()
         if self.training.num_train_epochs == 0 and self.boost.head_init == "random":
             raise ArgumentsError("--num_train_epochs 0 trains nothing, which only --head_init logistic makes sense of")
         if self.training.extra_metrics and not self.model.trust_remote_code:
@@ -491,6 +505,25 @@ class Arguments:
             raise ArgumentsError("no data: give --dataset_name, --train_file, --validation_file or --test_file")
         if training.do_predict and not (data.dataset_name or data.test_file or data.test_split_percentage):
             raise ArgumentsError("--do_predict reads the test data: give --test_file or --dataset_name")
+
+    def _check_streaming(self) -> None:
+        """Refuses what needs all rows of the training data, or their number."""
+        data, training = self.data, self.training
+        is_read_once = self.boost.boost and bool(self.model.freeze_backbone)
+        if not training.do_train:
+            raise ArgumentsError("--streaming is for training data, and nothing is trained")
+        if training.max_steps <= 0 and not is_read_once:
+            raise ArgumentsError("--streaming has no last row: say with --max_steps when the training ends")
+        needs_rows = {
+            "max_train_samples": data.max_train_samples is not None,
+            "test_split_percentage": data.test_split_percentage > 0,
+            "duplicated_text error": data.duplicated_text == "error",
+            "class_weights balanced": self.model.class_weights == ["balanced"],
+            "dataloader_num_workers": training.dataloader_num_workers > 0 and not is_read_once,
+        }
+        for option, is_asked in needs_rows.items():
+            if is_asked:
+                raise ArgumentsError(f"--{option} cannot be used with --streaming: a stream is read once, in order")
 
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, BoostArguments, ClassifierTrainingArguments)

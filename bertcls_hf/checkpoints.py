@@ -12,6 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedConfig, TrainerState
 
 from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.streaming import position_path
 
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,9 @@ SHAPE_FIELDS = ("id2label", "problem_type", "pooling", "pooling_layers", "poolin
 INCOMPLETE_SENTINEL = "checkpoint-is-incomplete.txt"
 
 
-def resolve_resume(asked: str | None, output_dir: Path, world_size: int, is_main_process: bool) -> Path | None:
+def resolve_resume(
+    asked: str | None, output_dir: Path, world_size: int, is_main_process: bool, is_stream: bool = False
+) -> Path | None:
     """The checkpoint to go on from, or None to start fresh.
 
     Args:
@@ -32,6 +35,7 @@ def resolve_resume(asked: str | None, output_dir: Path, world_size: int, is_main
         output_dir: where checkpoints lie.
         world_size: number of processes, each of which saved its random state.
         is_main_process: only this one renames what it rejects.
+        is_stream: whether each process also saved its position in a stream.
 
     Raises:
         ArgumentsError: a checkpoint was asked for and there is no complete one.
@@ -39,11 +43,11 @@ def resolve_resume(asked: str | None, output_dir: Path, world_size: int, is_main
     if asked is None or asked.lower() in {"false", "no"}:
         return None
     if asked.lower() not in {"auto", "true", "yes"}:
-        problem = checkpoint_problem(Path(asked), world_size)
+        problem = checkpoint_problem(Path(asked), world_size, is_stream)
         if problem is not None:
             raise ArgumentsError(f"--resume_from_checkpoint {asked}: {problem}")
         return Path(asked)
-    found = find_resumable_checkpoint(output_dir, world_size, is_main_process)
+    found = find_resumable_checkpoint(output_dir, world_size, is_main_process, is_stream)
     if found is None and asked.lower() != "auto":
         raise ArgumentsError(
             f"--resume_from_checkpoint {asked}: {output_dir} holds no complete checkpoint; auto starts fresh"
@@ -54,10 +58,12 @@ def resolve_resume(asked: str | None, output_dir: Path, world_size: int, is_main
     return found
 
 
-def find_resumable_checkpoint(output_dir: Path, world_size: int, is_main_process: bool = True) -> Path | None:
+def find_resumable_checkpoint(
+    output_dir: Path, world_size: int, is_main_process: bool = True, is_stream: bool = False
+) -> Path | None:
     """The newest complete `checkpoint-N`; newer incomplete ones are renamed out of the way, with a warning."""
     for folder in sorted(output_dir.glob("checkpoint-*"), key=_step_of, reverse=True):
-        problem = checkpoint_problem(folder, world_size)
+        problem = checkpoint_problem(folder, world_size, is_stream)
         if problem is None:
             return folder
         logger.warning("%s cannot be resumed from (%s) and is set aside", folder, problem)
@@ -80,17 +86,23 @@ def _set_aside(folder: Path) -> None:
     folder.rename(target)
 
 
-def checkpoint_problem(folder: Path, world_size: int) -> str | None:
+def checkpoint_problem(folder: Path, world_size: int, is_stream: bool = False) -> str | None:
     """Why a checkpoint cannot be resumed from exactly, or None."""
     if not folder.is_dir():
         return "no such folder"
     if (folder / INCOMPLETE_SENTINEL).exists():
         return "its saving was interrupted"
     random_states = ["rng_state.pth"] if world_size <= 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    for name in (WEIGHTS, "optimizer.pt", "scheduler.pt", *random_states, STATE):
+    positions = [position_path(folder, rank, world_size).name for rank in range(world_size)] if is_stream else []
+    for name in (WEIGHTS, "optimizer.pt", "scheduler.pt", *random_states, *positions, STATE):
         if not (folder / name).is_file() or (folder / name).stat().st_size == 0:
             return f"{name} is missing or empty"
-    return _state_problem(folder) or _weights_problem(folder / WEIGHTS) or _archive_problem(folder, random_states)
+    return (
+        _state_problem(folder)
+        or _weights_problem(folder / WEIGHTS)
+        or _archive_problem(folder, random_states)
+        or next(filter(None, (_position_problem(folder / name) for name in positions)), None)
+    )
 
 
 def _state_problem(folder: Path) -> str | None:
@@ -115,6 +127,14 @@ def _weights_problem(path: Path) -> str | None:
             return f"{WEIGHTS} has a damaged header"
     end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
     return None if path.stat().st_size == 8 + header_size + end else f"{WEIGHTS} is cut off"
+
+
+def _position_problem(path: Path) -> str | None:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return f"{path.name} is cut off"
+    return None
 
 
 def _archive_problem(folder: Path, random_states: list[str]) -> str | None:

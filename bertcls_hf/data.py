@@ -4,9 +4,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, LargeList, List
 from datasets.fingerprint import Hasher
 
 from bertcls_hf.arguments import DataArguments
@@ -25,12 +26,15 @@ from bertcls_hf.labels import (
     raw_labels,
     refuse_unseen_labels,
 )
+from bertcls_hf.streaming import TextStream
 
 
 logger = logging.getLogger(__name__)
 
 SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 MOST_ROWS_LISTED = 5
+# Rows of a stream that are checked before anything else is done.
+FIRST_ROWS = 100
 READ_ROWS = 1000
 
 
@@ -41,11 +45,11 @@ class ClassificationData:
     Args:
         labels: names and order of the labels.
         splits: `train`, `validation` and `test`, those that there are; columns `text` and, where known, `text_pair`,
-            `label` (encoded: int64, float32 or lists of float32) and `id`.
+            `label` (encoded: int64, float32 or lists of float32) and `id`. With `--streaming`, `train` is a stream.
     """
 
     labels: LabelSet
-    splits: dict[str, Dataset]
+    splits: dict[str, Dataset | TextStream]
 
     @property
     def is_pair(self) -> bool:
@@ -80,7 +84,12 @@ def load_data(args: DataArguments, known_labels: LabelSet | None, trains: bool, 
     if predicts and "test" not in {*sources, *held_out}:
         raise ArgumentsError("--do_predict: no test data: give --test_file, or a --test_split_percentage above 0")
     _refuse_mixed_pairs(sources)
-    labels = _train_labels(args, sources["train"], known_labels) if trains else known_labels
+    stream = sources.pop("train") if args.streaming else None
+    labels = known_labels
+    if stream is not None:
+        labels = _stream_labels(args, stream, sources.get("validation"), known_labels)
+    elif trains:
+        labels = _train_labels(args, sources["train"], known_labels)
     assert labels is not None
     if not trains and not held_out:
         sources.pop("train", None)
@@ -91,7 +100,47 @@ def load_data(args: DataArguments, known_labels: LabelSet | None, trains: bool, 
     _report(splits, labels, args)
     if not trains:
         splits.pop("train", None)
+    if stream is not None:
+        splits["train"] = _opened(stream, args, labels)
     return ClassificationData(labels, splits)
+
+
+def _opened(source: Source, args: DataArguments, labels: LabelSet) -> TextStream:
+    """A stream's rows are checked when they are read; its first ones now, before any model is loaded."""
+    stream = TextStream(source.dataset, labels, args)
+    first = list(islice(source.dataset.dataset, FIRST_ROWS))
+    if not first:
+        raise DataError(f"{source.name}: no rows")
+    stream.checked(first)
+    logger.info(
+        "train: streamed from %d parts of %s; labels %s, not compared with the other splits",
+        source.dataset.dataset.num_shards,
+        source.name,
+        ", ".join(labels.names),
+    )
+    return stream
+
+
+def _stream_labels(
+    args: DataArguments, train: Source, validation: Source | None, known_labels: LabelSet | None
+) -> LabelSet:
+    """A stream's labels: those of its class names, else of the validation data, else of the model."""
+    feature = train.dataset.label_feature
+    is_list = isinstance(feature, (List, LargeList))
+    inner = feature.feature if is_list else feature
+    if isinstance(inner, ClassLabel):
+        labels = LabelSet(MULTI_LABEL if is_list else SINGLE_LABEL, tuple(inner.names))
+        if args.problem_type not in (None, labels.problem_type):
+            raise DataError(f"{train.name}: --problem_type {args.problem_type}, but the labels are class names")
+    elif validation is not None and "label" in validation.dataset.column_names:
+        labels = _train_labels(args, validation, None)
+    elif known_labels is not None:
+        return known_labels
+    else:
+        raise ArgumentsError(
+            "--streaming: the labels are those of the validation data, and there is none: give --validation_file"
+        )
+    return labels if known_labels is None else _aligned(labels, known_labels, train.name)
 
 
 def _refuse_mixed_pairs(sources: dict[str, Source]) -> None:
@@ -205,7 +254,9 @@ def _with_encoded_labels(dataset: Dataset, values: Sequence[RawLabel], labels: L
 
 
 def _splits_to_hold_out(sources: dict[str, Source], args: DataArguments) -> dict[str, float]:
-    """The splits to take from train, with their percentages; validation never comes from test."""
+    """The splits to take from train, with their percentages; validation never comes from test, nor from a stream."""
+    if args.streaming:
+        return {}
     asked = {"test": args.test_split_percentage, "validation": args.validation_split_percentage}
     return {split: share for split, share in asked.items() if "train" in sources and split not in sources and share}
 

@@ -12,8 +12,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, LargeList, List, Value, load_dataset, load_from_disk
+import pyarrow as pa
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    LargeList,
+    List,
+    Value,
+    load_dataset,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetGenerationError
+from pyarrow.parquet import read_metadata
 
 from bertcls_hf.arguments import DataArguments
 from bertcls_hf.columns import Columns, resolve_columns
@@ -26,7 +39,8 @@ from bertcls_hf.json_files import (
     refuse_other_than_text,
 )
 from bertcls_hf.packaged import is_packaged, packaged_corpus
-from bertcls_hf.paths import existing_path
+from bertcls_hf.paths import existing_path, matching_files
+from bertcls_hf.streaming import RawStream
 from bertcls_hf.text_files import (
     DELIMITED_SUFFIXES,
     UNLABELLED_FOLDER,
@@ -44,16 +58,18 @@ logger = logging.getLogger(__name__)
 # Part of the cache key: raise it when the readers' output changes.
 READER_VERSION = 1
 TEXT_TYPES = {"string", "large_string", "string_view"}
+# Footers of more files than this take longer to read than they are worth.
+FEW_SHARDS = 64
 LABEL_TYPES = {*TEXT_TYPES, "int", "uint", "float", "bool", "null"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """One split's origin, for loading and for messages."""
+    """One split's origin, for loading and for messages; `dataset` is a `Dataset` or a [`RawStream`]."""
 
     split: str
     name: str
-    dataset: Dataset
+    dataset: Any
 
 
 def load_sources(args: DataArguments, needs_labels: frozenset[str]) -> dict[str, Source]:
@@ -73,20 +89,25 @@ def load_sources(args: DataArguments, needs_labels: frozenset[str]) -> dict[str,
         loaded = _load_named(args, needs_labels)
         names = {split: f"{args.dataset_name} ({split})" for split in loaded}
         datasets_by_split = {
-            split: _standardise(dataset, args, names[split], split in needs_labels)
+            split: _named_split(dataset, args, names[split], split, split in needs_labels)
             for split, dataset in loaded.items()
         }
     else:
         files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
         names = {split: path for split, path in files.items() if path}
-        datasets_by_split = {split: load_path(path, args, split in needs_labels) for split, path in names.items()}
+        datasets_by_split = {
+            split: _open_files(path, args)
+            if args.streaming and split == "train"
+            else load_path(path, args, split in needs_labels)
+            for split, path in names.items()
+        }
     return {split: Source(split, names[split], dataset) for split, dataset in datasets_by_split.items()}
 
 
 def _load_named(args: DataArguments, needs_labels: frozenset[str]) -> dict[str, Dataset]:
     try:
         loaded = load_dataset(args.dataset_name, args.dataset_config_name, revision=args.dataset_revision,
-                              download_mode=_download_mode(args))  # fmt: skip
+                              download_mode=_download_mode(args), streaming=args.streaming)  # fmt: skip
     except Exception as error:  # the Hub, the file system and each file format raise their own kinds
         raise DataError(
             f"--dataset_name {args.dataset_name}: {type(error).__name__}: {one_line(error)}; check the name, "
@@ -109,6 +130,95 @@ def _select_splits(loaded: DatasetDict, args: DataArguments, needs_labels: froze
                 f"--dataset_name {args.dataset_name}: no split {name!r}, but {there}: set --{split}_split_name"
             )
     return {split: loaded[name] for split, name in chosen.items() if name is not None}
+
+
+def _named_split(dataset: Any, args: DataArguments, name: str, split: str, needs_label: bool) -> Dataset | RawStream:
+    if args.streaming and split == "train":
+        return _raw_stream(_resharded(dataset), args, name)
+    return _standardise(_on_disk(dataset, name) if args.streaming else dataset, args, name, needs_label)
+
+
+def _on_disk(stream: IterableDataset, name: str) -> Dataset:
+    """A streamed split in the datasets cache: evaluations need all of it."""
+    try:
+        return Dataset.from_generator(_rows_of, features=stream.features, gen_kwargs={"stream": stream})
+    except (DatasetGenerationError, ValueError) as error:
+        raise DataError(f"{name}: {one_line(error.__cause__ or error)}") from error
+
+
+def _rows_of(stream: IterableDataset) -> Iterator[dict[str, Any]]:
+    yield from stream
+
+
+def _open_files(path_name: str, args: DataArguments) -> RawStream:
+    """Files of one format as a stream.
+
+    Raises:
+        DataError: there are none, or the first of them is of no known format or broken.
+    """
+    if "://" in path_name:
+        return _raw_stream(_parquet_stream(path_name, path_name), args, path_name)
+    files = matching_files(path_name)
+    suffix = files[0].suffix.lower()
+    if suffix == ".parquet":
+        return _raw_stream(_parquet_stream([str(file) for file in files], path_name), args, path_name)
+    if suffix in DELIMITED_SUFFIXES:
+        text_format = _resolved_format(files[0], args, needs_label=True)
+        columns = _delimited_file_columns(files[0], args, text_format, needs_label=True)
+        return _text_stream(_delimited_rows, files, text_format, columns, path_name)
+    if suffix in JSON_SUFFIXES:
+        text_format = _text_format(args)
+        kinds = column_kinds(files[0], text_format)
+        columns = resolve_columns(list(kinds), args.text_column_names, args.label_column_name, path_name, True)
+        return _text_stream(read_json_columns, files, text_format, columns, path_name)
+    known = [".parquet", *DELIMITED_SUFFIXES, *sorted(JSON_SUFFIXES)]
+    raise DataError(f"{path_name}: {suffix!r} files cannot be streamed; known: {', '.join(known)}")
+
+
+def _parquet_stream(files: str | list[str], name: str) -> IterableDataset:
+    try:
+        return _resharded(load_dataset("parquet", data_files=files, split="train", streaming=True))
+    except Exception as error:  # each file system raises its own kinds, and Arrow's errors of content are ValueErrors
+        broken = next((file for file in files if not _has_footer(file)), name) if isinstance(files, list) else name
+        raise DataError(f"{broken}: cannot be streamed: {one_line(error.__cause__ or error)}") from error
+
+
+def _has_footer(file: str) -> bool:
+    try:
+        read_metadata(file)
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
+def _resharded(dataset: IterableDataset) -> IterableDataset:
+    """Few parquet files are read by their row groups, so that rows of many places mix."""
+    return dataset.reshard() if dataset.num_shards <= FEW_SHARDS else dataset
+
+
+def _raw_stream(dataset: IterableDataset, args: DataArguments, name: str) -> RawStream:
+    dataset = dataset if dataset.features is not None else dataset._resolve_features()
+    columns = resolve_columns(dataset.column_names, args.text_column_names, args.label_column_name, name, True)
+    for column, standard_name in columns.standard_names().items():
+        if standard_name.startswith("text"):
+            _require_text(dataset.features[column], column, name)
+    _require_label(dataset.features[columns.label], name)
+    used = dataset.select_columns(list(columns.standard_names()))
+    return RawStream(name, used, columns, dataset.features[columns.label])
+
+
+def _text_stream(rows: Any, files: list[Path], text_format: TextFormat, columns: Columns, name: str) -> RawStream:
+    # datasets splits lists among processes, and nothing else.
+    options = {"files": [str(file) for file in files], "rows": rows, "text_format": text_format, "columns": columns}
+    standard = Columns(
+        tuple(name for name in columns.standard_names().values() if name.startswith("text")), "label", columns.id
+    )
+    return RawStream(name, IterableDataset.from_generator(_rows_of_files, gen_kwargs=options), standard)
+
+
+def _rows_of_files(files: list[str], rows: Any, text_format: TextFormat, columns: Columns) -> Iterator[dict[str, Any]]:
+    for file in files:
+        yield from rows(path=Path(file), text_format=text_format, columns=columns)
 
 
 def _download_mode(args: DataArguments) -> str | None:
@@ -176,11 +286,15 @@ def _load_parquet(path: Path, args: DataArguments, needs_label: bool) -> Dataset
 
 
 def _load_delimited(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
-    required = (*(args.text_column_names or ()), *filter(None, [args.label_column_name]))
-    text_format = resolve_delimited_format(path, _text_format(args), required, needs_label)
+    text_format = _resolved_format(path, args, needs_label)
     columns = _delimited_file_columns(path, args, text_format, needs_label)
     features = _string_features(*columns.standard_names().values())
     return _generate(_delimited_rows, path, text_format, _content_digest(path), features, args, columns=columns)
+
+
+def _resolved_format(path: Path, args: DataArguments, needs_label: bool) -> TextFormat:
+    required = (*(args.text_column_names or ()), *filter(None, [args.label_column_name]))
+    return resolve_delimited_format(path, _text_format(args), required, needs_label)
 
 
 def _load_json(path: Path, args: DataArguments, needs_label: bool) -> Dataset:

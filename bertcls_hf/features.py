@@ -31,6 +31,7 @@ from transformers import PreTrainedTokenizerBase
 from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.feature_cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig, feature_components, merge_components
+from bertcls_hf.streaming import TokenStream
 
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ TOKENS_PER_ACCELERATOR_BATCH = 32_768
 # Features of up to this size, as float32, are held in memory; larger ones stay memory-mapped, which is hardly slower.
 IN_MEMORY_BYTES = 2**28
 READ_ROWS = 4096
+# Rows of a stream that are sorted by length and cached together.
+CHUNK_ROWS = 16_384
 # As many as the layers of one batch need; read by oneDNN when a process first uses it.
 ONEDNN_KERNELS = "32"
 # Settings of an encoder that change nothing of what it computes in evaluation, besides dropouts and a head's.
@@ -302,8 +305,10 @@ class FeatureExtractor:
         """The name of a split's cache: all that changes the numbers, and nothing else."""
         return hashlib.sha256("\n".join([*self.key_start, plan.digest]).encode()).hexdigest()[:32]
 
-    def features(self, name: str, split: Dataset) -> FeatureDataset:
+    def features(self, name: str, split: Dataset | TokenStream) -> FeatureDataset:
         """The features of one split, from the cache or computed.
+
+        A stream is cached in chunks, each with a key of its own: what is known of it is what was read.
 
         Args:
             name: of the split, for progress and listing.
@@ -313,6 +318,24 @@ class FeatureExtractor:
             ArgumentsError: the features are too large for float16.
             StorageError: the disk cannot hold the features.
         """
+        if not isinstance(split, TokenStream):
+            return FeatureDataset(*self._cached(name, split), self.model.config)
+        parts: list[list[np.ndarray]] = [[] for _ in component_names(self.model)]
+        positions: list[np.ndarray] = []
+        labels: list[torch.Tensor] = []
+        stored_rows = 0
+        for number, chunk in enumerate(split.chunks(CHUNK_ROWS), start=1):
+            shards, chunk_positions, chunk_labels = self._cached(f"{name}, chunk {number}", chunk)
+            for component, arrays in zip(parts, shards, strict=True):
+                component += arrays
+            positions.append(chunk_positions + stored_rows)
+            stored_rows += sum(map(len, shards[0]))
+            if chunk_labels is not None:
+                labels.append(chunk_labels)
+        return FeatureDataset(parts, np.concatenate(positions), torch.cat(labels), self.model.config)
+
+    def _cached(self, name: str, split: Dataset) -> tuple[list[list[np.ndarray]], np.ndarray, torch.Tensor | None]:
+        """Per component its shards, where each row lies in them, and the labels."""
         plan = plan_extraction(split)
         names = component_names(self.model)
         stored = list(names.values())
@@ -329,7 +352,7 @@ class FeatureExtractor:
         tokens = int(plan.lengths.sum())
         cache.finish(CacheMeta(self.model_name, name, cache.rows, cache.width, cache.dtype, tokens))
         parts = [cache.read(component) for component in stored]
-        return FeatureDataset(parts, plan.positions, _label_tensor(split), self.model.config)
+        return parts, plan.positions, _label_tensor(split)
 
     def _cache(self, root: Path, plan: ExtractionPlan) -> FeatureCache:
         return FeatureCache(root / self.key(plan), len(plan.rows), self.model.config.hidden_size, self.storage_dtype)

@@ -76,18 +76,27 @@ def _is_number(text: Any) -> bool:
 
 
 def raw_labels(dataset: Dataset, label_delimiter: str | None) -> list[RawLabel]:
-    """The label column as names: None where missing, else a name, or a list of names.
+    """The label column as names; see [`raw_label`]."""
+    feature = dataset.features["label"]
+    return [raw_label(value, feature, label_delimiter) for value in dataset["label"][:]]
+
+
+def raw_label(value: Any, feature: Any, label_delimiter: str | None) -> RawLabel:
+    """One label as a name, or a list of names; None where it is missing.
 
     ClassLabel ids become names, so that splits whose ids differ still agree; -1 is missing there, by the Hub's custom.
+
+    Args:
+        value: as read.
+        feature: type of its column, where that is known.
+        label_delimiter: splits texts into several labels.
     """
-    feature = dataset.features["label"]
-    values = dataset["label"][:]
-    if isinstance(feature, (List, LargeList)):
-        return [None if row is None else _names(row, feature.feature) for row in values]
+    if isinstance(value, list) or isinstance(feature, (List, LargeList)):
+        return None if value is None else _names(value, getattr(feature, "feature", None))
     if label_delimiter is not None and not isinstance(feature, ClassLabel):
         # A blank cell has no label of several, as an empty list has.
-        return [None if value is None else _names(str(value).split(label_delimiter), None) for value in values]
-    return [next(iter(_names([value], feature)), None) for value in values]
+        return None if value is None else _names(str(value).split(label_delimiter), None)
+    return next(iter(_names([value], feature)), None)
 
 
 def _names(values: Iterable[Any], feature: Any) -> list[str]:

@@ -1,8 +1,24 @@
 """Local paths that the user named."""
 
+import glob
 from pathlib import Path
 
+from bertcls_hf.arguments import DataArguments
 from bertcls_hf.errors import DataError
+
+
+def check_files(args: DataArguments) -> None:
+    """Looks whether the files that the options name are there; the first thing that a run does.
+
+    Raises:
+        DataError: one is not.
+    """
+    for name in filter(None, (args.validation_file, args.test_file)):
+        existing_path(name)
+    if args.train_file and args.streaming and "://" not in args.train_file:
+        matching_files(args.train_file)
+    elif args.train_file and not args.streaming:
+        existing_path(args.train_file)
 
 
 def existing_path(name: str) -> Path:
@@ -16,3 +32,20 @@ def existing_path(name: str) -> Path:
         hint = "; download the URL and give the local path" if "://" in name else ""
         raise DataError(f"{name}: no such file or folder{hint}")
     return path
+
+
+def matching_files(name: str) -> list[Path]:
+    """The file of this name, the files in the folder of this name, or those that match the pattern, sorted.
+
+    Raises:
+        DataError: there are none, or they are of several formats.
+    """
+    path = Path(name).expanduser()
+    found = [path] if path.is_file() else path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path)))
+    files = sorted(file for file in found if file.is_file() and not file.name.startswith((".", "_")))
+    if not files:
+        raise DataError(f"{name}: no file, no folder of files and no pattern that files match")
+    suffixes = sorted({file.suffix.lower() for file in files})
+    if len(suffixes) > 1:
+        raise DataError(f"{name}: files of several formats, {', '.join(suffixes)}: name one, as in '*{suffixes[0]}'")
+    return files

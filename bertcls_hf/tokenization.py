@@ -1,5 +1,6 @@
 """Texts to token ids, cached by `datasets.map`, and ids to batches."""
 
+import functools
 import logging
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from bertcls_hf.arguments import DataArguments
 from bertcls_hf.data import ClassificationData
 from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.streaming import TextStream, TokenStream
 
 
 logger = logging.getLogger(__name__)
@@ -43,8 +45,10 @@ def resolve_max_seq_length(asked: int | None, tokenizer: PreTrainedTokenizerBase
 
 def tokenize(
     data: ClassificationData, tokenizer: PreTrainedTokenizerBase, args: DataArguments, max_seq_length: int
-) -> dict[str, Dataset]:
+) -> dict[str, Dataset | TokenStream]:
     """Token ids of every split: columns `input_ids`, `attention_mask`, (`token_type_ids`), `length` and `labels`.
+
+    A stream is tokenized while it is read.
 
     Raises:
         ArgumentsError: `max_seq_length` leaves no token for the texts.
@@ -54,11 +58,14 @@ def tokenize(
         raise ArgumentsError(f"--max_seq_length {max_seq_length}: {special_tokens} of them are special tokens")
     # Hashed once, and before the first call: a call leaves its truncation behind in a fast tokenizer.
     settings = Hasher.hash((tokenizer, max_seq_length, TOKENIZATION_VERSION))
+    options = {"tokenizer": tokenizer, "max_seq_length": max_seq_length}
     return {
-        name: split.map(
+        name: TokenStream(split, functools.partial(_tokenize_batch, **options))
+        if isinstance(split, TextStream)
+        else split.map(
             _tokenize_batch,
             batched=True,
-            fn_kwargs={"tokenizer": tokenizer, "max_seq_length": max_seq_length},
+            fn_kwargs=options,
             remove_columns=split.column_names,
             num_proc=args.preprocessing_num_workers,
             load_from_cache_file=not args.overwrite_cache,
@@ -79,9 +86,11 @@ def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, 
     return encoded
 
 
-def report_lengths(tokenized: dict[str, Dataset], max_seq_length: int) -> None:
-    """Logs how long the texts are, and how many are cut."""
+def report_lengths(tokenized: dict[str, Dataset | TokenStream], max_seq_length: int) -> None:
+    """Logs how long the texts are, and how many are cut; not of a stream."""
     for name, split in tokenized.items():
+        if isinstance(split, TokenStream):
+            continue
         lengths = np.asarray(split["length"][:])
         cut = int((lengths >= max_seq_length).sum())
         logger.info(

@@ -18,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.features import FeatureDataset
 from bertcls_hf.modeling import TextClassifier, classification_loss, classify_features, fold_layer_weights, to_stock
+from bertcls_hf.streaming import StreamOrder, TokenStream
 
 
 LENGTH_COLUMN = "length"
@@ -30,9 +31,11 @@ class ClassificationCollator(DataCollatorWithPadding):
     Two texts of 3 and 2 tokens give `input_ids` and `attention_mask` of shape (2, 3), and `labels` of shape (2,).
     """
 
-    def __call__(self, features: list[dict[str, Any]] | dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def __call__(self, features: list[Any] | dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if isinstance(features, dict):
             return features
+        if features[0] is None:
+            return {}  # Rows of a stream that an earlier part of this training has taken.
         return super().__call__([{k: v for k, v in row.items() if k != LENGTH_COLUMN} for row in features])
 
 
@@ -151,6 +154,8 @@ class ClassificationTrainer(Trainer):
         super().__init__(*args, **kwargs)
         # Makes the Trainer count the labels of a step that has several parts; `compute_loss` divides by the count.
         self.model_accepts_loss_kwargs = self.args.gradient_accumulation_steps * self.args.world_size > 1
+        if isinstance(self.train_dataset, TokenStream):
+            self.train_dataset.order = self._stream_order()
         if isinstance(self.model, TextClassifier):
             # The model smooths its own loss, which also knows class weights.
             self.label_smoother = None
@@ -173,6 +178,17 @@ class ClassificationTrainer(Trainer):
             ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
             loss = loss * labels.ne(-100).sum() * ranks / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    def _stream_order(self) -> StreamOrder:
+        args = self.args
+        return StreamOrder(
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            rank=args.process_index,
+            ranks=args.world_size,
+            step_rows=args.train_batch_size * args.gradient_accumulation_steps,
+            strategy=args.train_sampling_strategy,
+            buffer_rows=self.train_dataset.order.buffer_rows,
+        )
 
     @property
     def _trains_head_alone(self) -> bool:
@@ -283,9 +299,16 @@ class ClassificationTrainer(Trainer):
         """Cached features hold nothing to remove, and come as whole batches rather than rows."""
         return data_collator
 
-    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
-        """See [`RankBatches`]."""
-        dataloader = super()._get_dataloader(*args, is_training=is_training, **kwargs)
+    def _get_dataloader(
+        self, dataset: Any, description: str, batch_size: int, *args: Any, is_training: bool = False, **kwargs: Any
+    ) -> DataLoader:
+        """See [`RankBatches`]; a stream comes as the share of this process, which accelerate would share out again."""
+        if isinstance(dataset, TokenStream):
+            pin_memory = self.args.dataloader_pin_memory
+            return DataLoader(dataset, batch_size, collate_fn=self.data_collator, pin_memory=pin_memory)
+        dataloader = super()._get_dataloader(
+            dataset, description, batch_size, *args, is_training=is_training, **kwargs
+        )
         shard = dataloader.batch_sampler
         if is_training and isinstance(shard, BatchSamplerShard) and not shard.drop_last:
             shard.batch_sampler = RankBatches(shard.batch_sampler.sampler, shard.batch_size, shard.num_processes)
@@ -329,6 +352,12 @@ class ClassificationTrainer(Trainer):
         if is_ours and output.metrics is not None and name in output.metrics and output.predictions is not None:
             logits, labels = torch.as_tensor(output.predictions), torch.as_tensor(output.label_ids)
             output.metrics[name] = classification_loss(logits, labels, model.config).item()
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Also the position in a stream, which like the random state is one of each process."""
+        super()._save_rng_state(output_dir)
+        if isinstance(self.train_dataset, TokenStream):
+            self.train_dataset.position.write(Path(output_dir))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Saves the final model as a stock class where one is exact, and never pickles the arguments.

@@ -19,6 +19,7 @@ from bertcls_hf.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metri
 from bertcls_hf.modeling import TextClassifier
 from bertcls_hf.preemption import StopOnSignal
 from bertcls_hf.results import write_predictions, write_report
+from bertcls_hf.streaming import StreamPosition, TextStream, TokenStream
 from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer
 
 
@@ -45,7 +46,13 @@ def check_plan(args: ClassifierTrainingArguments, data: ClassificationData) -> N
             "--eval_strategy no"
         )
     is_main_process = args.process_index == 0
-    checkpoint = resolve_resume(args.resume_from_checkpoint, Path(args.output_dir), args.world_size, is_main_process)
+    checkpoint = resolve_resume(
+        args.resume_from_checkpoint,
+        Path(args.output_dir),
+        args.world_size,
+        is_main_process,
+        is_stream=isinstance(data.splits["train"], TextStream) and args.max_steps > 0,
+    )
     args.resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
 
 
@@ -125,12 +132,30 @@ def train(trainer: ClassificationTrainer) -> None:
         PreemptedError: a signal ended the training.
     """
     checkpoint = trainer.args.resume_from_checkpoint
+    if checkpoint is not None and isinstance(trainer.train_dataset, TokenStream):
+        _go_to_position(trainer, Path(checkpoint))
     if checkpoint is not None and stopped_early(Path(checkpoint), trainer.args.early_stopping_patience):
         metrics = _take_over_finished(trainer, Path(checkpoint))
     else:
         metrics = _train_until_signalled(trainer, checkpoint)
-    _save_metrics(trainer, "train", {**metrics, "train_samples": len(trainer.train_dataset)})
+    if not isinstance(trainer.train_dataset, TokenStream):
+        metrics["train_samples"] = len(trainer.train_dataset)
+    _save_metrics(trainer, "train", metrics)
     trainer.save_state()
+
+
+def _go_to_position(trainer: ClassificationTrainer, checkpoint: Path) -> None:
+    """Lets the stream go on where this process was when it saved the checkpoint."""
+    args = trainer.args
+    position = StreamPosition.read(checkpoint, args.process_index, args.world_size)
+    steps = TrainerState.load_from_json(str(checkpoint / STATE)).global_step
+    rows = steps * args.gradient_accumulation_steps * args.train_batch_size
+    if position.rows != rows:
+        raise ArgumentsError(
+            f"{checkpoint}: {position.rows} rows were trained on, but {steps} steps of this batch size are {rows}: "
+            "resume with the batch size of before"
+        )
+    trainer.train_dataset.go_to(position)
 
 
 def _train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | None) -> dict[str, float]:

@@ -1,0 +1,326 @@
+"""Training data that is read while it is used, because it is larger than a disk or takes too long to prepare.
+
+Nothing is known of a stream but what was read of it: there is no number of rows, and a row is checked when its turn
+comes. Every process reads its own share of the files, again and again, until `max_steps` ends the training.
+"""
+
+import itertools
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets.distributed import split_dataset_by_node
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from bertcls_hf.arguments import DataArguments
+from bertcls_hf.columns import Columns
+from bertcls_hf.errors import ArgumentsError, DataError, RunError, one_line
+from bertcls_hf.labels import LabelSet, RawLabel, encode_labels, encoded_feature, raw_label, refuse_unseen_labels
+
+
+logger = logging.getLogger(__name__)
+
+# Files that are read in turn, so that a buffer holds rows of several: files are often sorted by label.
+INTERLEAVED_SHARDS = 8
+POSITION_FILE = "stream_position{}.json"
+LONGEST_QUOTE = 60
+
+
+@dataclass(frozen=True)
+class RawStream:
+    """The rows of a source as they come, and which of their columns are used.
+
+    Args:
+        name: of the source, for messages.
+        dataset: the rows.
+        columns: the used ones.
+        label_feature: type of the label column, where the source says it.
+    """
+
+    name: str
+    dataset: IterableDataset
+    columns: Columns
+    label_feature: Any = None
+
+    @property
+    def column_names(self) -> list[str]:
+        """The standard names of the used columns."""
+        return list(self.columns.standard_names().values())
+
+    def standardised(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+        """Standard column names and their values."""
+        names = self.columns.standard_names()
+        return {standard: [row.get(name) for row in rows] for name, standard in names.items()}
+
+
+@dataclass(frozen=True)
+class TextStream:
+    """A stream whose rows are checked and whose labels are encoded.
+
+    Args:
+        source: the rows as they come.
+        labels: those that the model learns.
+        args: what to do with empty texts and missing labels, and how labels are written.
+    """
+
+    source: RawStream
+    labels: LabelSet
+    args: DataArguments
+
+    @property
+    def column_names(self) -> list[str]:
+        """`text`, and where there are some `text_pair`, `label` and `id`."""
+        return self.source.column_names
+
+    def checked(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+        """The columns `text`, (`text_pair`) and `label` of some rows, without those that the options drop.
+
+        Raises:
+            DataError: an empty text, a missing or unknown label, or a text that is no string.
+        """
+        columns = self.source.standardised(rows)
+        texts = [columns[name] for name in ("text", "text_pair") if name in columns]
+        raw = [raw_label(value, self.source.label_feature, self.args.label_delimiter) for value in columns["label"]]
+        keep = [self._keeps(row, label) for row, label in zip(zip(*texts, strict=True), raw, strict=True)]
+        refuse_unseen_labels(raw, self.labels, "training", self._place(texts[0], raw))
+        columns["label"] = encode_labels(raw, self.labels)
+        columns.pop("id", None)
+        return {name: list(itertools.compress(values, keep)) for name, values in columns.items()}
+
+    def _keeps(self, texts: tuple[Any, ...], label: RawLabel) -> bool:
+        wrong = next((text for text in texts if not isinstance(text, str | None)), None)
+        if wrong is not None:
+            raise DataError(f"{self.source.name}: a text is the {type(wrong).__name__} {wrong!r}: write a string")
+        is_empty = any(text is None or not text.strip() for text in texts)
+        if is_empty and self.args.empty_text == "error":
+            raise DataError(
+                f"{self.source.name}: a row with label {label!r} has an empty text: mend it, or pass --empty_text drop"
+            )
+        if label is None and self.args.missing_label == "error":
+            raise DataError(
+                f"{self.source.name}: no label for {_quoted(texts[0])}: add it, or pass --missing_label drop"
+            )
+        return label is not None and not (is_empty and self.args.empty_text == "drop")
+
+    def _place(self, texts: Sequence[Any], raw: Sequence[RawLabel]) -> str:
+        """The source's name, and the text of the first row that has an unknown label."""
+        known = set(self.labels.names)
+        for text, label in zip(texts, raw, strict=True):
+            names = label if isinstance(label, list) else [label]
+            if any(name is not None and name not in known for name in names):
+                return f"{self.source.name} (such as {_quoted(text)})"
+        return self.source.name
+
+
+def _quoted(text: Any) -> str:
+    text = str(text or "")
+    return repr(text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…")
+
+
+@dataclass(frozen=True)
+class StreamOrder:
+    """Which rows of a stream a process reads, and in what order.
+
+    Args:
+        seed: of the order of files and rows.
+        rank: number of this process.
+        ranks: number of processes.
+        step_rows: rows of this process in an optimizer step, within which lengths are alike.
+        strategy: as in `--train_sampling_strategy`.
+        buffer_rows: rows that are read ahead, and within which the order is random.
+    """
+
+    seed: int
+    rank: int
+    ranks: int
+    step_rows: int
+    strategy: str
+    buffer_rows: int
+
+    def permutation(self, lengths: list[int], passes: int, block: int) -> list[int]:
+        """The order of a block of rows with these lengths; the same whenever it is read."""
+        if self.strategy == "sequential" or not lengths:
+            return list(range(len(lengths)))
+        mixed = np.random.SeedSequence((self.seed, self.rank, passes, block)).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(mixed))
+        if self.strategy == "group_by_length":
+            return get_length_grouped_indices(lengths, self.step_rows, generator=generator)
+        return torch.randperm(len(lengths), generator=generator).tolist()
+
+
+@dataclass(frozen=True)
+class StreamPosition:
+    """Where a process is in its share of a stream, from which another run goes on.
+
+    Args:
+        order: of the run that was there.
+        rows: rows taken since the start.
+        passes: times that the share was read to its end.
+        block: number of the buffer within the pass.
+        offset: rows taken from that buffer.
+        shards: per interleaved part, its state before that buffer was filled; empty at the start of a pass.
+    """
+
+    order: StreamOrder
+    rows: int
+    passes: int
+    block: int
+    offset: int
+    shards: list[dict[str, Any]]
+
+    def write(self, folder: Path) -> None:
+        """Adds the position to a checkpoint."""
+        position_path(folder, self.order.rank, self.order.ranks).write_text(json.dumps(asdict(self)) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path, rank: int, ranks: int) -> "StreamPosition":
+        """The position that a checkpoint holds."""
+        content = json.loads(position_path(folder, rank, ranks).read_text())
+        return cls(**{**content, "order": StreamOrder(**content["order"])})
+
+
+def position_path(folder: Path, rank: int, ranks: int) -> Path:
+    """The file of one process, named as the Trainer names the states of random generators."""
+    return folder / POSITION_FILE.format(f"_{rank}" if ranks > 1 else "")
+
+
+class TokenStream(torch.utils.data.IterableDataset):
+    """Tokenized rows without end, a buffer of them at a time.
+
+    Args:
+        texts: the checked rows.
+        tokenize: from columns of texts and labels to columns of token ids, `length` and `labels`.
+    """
+
+    def __init__(self, texts: TextStream, tokenize: Callable[[dict[str, list[Any]]], dict[str, list[Any]]]):
+        self.texts, self.tokenize = texts, tokenize
+        self.order = StreamOrder(0, 0, 1, 1, "sequential", texts.args.shuffle_buffer_size)
+        self._position: StreamPosition | None = None
+
+    @property
+    def position(self) -> StreamPosition:
+        """Behind the row that was taken last."""
+        return self._position or StreamPosition(self.order, 0, 0, 0, 0, [])
+
+    def go_to(self, position: StreamPosition) -> None:
+        """Starts the next iteration at a position; the rows before it come as None, which cost nothing.
+
+        Raises:
+            ArgumentsError: the position is that of another order.
+        """
+        changed = [name for name, value in asdict(self.order).items() if asdict(position.order)[name] != value]
+        if changed:
+            was, now = asdict(position.order), asdict(self.order)
+            listed = "; ".join(f"{name} was {was[name]}, is {now[name]}" for name in changed)
+            raise ArgumentsError(f"the stream cannot go on where the checkpoint was: {listed}")
+        self._position = position
+
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        start = self.position
+        yield from itertools.repeat(None, start.rows)
+        for passes in itertools.count(start.passes):
+            taken = self.position.rows
+            yield from self._one_pass(passes, start if passes == start.passes else None)
+            is_whole = passes > start.passes or start.rows == 0
+            if is_whole and self.position.rows == taken:
+                raise DataError(f"{self.texts.source.name}: no rows for process {self.order.rank}")
+
+    def _one_pass(self, passes: int, start: StreamPosition | None) -> Iterator[dict[str, Any]]:
+        first, skipped, states = (start.block, start.offset, start.shards) if start else (0, 0, [])
+        shards = self._shards(passes)
+        for shard, state in zip(shards, states, strict=False):
+            shard.load_state_dict(state)
+        reader = _InterleavedReader(shards, states)
+        for block in itertools.count(first):
+            states = reader.states()
+            rows = reader.read(self.order.buffer_rows)
+            if not rows:
+                return
+            tokens = self.encode(rows)
+            order = self.order.permutation(tokens["length"], passes, block)
+            for offset, row in enumerate(order[skipped:], start=skipped + 1):
+                self._position = StreamPosition(self.order, self.position.rows + 1, passes, block, offset, states)
+                yield {name: values[row] for name, values in tokens.items()}
+            skipped = 0
+
+    def _shards(self, passes: int) -> list[IterableDataset]:
+        """This process's share: files of its own, or where these are too few, every n-th row."""
+        dataset, order = self.texts.source.dataset, self.order
+        if dataset.num_shards < order.ranks:
+            shards = [split_dataset_by_node(dataset, order.rank, order.ranks, strategy="examples")]
+        else:
+            most = 1 if order.strategy == "sequential" else INTERLEAVED_SHARDS
+            parts = min(most, dataset.num_shards // order.ranks) * order.ranks
+            shards = [dataset.shard(parts, part, contiguous=False) for part in range(order.rank, parts, order.ranks)]
+        if order.strategy != "sequential":
+            for shard in shards:
+                # datasets shuffles the files of every epoch but the first.
+                shard.set_epoch(order.seed + passes + 1)
+        return shards
+
+    def encode(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+        """Columns of token ids, `length` and `labels` of the rows that are kept."""
+        columns = self.texts.checked(rows)
+        return self.tokenize(columns) if columns["text"] else {"length": []}
+
+    def chunks(self, rows: int) -> Iterator[Dataset]:
+        """Every row once, in the order of the files, tokenized, in datasets of up to this many rows."""
+        ids = List(Value("int32"))
+        label = encoded_feature(self.texts.labels)
+        reader = _InterleavedReader([self.texts.source.dataset], [])
+        is_empty = True
+        while raw := reader.read(rows):
+            columns = self.encode(raw)
+            if columns["length"]:
+                is_empty = False
+                features = {name: ids for name in columns} | {"length": Value("int64"), "labels": label}
+                yield Dataset.from_dict(columns, features=Features(features))
+        if is_empty:
+            raise DataError(f"{self.texts.source.name}: no row is left after those that the options drop")
+
+
+class _InterleavedReader:
+    """Reads from several parts of a stream in turn.
+
+    Args:
+        shards: the parts.
+        states: the states that they were loaded with, if any.
+    """
+
+    def __init__(self, shards: Sequence[IterableDataset], states: list[dict[str, Any]]):
+        self._shards, self._states = shards, states
+        self._open = {number: iter(shard) for number, shard in enumerate(shards)}
+        self._started = False
+
+    def states(self) -> list[dict[str, Any]]:
+        """Where each part stands."""
+        return [shard.state_dict() for shard in self._shards] if self._started else self._states
+
+    def read(self, rows: int) -> list[dict[str, Any]]:
+        """The next rows, an equal number from each part that has not ended; fewer only at the end of all.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        self._started = True
+        taken: list[dict[str, Any]] = []
+        try:
+            while self._open and len(taken) < rows:
+                share = -(-(rows - len(taken)) // len(self._open))
+                for number, shard in list(self._open.items()):
+                    wanted = min(share, rows - len(taken))
+                    part = list(itertools.islice(shard, wanted))
+                    taken += part
+                    if len(part) < wanted:
+                        del self._open[number]
+        except RunError:
+            raise
+        except Exception as error:  # each file format and file system raises its own kinds
+            raise DataError(f"the stream cannot be read on: {type(error).__name__}: {one_line(error)}") from error
+        return taken
