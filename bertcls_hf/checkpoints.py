@@ -6,12 +6,14 @@ that resumes silently wrong. So the reading side is strict.
 
 import json
 import logging
+import shutil
 import struct
 from pathlib import Path
 
-from transformers import PreTrainedConfig, TrainerState
+from torch import nn
+from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 
-from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.errors import ArgumentsError, StorageError
 from bertcls_hf.streaming import position_path
 
 
@@ -146,6 +148,25 @@ def _archive_problem(folder: Path, random_states: list[str]) -> str | None:
             if b"PK\x05\x06" not in file.read():
                 return f"{name} is cut off"
     return None
+
+
+def require_checkpoint_space(args: TrainingArguments, model: nn.Module) -> None:
+    """Refuses to start a training whose checkpoints the disk cannot hold.
+
+    A checkpoint has the weights, and two moments of each that learns; one more is written before the oldest goes.
+
+    Raises:
+        StorageError: with the numbers.
+    """
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    moments = sum(2 * parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    kept = 0 if args.save_strategy == "no" else 1 if args.resume_from_checkpoint else (args.save_total_limit or 1) + 1
+    needed, free = weights + kept * (weights + moments), shutil.disk_usage(args.output_dir).free
+    if needed > free:
+        raise StorageError(
+            f"the model and {kept} checkpoints need {needed / 2**20:,.1f} MiB, and {args.output_dir} has "
+            f"{free / 2**20:,.1f} MiB free: free some, or lower --save_total_limit"
+        )
 
 
 def stopped_early(checkpoint: Path, patience: int) -> bool:

@@ -1,5 +1,6 @@
 """Errors that end a run with one clear message, and the exit codes that a scheduler can act on."""
 
+import errno
 from enum import IntEnum
 
 
@@ -53,6 +54,21 @@ class PushError(RunError):
     """The Hub did not take the model, which is whole on disk."""
 
     exit_code = ExitCode.PUSH_FAILED
+
+
+# A full disk or quota, a file that may not grow, and what network file systems answer when they are gone.
+STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS})
+
+
+def storage_problem(error: BaseException) -> str | None:
+    """What a disk has against a file, where that is what an error is about.
+
+    safetensors and torch raise errors of their own, which tell it in their message alone.
+    """
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in STORAGE_ERRORS else None
+    message = one_line(error)
+    return message if "(os error " in message or "PytorchStreamWriter" in message else None
 
 
 def one_line(error: BaseException) -> str:

@@ -11,11 +11,13 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType
+from safetensors import SafetensorError
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import DataCollatorWithPadding, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
+from bertcls_hf.errors import StorageError, storage_problem
 from bertcls_hf.features import FeatureDataset
 from bertcls_hf.modeling import TextClassifier, classification_loss, classify_features, fold_layer_weights, to_stock
 from bertcls_hf.streaming import StreamOrder, TokenStream
@@ -352,6 +354,22 @@ class ClassificationTrainer(Trainer):
         if is_ours and output.metrics is not None and name in output.metrics and output.predictions is not None:
             logits, labels = torch.as_tensor(output.predictions), torch.as_tensor(output.label_ids)
             output.metrics[name] = classification_loss(logits, labels, model.config).item()
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint that the disk does not take ends the run; the one before is still there.
+
+        Raises:
+            StorageError: the disk is full or gone.
+        """
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if (problem := storage_problem(error)) is None:
+                raise
+            raise StorageError(
+                f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} cannot be written "
+                f"({problem}): free some space; --resume_from_checkpoint auto goes on from the one before"
+            ) from error
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Also the position in a stream, which like the random state is one of each process."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, TrainerState
 
 from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.callbacks import training_callbacks
-from bertcls_hf.checkpoints import STATE, resolve_resume, stopped_early
+from bertcls_hf.checkpoints import STATE, require_checkpoint_space, resolve_resume, stopped_early
 from bertcls_hf.data import ClassificationData
 from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.labels import LabelSet
@@ -130,8 +130,11 @@ def train(trainer: ClassificationTrainer) -> None:
     Raises:
         DivergedError: the loss is no longer finite.
         PreemptedError: a signal ended the training.
+        StorageError: the disk does not hold the checkpoints.
     """
     checkpoint = trainer.args.resume_from_checkpoint
+    if trainer.is_world_process_zero():
+        require_checkpoint_space(trainer.args, trainer.model)
     if checkpoint is not None and isinstance(trainer.train_dataset, TokenStream):
         _go_to_position(trainer, Path(checkpoint))
     if checkpoint is not None and stopped_early(Path(checkpoint), trainer.args.early_stopping_patience):

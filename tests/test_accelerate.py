@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,43 @@ def test_ranks_train_as_one_process_does(
     assert_same_run(one, many)
     # Only the main process speaks.
     assert output.count("***** train metrics *****") == 1
+
+
+@pytest.mark.slow
+def test_ranks_share_a_stream_and_go_on_exactly(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    for number in range(4):
+        write_reviews(tmp_path / f"part-{number}.csv", 20 + number, start=number * 30)
+    options = {"train_file": tmp_path / "part-*.csv", "streaming": True, "num_train_epochs": None, "max_steps": 16,
+               "shuffle_buffer_size": 16, "per_device_train_batch_size": 3, "save_strategy": "steps", "save_steps": 8,
+               "eval_strategy": "no", "save_total_limit": 5}  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run("cpu_ddp", *command(**options, output_dir=whole))
+    run("cpu_ddp", *command(**options, output_dir=cut))
+    shutil.rmtree(cut / "checkpoint-16")
+    positions = [json.loads((cut / "checkpoint-8" / f"stream_position_{rank}.json").read_text()) for rank in range(2)]
+    assert [position["rows"] for position in positions] == [24, 24]
+    run("cpu_ddp", *command(**options, output_dir=cut, resume_from_checkpoint="auto"))
+    first, second = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert losses(whole) == losses(cut)
+
+
+@pytest.mark.slow
+def test_ranks_share_the_features_of_a_stream(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    for number in range(3):
+        write_reviews(tmp_path / f"part-{number}.csv", 15 + number, start=number * 30)
+    options = {"train_file": tmp_path / "part-*.csv", "streaming": True, "boost": True, "head_learning_rate": 0.01,
+               "learning_rate": None, "train_sampling_strategy": "random", "dropout": 0.0, "do_train": True,
+               "do_eval": True, "do_predict": True}  # fmt: skip
+    one, many = tmp_path / "one", tmp_path / "many"
+    batch = {"per_device_train_batch_size": 6}
+    assert main(command(**{**options, **batch}, output_dir=one, boost_cache_dir=tmp_path / "cache-1")) == 0
+    batch = {"per_device_train_batch_size": 3}
+    run("cpu_ddp", *command(**{**options, **batch}, output_dir=many, boost_cache_dir=tmp_path / "cache-2"))
+    assert_same_run(one, many)
+    shards = [{path.relative_to(cache): path.read_bytes() for path in cache.rglob("*.arrow")}
+              for cache in (tmp_path / "cache-1", tmp_path / "cache-2")]  # fmt: skip
+    assert shards[0] == shards[1]
 
 
 def without_dropout(command: Callable[..., list[str]], folder: Path) -> Path:

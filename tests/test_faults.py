@@ -2,15 +2,19 @@
 
 import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from test_feature_cache import small_disk
+from test_resume import assert_same_run
 
 from bertcls_hf import model_loading
 from bertcls_hf.checkpoints import checkpoint_problem
 from bertcls_hf.modeling import TextClassifier
+from bertcls_hf.trainer import ClassificationTrainer
 from run_classification import main
 
 
@@ -117,3 +121,41 @@ def test_no_model_is_loaded_for_an_option_that_the_encoder_lacks(
     ]:
         assert main(command(**options)) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_disk_that_cannot_hold_the_checkpoints_is_refused_before_training(
+    command: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path, 200) as disk:
+        assert main(command(output_dir=disk / "out", save_total_limit=3)) == 74
+        error = capsys.readouterr().err
+        assert "the model and 4 checkpoints need 0." in error
+        assert "MiB free" in error
+        assert not list(disk.rglob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("free", [0, 30, 60, 80])
+def test_a_disk_that_fills_up_while_saving_leaves_the_checkpoint_before(
+    command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, free: int
+) -> None:
+    """Weights are 35 KiB, a checkpoint is 150: the disk fills up in its weights, optimizer or later files."""
+    options = {"save_strategy": "steps", "save_steps": 4, "eval_strategy": "no", "save_total_limit": 2}
+    assert main(command(**options, output_dir=tmp_path / "whole")) == 0
+    original = ClassificationTrainer.training_step
+    with small_disk(tmp_path, 1000) as disk:
+        out, ballast = disk / "out", disk / "ballast"
+
+        def filling_step(self: ClassificationTrainer, *args: object, **kwargs: object) -> object:
+            if self.state.global_step == 7:
+                ballast.write_bytes(bytes(shutil.disk_usage(disk).free - free * 1024))
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(ClassificationTrainer, "training_step", filling_step)
+        assert main(command(**options, output_dir=out)) == 74
+        assert "the checkpoint of step 8 cannot be written" in capsys.readouterr().err
+        assert checkpoint_problem(out / "checkpoint-4", 1) is None
+        assert not (out / "model.safetensors").exists()
+        monkeypatch.undo()
+        ballast.unlink()
+        assert main(command(**options, output_dir=out, resume_from_checkpoint="auto")) == 0
+        assert_same_run(tmp_path / "whole", out)
