@@ -63,7 +63,7 @@ STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, 
 def storage_problem(error: BaseException) -> str | None:
     """What a disk has against a file, where that is what an error is about.
 
-    safetensors and torch raise errors of their own, which tell it in their message alone.
+    safetensors, tokenizers and torch raise errors of their own, which tell it in their message alone.
     """
     if isinstance(error, OSError):
         return error.strerror if error.errno in STORAGE_ERRORS else None

@@ -11,7 +11,6 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType
-from safetensors import SafetensorError
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import DataCollatorWithPadding, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -363,7 +362,7 @@ class ClassificationTrainer(Trainer):
         """
         try:
             super()._save_checkpoint(*args, **kwargs)
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except Exception as error:  # safetensors, torch and tokenizers each raise a kind of their own
             if (problem := storage_problem(error)) is None:
                 raise
             raise StorageError(
