@@ -31,7 +31,7 @@ from transformers import PreTrainedTokenizerBase
 from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.feature_cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig, feature_components, merge_components
-from bertcls_hf.streaming import TokenStream
+from bertcls_hf.streaming import TokenStream, read_ahead
 
 
 logger = logging.getLogger(__name__)
@@ -324,7 +324,7 @@ class FeatureExtractor:
         positions: list[np.ndarray] = []
         labels: list[torch.Tensor] = []
         stored_rows = 0
-        for number, chunk in enumerate(split.chunks(CHUNK_ROWS), start=1):
+        for number, chunk in enumerate(read_ahead(split.chunks(CHUNK_ROWS)), start=1):
             shards, chunk_positions, chunk_labels = self._cached(f"{name}, chunk {number}", chunk)
             for component, arrays in zip(parts, shards, strict=True):
                 component += arrays

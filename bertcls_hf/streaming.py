@@ -6,11 +6,11 @@ comes. Every process reads its own share of the files, again and again, until `m
 
 import itertools
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from bertcls_hf.errors import ArgumentsError, DataError, RunError, one_line
 from bertcls_hf.labels import LabelSet, RawLabel, encode_labels, encoded_feature, raw_label, refuse_unseen_labels
 
 
-logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 # Files that are read in turn, so that a buffer holds rows of several: files are often sorted by label.
 INTERLEAVED_SHARDS = 8
@@ -190,6 +190,25 @@ def position_path(folder: Path, rank: int, ranks: int) -> Path:
     return folder / POSITION_FILE.format(f"_{rank}" if ranks > 1 else "")
 
 
+@dataclass(frozen=True)
+class _Block:
+    """A buffer of tokenized rows, the order in which they are taken, and the states before it was filled."""
+
+    number: int
+    states: list[dict[str, Any]]
+    tokens: dict[str, list[Any]]
+    order: list[int]
+
+
+def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, of which the next one is made in a thread of its own while one is used."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        upcoming = pool.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = pool.submit(next, items, None)
+            yield item
+
+
 class TokenStream(torch.utils.data.IterableDataset):
     """Tokenized rows without end, a buffer of them at a time.
 
@@ -236,18 +255,24 @@ class TokenStream(torch.utils.data.IterableDataset):
         shards = self._shards(passes)
         for shard, state in zip(shards, states, strict=False):
             shard.load_state_dict(state)
+        for block in read_ahead(self._blocks(shards, states, passes, first)):
+            for offset, row in enumerate(block.order[skipped:], start=skipped + 1):
+                rows = self.position.rows + 1
+                self._position = StreamPosition(self.order, rows, passes, block.number, offset, block.states)
+                yield {name: values[row] for name, values in block.tokens.items()}
+            skipped = 0
+
+    def _blocks(
+        self, shards: list[IterableDataset], states: list[dict[str, Any]], passes: int, first: int
+    ) -> Iterator["_Block"]:
         reader = _InterleavedReader(shards, states)
-        for block in itertools.count(first):
+        for number in itertools.count(first):
             states = reader.states()
             rows = reader.read(self.order.buffer_rows)
             if not rows:
                 return
             tokens = self.encode(rows)
-            order = self.order.permutation(tokens["length"], passes, block)
-            for offset, row in enumerate(order[skipped:], start=skipped + 1):
-                self._position = StreamPosition(self.order, self.position.rows + 1, passes, block, offset, states)
-                yield {name: values[row] for name, values in tokens.items()}
-            skipped = 0
+            yield _Block(number, states, tokens, self.order.permutation(tokens["length"], passes, number))
 
     def _shards(self, passes: int) -> list[IterableDataset]:
         """This process's share: files of its own, or where these are too few, every n-th row."""
@@ -273,8 +298,8 @@ class TokenStream(torch.utils.data.IterableDataset):
         """Every row once, in the order of the files, tokenized, in datasets of up to this many rows."""
         ids = List(Value("int32"))
         label = encoded_feature(self.texts.labels)
-        reader = _InterleavedReader([self.texts.source.dataset], [])
         is_empty = True
+        reader = _InterleavedReader([self.texts.source.dataset], [])
         while raw := reader.read(rows):
             columns = self.encode(raw)
             if columns["length"]:

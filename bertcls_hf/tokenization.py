@@ -1,5 +1,6 @@
 """Texts to token ids, cached by `datasets.map`, and ids to batches."""
 
+import copy
 import functools
 import logging
 from typing import Any
@@ -60,7 +61,8 @@ def tokenize(
     settings = Hasher.hash((tokenizer, max_seq_length, TOKENIZATION_VERSION))
     options = {"tokenizer": tokenizer, "max_seq_length": max_seq_length}
     return {
-        name: TokenStream(split, functools.partial(_tokenize_batch, **options))
+        # A stream tokenizes in a thread of its own, which fast tokenizers do not share with another.
+        name: TokenStream(split, functools.partial(_tokenize_batch, **copy.deepcopy(options)))
         if isinstance(split, TextStream)
         else split.map(
             _tokenize_batch,

@@ -13,11 +13,13 @@ import pytest
 from conftest import review, write_reviews
 from datasets import ClassLabel, Dataset, Features, Value
 from test_resume import SAVES, assert_same_run
+from transformers import AutoTokenizer
 
 from bertcls_hf.arguments import DataArguments
 from bertcls_hf.data import load_data
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.streaming import StreamOrder, StreamPosition, TokenStream
+from bertcls_hf.tokenization import tokenize
 from run_classification import main
 
 
@@ -308,3 +310,29 @@ def test_a_file_that_breaks_off_ends_a_training_with_code_65(
     (parts / "part-3.parquet").write_bytes(content)
     assert main(command(**STREAMED, train_file=parts)) == 65
     assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows(tiny_bert: Path, reviews: dict[str, Path], tmp_path: Path) -> None:
+    """After a first buffer, another 180,000 rows are read in no more memory."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(10):
+        write_parquet(folder / f"{number}.parquet", [review(number * 20_000 + index) for index in range(20_000)])
+    args = DataArguments(train_file=str(folder), validation_file=str(reviews["validation"]), streaming=True)
+    data = load_data(args, None, trains=True, predicts=False)
+    stream = tokenize(data, AutoTokenizer.from_pretrained(tiny_bert), args, 64)["train"]
+    stream.order = order(strategy="group_by_length", rows=5000)
+    iterator = iter(stream)
+    memory = []
+    for _ in range(2):
+        memory.append(resident_mebibytes())
+        deque(itertools.islice(iterator, 20_000 if len(memory) == 1 else 180_000), maxlen=0)
+    memory.append(resident_mebibytes())
+    assert memory[2] - memory[1] < 16, memory
+
+
+def resident_mebibytes() -> float:
+    """What the process holds in memory, besides files."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["RssAnon"].split()[0]) / 1024
