@@ -251,3 +251,33 @@ def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on(
     assert not (tmp_path / "out" / "model.safetensors").exists()
     run("cpu_ddp", *command(**options))
     assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+SLOW_EXTRACTION = """
+import sys, time
+from bertcls_hf import feature_cache
+from bertcls_hf.features import FeatureExtractor
+feature_cache.SHARD_ROWS = 8
+original = FeatureExtractor._extract_shard
+def slow(*args, **options):
+    time.sleep(3)
+    return original(*args, **options)
+FeatureExtractor._extract_shard = slow
+from run_classification import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_an_extraction_may_take_longer_than_the_time_out_of_the_process_group(
+    command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """Eleven shards of 3 s for two processes that wait for each other for 10 s at most."""
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW_EXTRACTION)
+    options = {"boost": True, "head_learning_rate": 0.01, "learning_rate": None, "ddp_timeout": 10}
+    begin = time.monotonic()
+    process = start("cpu_ddp", *command(**options, boost_cache_dir=tmp_path / "cache"), script=script)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert time.monotonic() - begin > 15

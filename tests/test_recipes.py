@@ -13,6 +13,7 @@ from bertcls_hf.parsing import build_arguments, explicit_options
 
 
 EXPECTED = {
+    "amazon/streamed_256.yaml",
     "quickstart.yaml",
     "quickstart_hub.yaml",
     "imdb/finetuned_256.yaml",

@@ -1,8 +1,9 @@
 """Streams: each row once per pass, exact resume, shares of ranks, and errors that name the row."""
 
+import itertools
 import json
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
