@@ -11,11 +11,10 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
+from bertcls_hf.batching import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 from bertcls_hf.feature_cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig, feature_components, merge_components
 from bertcls_hf.streaming import TokenStream, read_ahead
@@ -38,16 +38,11 @@ logger = logging.getLogger(__name__)
 
 # Part of the key: raise it when the numbers change, as they do with the make-up of batches.
 EXTRACTION_VERSION = 3
-# Small batches keep a layer's activations in the processor's cache; larger ones fill an accelerator.
-TOKENS_PER_BATCH = {"cpu": 2048}
-TOKENS_PER_ACCELERATOR_BATCH = 32_768
 # Features of up to this size, as float32, are held in memory; larger ones stay memory-mapped, which is hardly slower.
 IN_MEMORY_BYTES = 2**28
 READ_ROWS = 4096
 # Rows of a stream that are sorted by length and cached together.
 CHUNK_ROWS = 16_384
-# As many as the layers of one batch need; read by oneDNN when a process first uses it.
-ONEDNN_KERNELS = "32"
 # Settings of an encoder that change nothing of what it computes in evaluation, besides dropouts and a head's.
 HARMLESS_SETTINGS = frozenset({
     "_name_or_path", "architectures", "dtype", "id2label", "initializer_range", "label2id", "output_attentions",
@@ -288,9 +283,7 @@ class FeatureExtractor:
         dtype = args.boost.boost_dtype
         self.compute_dtype = _compute_dtype(dtype, self.devices[0])
         self.storage_dtype = "float32" if dtype == "float32" else "float16"
-        if self.devices[0].type == "cpu":
-            # oneDNN, which multiplies in half precision, keeps the kernels of 1,024 shapes: hundreds of MiB here.
-            os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", ONEDNN_KERNELS)
+        bound_kernel_cache(self.devices[0])
         settings = (
             EXTRACTION_VERSION,
             max_seq_length,
@@ -427,7 +420,7 @@ class FeatureExtractor:
                 values[component][batch] = tensor.float().cpu().numpy()
             job.progress.update(int(lengths[batch].sum()))
 
-        run_batches(encode, token_budget_batches(lengths, _token_budget(model.device)), model.device)
+        run_batches(encode, token_budget_batches(lengths, token_budget(model.device)), model.device)
         for component in components:
             job.cache.write(job.names[component], shard, values[component])
 
@@ -439,37 +432,6 @@ class FeatureExtractor:
         arrays = {name: column.padded(batch, mask, fill[name]) for name, column in columns.items()}
         arrays["attention_mask"] = mask.astype(np.int64)
         return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
-
-
-def token_budget_batches(lengths: np.ndarray, budget: int) -> Iterator[slice]:
-    """Consecutive rows, longest first, whose padded size stays within the budget; a longer row comes alone."""
-    start = 0
-    while start < len(lengths):
-        stop = min(start + max(budget // int(lengths[start]), 1), len(lengths))
-        yield slice(start, stop)
-        start = stop
-
-
-def run_batches(work: Callable[[slice], None], batches: Iterable[slice], device: torch.device) -> None:
-    """Calls `work` on every batch: one after the other on an accelerator, one per thread on a processor.
-
-    A thread to each batch leaves no part of a layer to one thread alone, as do threads that share one operation; nor
-    do they wait for each other at the end of every operation, which costs most where other programs run.
-    """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    if threads == 1:
-        for batch in batches:
-            work(batch)
-        return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, batches))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _token_budget(device: torch.device) -> int:
-    return TOKENS_PER_BATCH.get(device.type, TOKENS_PER_ACCELERATOR_BATCH)
 
 
 def _compute_dtype(asked: str, device: torch.device) -> torch.dtype:

@@ -7,15 +7,14 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
-from scipy.special import expit, softmax
 from scipy.stats import rankdata
 from sklearn import metrics as sk
 from transformers import EvalPrediction
 
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
+from bertcls_hf.scores import expected_calibration_error, predicted_labels, probabilities
 
 
-CALIBRATION_BINS = 15
 DEFAULT_METRIC = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "macro_f1", REGRESSION: "mse"}
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "expected_calibration_error", "mse", "rmse", "mae", "hamming_loss"})
 METRIC_NAMES = {
@@ -29,40 +28,6 @@ METRIC_NAMES = {
     ),
     REGRESSION: ("mse", "rmse", "mae", "r2", "pearson", "spearman"),
 }  # fmt: skip
-
-
-def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """What the model's outputs mean: (rows, labels) probabilities, or (rows,) numbers for regression."""
-    logits = np.asarray(logits, dtype=np.float64)
-    if problem_type == REGRESSION:
-        return logits.reshape(-1)
-    return softmax(logits, axis=-1) if problem_type == SINGLE_LABEL else expit(logits)
-
-
-def predicted_labels(scores: np.ndarray, problem_type: str) -> np.ndarray:
-    """(rows,) positions for single label, (rows, labels) of 0 and 1 for multi-label, the numbers for regression."""
-    if problem_type == SINGLE_LABEL:
-        return scores.argmax(axis=-1)
-    return (scores > 0.5).astype(int) if problem_type == MULTI_LABEL else scores
-
-
-def expected_calibration_error(scores: np.ndarray, gold: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017, arXiv 1706.04599).
-
-    Args:
-        scores: (rows, labels) probabilities.
-        gold: (rows,) positions.
-        bins: number of bins between 0 and 1.
-
-    Returns:
-        A share between 0 (calibrated) and 1.
-    """
-    confidence = scores.max(axis=-1)
-    correct = scores.argmax(axis=-1) == gold
-    # A confidence of exactly 1 belongs to the last bin.
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(gold))
 
 
 class SingleLabelMetrics(evaluate.Metric):

@@ -85,7 +85,7 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
             getattr(config, "encoder_config", config).name_or_path = ""
     except (OSError, ValueError, KeyError) as error:
         raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {one_line(error)}") from error
-    labels = None if args.ignore_mismatched_sizes else _labels_of(config)
+    labels = None if args.ignore_mismatched_sizes else labels_of(config)
     checkpoint = Checkpoint(path, config, labels)
     if getattr(checkpoint.encoder_config, "is_decoder", False) or config.is_encoder_decoder:
         raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {config.model_type} is not an encoder")
@@ -110,7 +110,8 @@ def _hub_options(args: ModelArguments) -> dict[str, Any]:
     return {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
 
 
-def _labels_of(config: PreTrainedConfig) -> LabelSet | None:
+def labels_of(config: PreTrainedConfig) -> LabelSet | None:
+    """The labels of a trained classifier, or None for an encoder."""
     architectures = config.architectures or []
     is_classifier = isinstance(config, TextClassifierConfig) or any(
         "ForSequenceClassification" in a for a in architectures

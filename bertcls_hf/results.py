@@ -11,7 +11,8 @@ import numpy as np
 from datasets import Dataset
 
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
-from bertcls_hf.metrics import classification_report, predicted_labels, probabilities
+from bertcls_hf.metrics import classification_report
+from bertcls_hf.scores import predicted_labels, probabilities
 
 
 logger = logging.getLogger(__name__)

@@ -41,7 +41,8 @@ from safetensors.torch import load_file, save_file
 from test_feature_cache import DAMAGES, small_disk
 from transformers import AutoTokenizer, BertConfig
 
-from bertcls_hf import feature_cache, features
+from bertcls_hf import batching, feature_cache, features
+from bertcls_hf.batching import run_batches, token_budget_batches
 from bertcls_hf.errors import ArgumentsError, ExitCode, StorageError
 from bertcls_hf.feature_cache import read_meta
 from bertcls_hf.features import (
@@ -50,8 +51,6 @@ from bertcls_hf.features import (
     component_names,
     encoder_fingerprint,
     plan_extraction,
-    run_batches,
-    token_budget_batches,
     tokenizer_fingerprint,
 )
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig, merge_components
@@ -455,7 +454,7 @@ class TestDevices:
 
     @pytest.mark.usefixtures("threads")
     def test_threads_take_a_batch_each(self, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(features, "TOKENS_PER_BATCH", {"cpu": 64})
+        monkeypatch.setattr(batching, "TOKENS_PER_BATCH", {"cpu": 64})
         caches = []
         for number in (1, 3):
             torch.set_num_threads(number)
