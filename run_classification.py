@@ -54,6 +54,8 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     checkpoint = open_checkpoint(args.model)
     tokenizer = load_tokenizer(args.model, checkpoint)
     max_seq_length = resolve_max_seq_length(args.data.max_seq_length, tokenizer, checkpoint.position_limit)
+    # Saved with the model, so that whoever loads it cuts texts where the training did.
+    tokenizer.model_max_length = max_seq_length
 
     with args.training.main_process_first(desc="data"):
         data = load_data(args.data, checkpoint.labels, bool(args.training.do_train), args.training.do_predict)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from inspect import get_annotations
+from pathlib import Path
 from typing import Any, Literal
 
 from transformers.hf_argparser import HfArg
@@ -374,6 +375,12 @@ class ClassifierTrainingArguments(TrainingArguments):
         "--trust_remote_code.",
     )
     prediction_format: Literal["jsonl", "csv"] = HfArg(default="jsonl", help="Format of --do_predict's file.")
+    calibrate: bool = HfArg(
+        default=False,
+        help="After the evaluation on the validation data, write calibration.json beside the model: a temperature for "
+        "its probabilities (Guo et al. 2017) and, for multi-label, each label's threshold with the best F1. "
+        "Predictions apply it; metrics stay those of the model as it is.",
+    )
 
     def __post_init__(self) -> None:
         self._refuse_unfit_options()
@@ -448,6 +455,8 @@ class ClassifierTrainingArguments(TrainingArguments):
             self.do_eval = self.do_train or not self.do_predict
         if not (self.do_train or self.do_eval or self.do_predict):
             raise ArgumentsError("nothing to do: --do_train, --do_eval and --do_predict are all false")
+        if self.calibrate and not self.do_eval:
+            raise ArgumentsError("--calibrate reads the evaluation on the validation data: it needs --do_eval true")
 
 
 @dataclass
@@ -469,6 +478,7 @@ class Arguments:
             raise ArgumentsError("--num_train_epochs 0 trains nothing, which only --head_init logistic makes sense of")
         if self.training.extra_metrics and not self.model.trust_remote_code:
             raise ArgumentsError("--extra_metrics runs code from the Hub or a file: it needs --trust_remote_code true")
+        self._check_calibration()
         if self.training.head_learning_rate is None:
             on_cache = self.model.has_frozen_backbone or self.is_head_then_all
             self.training.head_learning_rate = 1e-3 if on_cache else self.training.learning_rate
@@ -501,6 +511,17 @@ class Arguments:
             raise ArgumentsError("--learning_rate is the backbone's, which is frozen: set --head_learning_rate")
         if training.neftune_noise_alpha and (is_frozen or self.model.trainable_layers):
             raise ArgumentsError("--neftune_noise_alpha needs embeddings that learn, and they are frozen")
+
+    def _check_calibration(self) -> None:
+        """Refuses to put a model's calibration beside another model, or none."""
+        if not self.training.calibrate or self.training.do_train:
+            return
+        name = self.model.model_name_or_path
+        if Path(name).resolve() != Path(self.training.output_dir).resolve():
+            raise ArgumentsError(
+                f"--calibrate without training goes beside the model that it is for: --output_dir and "
+                f"--model_name_or_path must be one folder, not {self.training.output_dir} and {name}"
+            )
 
     def _check_sources(self) -> None:
         data, training = self.data, self.training

@@ -16,6 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
 
 from bertcls_hf.errors import ArgumentsError, DivergedError
+from bertcls_hf.files import write_atomically
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.scores import DEFAULT_THRESHOLD, expected_calibration_error, predicted_labels, probabilities
 
@@ -150,6 +151,37 @@ def _macro_f1(predicted: np.ndarray, gold: np.ndarray) -> float:
     both = (predicted * gold).sum(axis=0)
     total = predicted.sum(axis=0) + gold.sum(axis=0)
     return float((2 * both / np.maximum(total, 1)).mean())
+
+
+def write_calibration(path: Path, logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> None:
+    """Fits a calibration on the validation split and writes it, with what it changes there.
+
+    Args:
+        path: of the file.
+        logits: (rows, labels).
+        gold: (rows,) positions, or (rows, labels) of 0 and 1.
+        labels: of a classification.
+
+    Raises:
+        DivergedError: a logit is not finite.
+        StorageError: the disk is full, or cannot be written.
+    """
+    calibration = fit_calibration(logits, gold, labels)
+    thresholds = calibration.thresholds
+    before = calibration_figures(logits, gold, labels, Calibration())
+    after = calibration_figures(logits, gold, labels, calibration)
+    content = {
+        "temperature": calibration.temperature,
+        "thresholds": dict(zip(labels.names, thresholds, strict=True)) if isinstance(thresholds, tuple) else None,
+        "split": "validation",
+        "rows": len(gold),
+        "before": before,
+        "after": after,
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    changes = ", ".join(f"{name} {before[name]:.4f} to {after[name]:.4f}" for name in before)
+    logger.info("calibration: temperature %.3f, %s", calibration.temperature, changes)
 
 
 def read_calibration(path: Path, labels: LabelSet) -> Calibration:

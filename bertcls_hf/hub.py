@@ -28,6 +28,7 @@ PUSHED_FILES = (
     "*.model",
     "modeling.py",
     "recipe.yaml",
+    "calibration.json",
     "*_results.json",
     "*_report.json",
 )

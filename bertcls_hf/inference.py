@@ -3,7 +3,7 @@
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from transformers import (
 from bertcls_hf.batching import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 from bertcls_hf.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from bertcls_hf.errors import ArgumentsError, one_line
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
+from bertcls_hf.labels import REGRESSION, LabelSet
 from bertcls_hf.model_loading import Checkpoint, labels_of
 from bertcls_hf.packaged import is_packaged, packaged_model
 from bertcls_hf.tokenization import NO_LIMIT
@@ -33,8 +33,8 @@ from bertcls_hf.tokenization import NO_LIMIT
 logger = logging.getLogger(__name__)
 
 InferenceDtype = Literal["float32", "float16", "bfloat16"]
-# Token ids go into arrays after so many texts: as Python's numbers they take nine times the memory.
-TOKENIZED_ROWS = 1024
+# Token ids go into arrays after so many texts or characters: what a tokenizer returns takes many times the memory.
+TOKENIZED_ROWS, TOKENIZED_CHARACTERS = 1024, 2**22
 
 
 @dataclass(frozen=True)
@@ -157,16 +157,8 @@ class Predictor:
         """A label and probabilities for each text, calibrated; see [`logits`]."""
         scores = self.calibration.probabilities(self.logits(texts, pairs), self.labels)
         predicted = self.calibration.predicted(scores, self.labels)
-        return [
-            Prediction(self._label(label), self._named(score)) for score, label in zip(scores, predicted, strict=True)
-        ]
-
-    def _label(self, value: Any) -> str | list[str] | float:
-        if self.labels.problem_type == SINGLE_LABEL:
-            return self.labels.names[int(value)]
-        if self.labels.problem_type == MULTI_LABEL:
-            return [name for name, on in zip(self.labels.names, value, strict=True) if on]
-        return float(value)
+        rows = zip(scores, predicted, strict=True)
+        return [Prediction(self.labels.readable(label), self._named(score)) for score, label in rows]
 
     def _named(self, score: Any) -> dict[str, float] | None:
         if self.labels.problem_type == REGRESSION:
@@ -176,8 +168,7 @@ class Predictor:
     def _tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, list[np.ndarray]]:
         """Token ids and, where the model reads them, token types: an int32 array per text."""
         columns: dict[str, list[np.ndarray]] = {"input_ids": []}
-        for start in range(0, len(texts), TOKENIZED_ROWS):
-            part = slice(start, start + TOKENIZED_ROWS)
+        for part in _parts(texts, pairs):
             encoded = self.tokenizer(
                 list(texts[part]),
                 None if pairs is None else list(pairs[part]),
@@ -200,6 +191,19 @@ class Predictor:
             arrays[name] = np.full(mask.shape, fill[name], dtype=np.int64)
             arrays[name][mask] = np.concatenate([column[row] for row in rows])
         return {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
+
+
+def _parts(texts: Sequence[str], pairs: Sequence[str] | None) -> Iterator[slice]:
+    """Consecutive rows, up to so many, and up to so many characters; a longer one comes alone."""
+    start = characters = 0
+    for row, text in enumerate(texts):
+        size = len(text) + (0 if pairs is None else len(pairs[row]))
+        if row > start and (row - start == TOKENIZED_ROWS or characters + size > TOKENIZED_CHARACTERS):
+            yield slice(start, row)
+            start, characters = row, 0
+        characters += size
+    if start < len(texts):
+        yield slice(start, len(texts))
 
 
 def _resolve_device(name: str | None) -> torch.device:

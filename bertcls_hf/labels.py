@@ -43,6 +43,14 @@ class LabelSet:
         """From name to output position."""
         return {name: position for position, name in enumerate(self.names)}
 
+    def readable(self, value: Any) -> str | list[str] | float:
+        """The name, names or number that an encoded label stands for."""
+        if self.problem_type == SINGLE_LABEL:
+            return self.names[int(value)]
+        if self.problem_type == MULTI_LABEL:
+            return [name for name, on in zip(self.names, value, strict=True) if on]
+        return float(value)
+
 
 def label_name(value: Any) -> str:
     """The name of one raw class: 1, 1.0 and the text 1.0 are one class, truth values are lower case."""

@@ -1,6 +1,5 @@
 """What a run leaves beside its model: metrics in the Trainer's own files, per-class reports, predictions."""
 
-import csv
 import json
 import logging
 from collections.abc import Iterator
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
+from bertcls_hf.calibration import Calibration
+from bertcls_hf.labels import REGRESSION, LabelSet
 from bertcls_hf.metrics import classification_report
-from bertcls_hf.scores import predicted_labels, probabilities
+from bertcls_hf.prediction_lines import format_rows, prediction_rows
 
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,13 @@ def write_report(folder: Path, split: str, logits: np.ndarray, gold: np.ndarray,
     logger.info("\n".join(lines))
 
 
-def write_predictions(path: Path, dataset: Dataset, logits: np.ndarray, labels: LabelSet) -> None:
+def write_predictions(
+    path: Path,
+    dataset: Dataset,
+    logits: np.ndarray,
+    labels: LabelSet,
+    calibration: Calibration = Calibration(),  # noqa: B008 - frozen
+) -> None:
     """Writes one line per text, in the order of the input: text, gold label where known, label and probabilities.
 
     Args:
@@ -43,46 +49,16 @@ def write_predictions(path: Path, dataset: Dataset, logits: np.ndarray, labels: 
         dataset: the split as loaded, with its texts.
         logits: (rows, labels).
         labels: names the outputs.
+        calibration: stands between logits and labels.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = _prediction_rows(dataset, probabilities(logits, labels.problem_type), labels)
-    if path.suffix == ".jsonl":
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        return
+    scores = calibration.probabilities(logits, labels)
+    rows = prediction_rows(_inputs(dataset, labels), scores, calibration.predicted(scores, labels), labels)
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer: csv.DictWriter | None = None
-        for row in map(_flat_row, rows):
-            if writer is None:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                writer.writeheader()
-            writer.writerow(row)
+        file.writelines(format_rows(rows, "csv" if path.suffix == ".csv" else "jsonl"))
 
 
-def _prediction_rows(dataset: Dataset, scores: np.ndarray, labels: LabelSet) -> Iterator[dict[str, Any]]:
-    predicted = predicted_labels(scores, labels.problem_type)
-    for row, score, label in zip(dataset, scores, predicted, strict=True):
-        output = {name: row[name] for name in ("id", "text", "text_pair") if name in row}
-        if "label" in row:
-            output["gold"] = _readable(row["label"], labels)
-        output["label"] = _readable(label, labels)
-        if labels.problem_type != REGRESSION:
-            output["probabilities"] = {
-                name: round(float(value), 6) for name, value in zip(labels.names, score, strict=True)
-            }
-        yield output
-
-
-def _readable(value: Any, labels: LabelSet) -> Any:
-    if labels.problem_type == SINGLE_LABEL:
-        return labels.names[int(value)]
-    if labels.problem_type == MULTI_LABEL:
-        return [name for name, on in zip(labels.names, value, strict=True) if on]
-    return float(value)
-
-
-def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
-    """One cell per probability; lists of labels are joined by |."""
-    flat: dict[str, Any] = {name: "|".join(value) if isinstance(value, list) else value for name, value in row.items()}
-    scores = flat.pop("probabilities", {})
-    return flat | {f"probability_{name}": value for name, value in scores.items()}
+def _inputs(dataset: Dataset, labels: LabelSet) -> Iterator[dict[str, Any]]:
+    for row in dataset:
+        known = {name: row[name] for name in ("id", "text", "text_pair") if name in row}
+        yield known | {"gold": labels.readable(row["label"])} if "label" in row else known

@@ -16,6 +16,7 @@ from transformers import DataCollatorWithPadding, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
+from bertcls_hf.calibration import CALIBRATION_FILE
 from bertcls_hf.errors import StorageError, storage_problem
 from bertcls_hf.features import FeatureDataset
 from bertcls_hf.modeling import TextClassifier, classification_loss, classify_features, fold_layer_weights, to_stock
@@ -396,6 +397,9 @@ class ClassificationTrainer(Trainer):
             model.save_pretrained(folder, state_dict=state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
+        if is_final:
+            # One that is there belongs to the model that was there.
+            (folder / CALIBRATION_FILE).unlink(missing_ok=True)
 
 
 def _reordered(arrays: Any, row_of: np.ndarray) -> Any:

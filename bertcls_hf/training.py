@@ -10,11 +10,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerState
 
 from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
+from bertcls_hf.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.callbacks import training_callbacks
 from bertcls_hf.checkpoints import STATE, require_checkpoint_space, resolve_resume, stopped_early
 from bertcls_hf.data import ClassificationData
 from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
-from bertcls_hf.labels import LabelSet
+from bertcls_hf.labels import REGRESSION, LabelSet
 from bertcls_hf.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metrics, greater_is_better
 from bertcls_hf.modeling import TextClassifier
 from bertcls_hf.preemption import StopOnSignal
@@ -38,6 +39,13 @@ def check_plan(args: ClassifierTrainingArguments, data: ClassificationData) -> N
     _resolve_best_metric(args, data.labels)
     if not args.do_train and not args.do_predict and not any(map(data.has_labels, ("validation", "test"))):
         raise ArgumentsError("--do_eval: there is no labelled validation or test data; give --validation_file")
+    if args.calibrate and data.labels.problem_type == REGRESSION:
+        raise ArgumentsError("--calibrate: a regression has no probabilities to calibrate")
+    if args.calibrate and not data.has_labels("validation"):
+        raise ArgumentsError(
+            "--calibrate: there is no labelled validation data: give --validation_file, or a "
+            "--validation_split_percentage above 0"
+        )
     if not args.do_train:
         return
     if args.eval_strategy != "no" and not data.has_labels("validation"):
@@ -185,15 +193,25 @@ def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dic
 
 
 def evaluate(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> None:
-    """Evaluates on the validation split: `eval_results.json`, `eval_report.json`."""
+    """Evaluates on the validation split: `eval_results.json`, `eval_report.json`, and what `calibrate` asks for.
+
+    Raises:
+        DivergedError: a calibration is asked for, but the model's outputs are not finite.
+    """
     output = trainer.predict(split, metric_key_prefix="eval")
     _save_metrics(trainer, "eval", {**output.metrics, "eval_samples": len(split)})
     if trainer.is_world_process_zero():
-        write_report(Path(trainer.args.output_dir), "eval", output.predictions, output.label_ids, data.labels)
+        folder = Path(trainer.args.output_dir)
+        write_report(folder, "eval", output.predictions, output.label_ids, data.labels)
+        if trainer.args.calibrate:
+            write_calibration(folder / CALIBRATION_FILE, output.predictions, output.label_ids, data.labels)
 
 
 def predict(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> None:
-    """Evaluates on the test split where it is labelled, and with `do_predict` writes a line per text."""
+    """Evaluates on the test split where it is labelled, and with `do_predict` writes a line per text.
+
+    The lines are calibrated where `calibrate` is asked for.
+    """
     output = trainer.predict(split, metric_key_prefix="test")
     folder = Path(trainer.args.output_dir)
     if data.has_labels("test"):
@@ -202,7 +220,9 @@ def predict(trainer: ClassificationTrainer, split: Dataset, data: Classification
             write_report(folder, "test", output.predictions, output.label_ids, data.labels)
     if trainer.args.do_predict and trainer.is_world_process_zero():
         path = folder / f"predictions.{trainer.args.prediction_format}"
-        write_predictions(path, data.splits["test"], output.predictions, data.labels)
+        is_calibrated = trainer.args.calibrate
+        calibration = read_calibration(folder / CALIBRATION_FILE, data.labels) if is_calibrated else Calibration()
+        write_predictions(path, data.splits["test"], output.predictions, data.labels, calibration)
         logger.info("predictions are in %s", path)
 
 

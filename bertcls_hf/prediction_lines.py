@@ -1,0 +1,76 @@
+"""Predictions as lines of jsonl or csv, the same from a run and from the prediction command."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from bertcls_hf.labels import REGRESSION, LabelSet
+
+
+PredictionFormat = Literal["jsonl", "csv"]
+DIGITS = 6
+
+
+def prediction_rows(
+    inputs: Iterable[Mapping[str, Any]],
+    scores: np.ndarray,
+    predicted: np.ndarray,
+    labels: LabelSet,
+    top_k: int | None = None,
+) -> Iterator[dict[str, Any]]:
+    """One row per text: what is known of it, the label and the probabilities.
+
+    Args:
+        inputs: what comes before the label in each row.
+        scores: (rows, labels) probabilities, or (rows,) numbers for regression.
+        predicted: see [`predicted_labels`].
+        labels: name the columns of `scores`.
+        top_k: keep only so many probabilities, the highest first; by default all, in the labels' order.
+    """
+    for known, score, label in zip(inputs, scores, predicted, strict=True):
+        row = {**known, "label": labels.readable(label)}
+        if labels.problem_type != REGRESSION:
+            order = range(len(labels.names)) if top_k is None else np.argsort(-score, kind="stable")[:top_k]
+            row["probabilities"] = {labels.names[column]: round(float(score[column]), DIGITS) for column in order}
+        yield row
+
+
+def format_rows(
+    rows: Iterable[dict[str, Any]], prediction_format: PredictionFormat, header: bool = True, ranked: bool = False
+) -> Iterator[str]:
+    """The rows as lines with their ends.
+
+    Args:
+        rows: see [`prediction_rows`].
+        prediction_format: jsonl, or csv with a cell per probability and lists of labels joined by |.
+        header: whether a csv starts with its column names.
+        ranked: whether each row has other labels' probabilities, so that csv cells hold the names too.
+    """
+    if prediction_format == "jsonl":
+        yield from (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    for row in rows:
+        flat = _flat_row(row, ranked)
+        if header:
+            writer.writerow(flat)
+            header = False
+        writer.writerow(flat.values())
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def _flat_row(row: dict[str, Any], ranked: bool) -> dict[str, Any]:
+    flat: dict[str, Any] = {name: "|".join(value) if isinstance(value, list) else value for name, value in row.items()}
+    scores = flat.pop("probabilities", {})
+    if not ranked:
+        return flat | {f"probability_{name}": value for name, value in scores.items()}
+    for rank, (name, value) in enumerate(scores.items(), start=1):
+        flat |= {f"label_{rank}": name, f"probability_{rank}": value}
+    return flat
