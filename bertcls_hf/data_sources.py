@@ -163,11 +163,11 @@ def _open_files(path_name: str, args: DataArguments) -> RawStream:
     if suffix == ".parquet":
         return _raw_stream(_parquet_stream([str(file) for file in files], path_name), args, path_name)
     if suffix in DELIMITED_SUFFIXES:
-        text_format = _resolved_format(files[0], args, needs_label=True)
-        columns = _delimited_file_columns(files[0], args, text_format, needs_label=True)
+        text_format = resolved_format(files[0], args, needs_label=True)
+        columns = delimited_file_columns(files[0], args, text_format, needs_label=True)
         return _text_stream(_delimited_rows, files, text_format, columns, path_name)
     if suffix in JSON_SUFFIXES:
-        text_format = _text_format(args)
+        text_format = text_format_of(args)
         kinds = column_kinds(files[0], text_format)
         columns = resolve_columns(list(kinds), args.text_column_names, args.label_column_name, path_name, True)
         return _text_stream(read_json_columns, files, text_format, columns, path_name)
@@ -260,7 +260,7 @@ def _load_folder(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
     for file, label in text_tree_files(path):
         digest.update(f"{label}/{file.name}\0{_content_digest(file)}".encode())
     return _generate(
-        read_text_tree, path, _text_format(args), digest.hexdigest(), _string_features("id", "text", "label"), args
+        read_text_tree, path, text_format_of(args), digest.hexdigest(), _string_features("id", "text", "label"), args
     )
 
 
@@ -286,19 +286,24 @@ def _load_parquet(path: Path, args: DataArguments, needs_label: bool) -> Dataset
 
 
 def _load_delimited(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
-    text_format = _resolved_format(path, args, needs_label)
-    columns = _delimited_file_columns(path, args, text_format, needs_label)
+    text_format = resolved_format(path, args, needs_label)
+    columns = delimited_file_columns(path, args, text_format, needs_label)
     features = _string_features(*columns.standard_names().values())
     return _generate(_delimited_rows, path, text_format, _content_digest(path), features, args, columns=columns)
 
 
-def _resolved_format(path: Path, args: DataArguments, needs_label: bool) -> TextFormat:
+def resolved_format(path: Path, args: DataArguments, needs_label: bool) -> TextFormat:
+    """The format of a csv, tsv or txt file, by the options and by what its start shows.
+
+    Raises:
+        DataError: see [`resolve_delimited_format`].
+    """
     required = (*(args.text_column_names or ()), *filter(None, [args.label_column_name]))
-    return resolve_delimited_format(path, _text_format(args), required, needs_label)
+    return resolve_delimited_format(path, text_format_of(args), required, needs_label)
 
 
 def _load_json(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
-    text_format = _text_format(args)
+    text_format = text_format_of(args)
     kinds = column_kinds(path, text_format)
     columns = resolve_columns(list(kinds), args.text_column_names, args.label_column_name, str(path), needs_label)
     for name in columns.texts:
@@ -309,7 +314,12 @@ def _load_json(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
     return _generate(read_json_columns, path, text_format, _content_digest(path), features, args, columns=columns)
 
 
-def _delimited_file_columns(path: Path, args: DataArguments, text_format: TextFormat, needs_label: bool) -> Columns:
+def delimited_file_columns(path: Path, args: DataArguments, text_format: TextFormat, needs_label: bool) -> Columns:
+    """The columns of a text file whose format is resolved.
+
+    Raises:
+        DataError: see [`delimited_columns`] and [`resolve_columns`].
+    """
     names = delimited_columns(path, text_format)
     try:
         return resolve_columns(names, *_wanted_columns(args, text_format), str(path), needs_label)
@@ -325,7 +335,8 @@ def _wanted_columns(args: DataArguments, text_format: TextFormat) -> tuple[list[
     return args.text_column_names, args.label_column_name
 
 
-def _text_format(args: DataArguments) -> TextFormat:
+def text_format_of(args: DataArguments) -> TextFormat:
+    """How the options say that text files are to be decoded."""
     return TextFormat(args.encoding, args.encoding_errors, args.csv_header, args.csv_delimiter, args.csv_quoting)
 
 

@@ -30,6 +30,7 @@ from transformers import PreTrainedTokenizerBase
 from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.batching import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 from bertcls_hf.feature_cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
+from bertcls_hf.fingerprints import tokenizer_fingerprint, weights_fingerprint
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig, feature_components, merge_components
 from bertcls_hf.streaming import TokenStream, read_ahead
 
@@ -197,34 +198,15 @@ def encoder_fingerprint(model: TextClassifier) -> str:
         for name, value in model.config.encoder_config.to_dict().items()
         if name not in HARMLESS_SETTINGS and not any(part in name for part in HARMLESS_PARTS)
     }
-    content = [_weights_fingerprint(weights), json.dumps(settings, sort_keys=True, default=str)]
+    content = [weights_fingerprint(weights), json.dumps(settings, sort_keys=True, default=str)]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
-
-
-def _weights_fingerprint(weights: dict[str, torch.Tensor]) -> str:
-    """A hash of names, types, shapes and bytes; the bytes go through xxh3, which is ten times as fast as SHA-256."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-        line = f"{name} {tensor.dtype} {tuple(tensor.shape)} {xxhash.xxh3_128_hexdigest(content)}\n"
-        digest.update(line.encode())
-    return digest.hexdigest()
-
-
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of the tokenizer's content; calls leave traces in its truncation and padding, which are left out."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
-    content = {name: value for name, value in content.items() if name not in {"truncation", "padding"}}
-    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
-    return hashlib.sha256(json.dumps([content, special], sort_keys=True).encode()).hexdigest()
 
 
 def component_names(model: TextClassifier) -> dict[str, str]:
     """From each component of the model's pooling to its name in the cache; a pooler's names its weights."""
     names = {component: component for component in feature_components(model.config)}
     if "pooler" in names:
-        names["pooler"] = f"pooler-{_weights_fingerprint(model.encoder.pooler.state_dict())[:12]}"
+        names["pooler"] = f"pooler-{weights_fingerprint(model.encoder.pooler.state_dict())[:12]}"
     return names
 
 

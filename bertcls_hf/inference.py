@@ -1,7 +1,10 @@
 """A trained classifier at work: texts of any length in, logits or labels out, in the order of the texts."""
 
+import hashlib
 import inspect
+import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ from transformers import (
 from bertcls_hf.batching import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 from bertcls_hf.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from bertcls_hf.errors import ArgumentsError, one_line
+from bertcls_hf.fingerprints import tokenizer_fingerprint, weights_fingerprint
 from bertcls_hf.labels import REGRESSION, LabelSet
 from bertcls_hf.model_loading import Checkpoint, labels_of
 from bertcls_hf.packaged import is_packaged, packaged_model
@@ -35,6 +39,8 @@ logger = logging.getLogger(__name__)
 InferenceDtype = Literal["float32", "float16", "bfloat16"]
 # Token ids go into arrays after so many texts or characters: what a tokenizer returns takes many times the memory.
 TOKENIZED_ROWS, TOKENIZED_CHARACTERS = 1024, 2**22
+# Where a model lies, and who saved it, are in its settings too.
+_NOT_OF_THE_NUMBERS = re.compile(r'"(?:_name_or_path|transformers_version)": (?:"[^"]*"|null)')
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,18 @@ class Predictor:
         assert checkpoint.labels is not None
         calibration = _find_calibration(path, revision, checkpoint.labels) if calibrated else Calibration()
         return cls(classifier, tokenizer, checkpoint.labels, length, calibration)
+
+    def fingerprint(self) -> str:
+        """A hash of all that the logits depend on besides the texts: weights, settings, tokenizer and length."""
+        settings = json.dumps(self.model.config.to_dict(), sort_keys=True, default=str)
+        content = [
+            weights_fingerprint(self.model.state_dict()),
+            _NOT_OF_THE_NUMBERS.sub("", settings),
+            tokenizer_fingerprint(self.tokenizer),
+            self.tokenizer.truncation_side,
+            str(self.max_seq_length),
+        ]
+        return hashlib.sha256("\n".join(content).encode()).hexdigest()[:32]
 
     def logits(
         self,

@@ -45,7 +45,7 @@ def read_json(path: Path, text_format: TextFormat) -> Iterator[dict[str, Any]]:
         return
     for number, line in enumerate(decoded_lines(path, text_format), start=1):
         if line.strip():
-            yield _parse_object(line, f"{path}, line {number}")
+            yield parse_object(line, f"{path}, line {number}")
 
 
 def _is_object(line: str) -> bool:
@@ -76,7 +76,12 @@ def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
-def _parse_object(line: str, place: str) -> dict[str, Any]:
+def parse_object(line: str, place: str) -> dict[str, Any]:
+    """One line of a jsonl file.
+
+    Raises:
+        DataError: not JSON, or no object; the message starts with `place`.
+    """
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -97,17 +102,18 @@ def column_kinds(path: Path, text_format: TextFormat) -> ColumnKinds:
         for name, value in row.items():
             of_column = kinds.setdefault(name, {})
             if isinstance(value, list) or not is_missing(value):
-                of_column.setdefault(_kind(value), number)
+                of_column.setdefault(kind_of(value), number)
     if not kinds:
         raise DataError(f"{path}: no rows")
     return kinds
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in the words of messages."""
     if isinstance(value, str):
         return "half of a surrogate pair" if _SURROGATE.search(value) else "text"
     if isinstance(value, list):
-        kinds = {_kind(item) for item in value}
+        kinds = {kind_of(item) for item in value}
         return f"list of {kinds.pop()}s" if len(kinds) == 1 else "mixed list" if kinds else "list without items"
     return _KINDS[type(value)]
 

@@ -56,6 +56,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows neither the hyphened twin of each option nor defaults of None."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
         names = [name for name in action.option_strings if "-" not in name.lstrip("-")]
         value = "" if action.nargs == 0 else " " + self._format_args(action, action.dest.upper())
         return ", ".join(names) + value
@@ -64,17 +66,11 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-class OptionParser(HfArgumentParser):
-    """`HfArgumentParser` that reports errors instead of exiting, and knows the seed's negated option."""
+class DataclassParser(HfArgumentParser):
+    """`HfArgumentParser` that reports errors instead of exiting, with a shorter help."""
 
-    def __init__(self) -> None:
-        super().__init__(ARGUMENT_CLASSES, prog="run_classification.py", usage=USAGE, description=DESCRIPTION,
-                         allow_abbrev=False, formatter_class=_HelpFormatter)  # fmt: skip
-        self.add_argument("--config", metavar="RECIPE.yaml", help="The recipe, where it is not the first argument.")
-        for name, option in NEGATED_OPTIONS.items():
-            self.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=option, type=_negated_bool, nargs="?",
-                              const=False, default=argparse.SUPPRESS, metavar=VALUE_NAMES[string_to_bool],
-                              help=f"The negation of --{option}.")  # fmt: skip
+    def __init__(self, argument_classes: Sequence[type], **texts: str):
+        super().__init__(argument_classes, allow_abbrev=False, formatter_class=_HelpFormatter, **texts)
         for action in self._actions:
             self._adapt(action)
 
@@ -92,6 +88,18 @@ class OptionParser(HfArgumentParser):
     def error(self, message: str) -> Any:
         """Raises instead of printing the usage, which is hundreds of lines long."""
         raise ArgumentsError(re.sub(r"^argument (--\w+)[^:]*:", r"\1:", message))
+
+
+class OptionParser(DataclassParser):
+    """The parser of a run's options, which knows recipes and the seed's negated option."""
+
+    def __init__(self) -> None:
+        super().__init__(ARGUMENT_CLASSES, prog="run_classification.py", usage=USAGE, description=DESCRIPTION)
+        self.add_argument("--config", metavar="RECIPE.yaml", help="The recipe, where it is not the first argument.")
+        for name, option in NEGATED_OPTIONS.items():
+            self.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=option, type=_negated_bool, nargs="?",
+                              const=False, default=argparse.SUPPRESS, metavar=VALUE_NAMES[string_to_bool],
+                              help=f"The negation of --{option}.")  # fmt: skip
 
     def recipe_options(self) -> dict[str, argparse.Action]:
         """What a recipe may set, by every name that it has there: without dashes, and with underscores."""
