@@ -1,0 +1,66 @@
+"""Saved classifiers with random weights, of every task and both forms, and texts for them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import review
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
+
+from bertcls_hf.calibration import CALIBRATION_FILE
+from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from bertcls_hf.modeling import TextClassifier, TextClassifierConfig
+
+
+NAMES = {
+    "stock": ("bad", "fair", "good"),
+    "custom": ("bad", "fair", "good"),
+    "two_labels": ("no", "yes"),
+    "multi_label": ("action", "drama", "funny"),
+    "regression": ("score",),
+    "distilbert": ("bad", "fair", "good"),
+}
+PROBLEM_TYPES = {"multi_label": MULTI_LABEL, "regression": REGRESSION}
+KINDS = sorted(NAMES)
+
+
+def save_classifier(folder: Path, tiny_bert: Path, kind: str, seed: int = 0, **calibration: Any) -> Path:
+    """A classifier of a kind in [`KINDS`], whose outputs differ from text to text."""
+    names = NAMES[kind]
+    labels = {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: position for position, name in enumerate(names)},
+        "problem_type": PROBLEM_TYPES.get(kind, SINGLE_LABEL),
+    }
+    torch.manual_seed(seed)
+    if kind == "custom":
+        settings = {"pooling": "mean", "pooling_layers": 2, **labels}
+        model = TextClassifier(TextClassifierConfig(encoder_config=AutoConfig.from_pretrained(tiny_bert), **settings))
+    elif kind == "distilbert":
+        vocabulary = AutoConfig.from_pretrained(tiny_bert).vocab_size
+        model = DistilBertForSequenceClassification(
+            DistilBertConfig(vocab_size=vocabulary, dim=16, n_layers=2, n_heads=2, hidden_dim=32,
+                             max_position_embeddings=64, initializer_range=0.3, **labels)
+        )  # fmt: skip
+    else:
+        model = BertForSequenceClassification(AutoConfig.from_pretrained(tiny_bert, **labels))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+    if calibration:
+        content = {"temperature": 1.0, "thresholds": None, **calibration}
+        (folder / CALIBRATION_FILE).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def texts(rows: int) -> list[str]:
+    """Texts of many lengths in no order, of which one is empty, one blank and one far too long."""
+    made = [review(index)[0] for index in range(rows)]
+    made[1:1] = ["", "  ", "good bad film " * 100]
+    return made[:rows]
