@@ -24,7 +24,8 @@ from bertcls_hf.scores import DEFAULT_THRESHOLD, expected_calibration_error, pre
 logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
-LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.02, 50.0
+# Logarithms of the lowest and the highest temperature that are tried.
+LOG_TEMPERATURES = (-12.0, 12.0)
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,32 @@ def fit_temperature(logits: np.ndarray, gold: np.ndarray, problem_type: str) -> 
         gold: (rows,) positions, or (rows, labels) of 0 and 1.
         problem_type: names the task.
     """
-    bounds = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
+    logits = np.asarray(logits, dtype=np.float64)
+    problem = _unfit(logits, gold, problem_type)
+    if problem is not None:
+        logger.warning("no temperature fits, since %s: it stays at 1", problem)
+        return 1.0
     found = minimize_scalar(
         lambda log_temperature: negative_log_likelihood(logits / math.exp(log_temperature), gold, problem_type),
-        bounds=bounds,
+        bounds=LOG_TEMPERATURES,
         method="bounded",
         options={"xatol": 1e-6},
     )
-    if min(abs(found.x - bound) for bound in bounds) < 1e-3:
-        which = "right in every row" if found.x < 0 else "no better than chance"
-        logger.warning("no temperature fits, since the model is %s of the validation data: it stays at 1", which)
-        return 1.0
     return math.exp(found.x)
+
+
+def _unfit(logits: np.ndarray, gold: np.ndarray, problem_type: str) -> str | None:
+    """Why the likelihood, which has one peak at most, grows towards a temperature of 0 or without end; or None."""
+    if problem_type == SINGLE_LABEL:
+        of_gold = logits[np.arange(len(gold)), gold]
+        is_right = (of_gold == logits.max(axis=-1)).all()
+        gain = (of_gold - logits.mean(axis=-1)).mean()
+    else:
+        of_gold = np.where(gold > 0, logits, -logits)
+        is_right, gain = (of_gold >= 0).all(), of_gold.mean()
+    if is_right:
+        return "the model is right in every row of the validation data"
+    return None if gain > 0 else "the model does no better than chance on the validation data"
 
 
 def negative_log_likelihood(logits: np.ndarray, gold: np.ndarray, problem_type: str) -> float:
