@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -121,11 +121,12 @@ class Predictor:
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
             length = _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
             classifier = _load_model(path, options, getattr(torch, dtype)).to(place)
+            labels = checkpoint.labels
+            assert labels is not None
+            calibration = _find_calibration(path, revision, labels) if calibrated else Calibration()
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ArgumentsError(f"{model}: {one_line(error)}") from error
-        assert checkpoint.labels is not None
-        calibration = _find_calibration(path, revision, checkpoint.labels) if calibrated else Calibration()
-        return cls(classifier, tokenizer, checkpoint.labels, length, calibration)
+        return cls(classifier, tokenizer, labels, length, calibration)
 
     def fingerprint(self) -> str:
         """A hash of all that the logits depend on besides the texts: weights, settings, tokenizer and length."""
@@ -266,6 +267,9 @@ def _find_calibration(path: str, revision: str, labels: LabelSet) -> Calibration
     if not Path(path).is_dir():
         try:
             file = Path(hf_hub_download(path, CALIBRATION_FILE, revision=revision))
+        except LocalEntryNotFoundError:
+            logger.warning("%s: the Hub cannot be asked for a %s: none is applied", path, CALIBRATION_FILE)
+            return Calibration()
         except EntryNotFoundError:
             return Calibration()
     return read_calibration(file, labels) if file.exists() else Calibration()

@@ -199,6 +199,8 @@ def run(model: str, files: Sequence[str], options: PredictionArguments) -> None:
     path = None if options.output_file == STANDARD else Path(options.output_file)
     if path is not None:
         refuse_existing(path, options.overwrite, files)
+    if STANDARD in files and sys.stdin.isatty():
+        logger.info("reading standard input")
     sources = open_sources(files, options.data(), options.stdin_format, sys.stdin.buffer)
     predictor = Predictor.from_pretrained(
         model,

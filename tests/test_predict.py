@@ -114,6 +114,22 @@ class TestFormats:
         files = [write_texts(tmp_path / f"in.{suffix}") for suffix in ("csv", "parquet", "jsonl")]
         assert_same(lines(*files, chunk_rows=50), expected * 3)
 
+    def test_long_texts_make_short_chunks(
+        self, lines: Callable, expected: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(predict, "CHUNK_CHARACTERS", 100)
+        sizes = []
+        original = Predictor.logits
+
+        def logits(self: Predictor, texts: list[str], *rest: Any) -> Any:
+            sizes.append(sum(map(len, texts)))
+            return original(self, texts, *rest)
+
+        monkeypatch.setattr(Predictor, "logits", logits)
+        assert_same(lines(write_texts(tmp_path / "in.csv")), expected)
+        assert len(sizes) > 5
+        assert sorted(sizes)[-2] < 100 + max(map(len, sorted(TEXTS, key=len)[:-1]))
+
     def test_ids_and_missing_texts_are_kept(self, lines: Callable, tmp_path: Path) -> None:
         rows = [{"id": 7, "review": "good film"}, {"review": None, "id": None}, {"id": "x"}, {"review": ""}]
         found = lines(write_jsonl(tmp_path / "in.jsonl", rows), text_column_names="review")

@@ -1,0 +1,177 @@
+"""How many texts per second a trained model classifies: `bertcls_hf.predict` against transformers' pipeline.
+
+    python benchmarks/predict.py
+    python benchmarks/predict.py --test_file imdb.parquet --model outputs/imdb --output predict.json
+
+(a) `pipeline("text-classification", batch_size=32)` over the texts as they come, cut at the model's length;
+(b) `Predictor.logits`, which the demo page and others call;
+(c) the command's own work: reading the texts' file, classifying, and writing the lines to disk, with fsync and state.
+
+All start from text and end with probabilities, in one process; loading the model is not timed. Every text is
+classified in every way, and the first line says how far the probabilities are apart. Without `--model`, the model is
+MiniLM under a new, random head of two labels: they are worth nothing, but speed does not depend on them.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from _common import environment, interleaved, print_table, ratios_to, report, spread
+from finetuning import CORPUS, MODEL, now
+from transformers import Pipeline, pipeline, set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from bertcls_hf.arguments import DataArguments, ModelArguments
+from bertcls_hf.data_sources import load_path
+from bertcls_hf.inference import Predictor
+from bertcls_hf.labels import REGRESSION, SINGLE_LABEL, LabelSet
+from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
+from bertcls_hf.packaged import packaged_corpus
+from bertcls_hf.predict import PredictionArguments, write_predictions
+from bertcls_hf.prediction_input import open_sources, read_rows
+from bertcls_hf.prediction_output import OutputFile
+from bertcls_hf.tokenization import resolve_max_seq_length
+
+
+PIPELINE, LOGITS, COMMAND = "(a) pipeline", "(b) Predictor", "(c) the command"
+PIPELINE_BATCH, WARM_UP_TEXTS = 32, 64
+
+
+def untrained_model(folder: Path, max_seq_length: int) -> None:
+    """Saves MiniLM under a random head, as a run saves a model."""
+    args = ModelArguments(model_name_or_path=MODEL)
+    checkpoint = open_checkpoint(args)
+    tokenizer = load_tokenizer(args, checkpoint)
+    tokenizer.model_max_length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
+    set_seed(0)
+    config = resolve_config(args, checkpoint, LabelSet(SINGLE_LABEL, ("neg", "pos")))
+    load_classifier(args, checkpoint, config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def sampled_texts(test_file: str | None, rows: int) -> list[str]:
+    """A random sample of the file's texts, or of the BBC corpus's."""
+    path = test_file or str(packaged_corpus(CORPUS))
+    # One of the corpus's files is Latin-1.
+    texts = load_path(path, DataArguments(encoding_errors="replace"), needs_label=False)["text"][:]
+    order = np.random.default_rng(0).permutation(len(texts))[:rows]
+    return [texts[row] or "" for row in order]
+
+
+class Workbench:
+    """The texts, the model in both ways, and one pass over the texts in either."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path):
+        self.folder = folder
+        self.texts = sampled_texts(options.test_file, options.rows)
+        self.source = folder / "texts.parquet"
+        pq.write_table(pa.table({"text": self.texts}), self.source)
+        model = options.model
+        if model is None:
+            model = str(folder / "model")
+            untrained_model(Path(model), options.max_seq_length)
+        self.predictor = Predictor.from_pretrained(
+            model, max_seq_length=options.max_seq_length if options.model else None, calibrated=False
+        )
+        if self.predictor.labels.problem_type == REGRESSION:
+            raise SystemExit(f"--model {model}: a regression, which has no probabilities to compare")
+        self.pipeline: Pipeline = pipeline(
+            "text-classification", self.predictor.model, tokenizer=self.predictor.tokenizer, top_k=None
+        )
+        self.passes = 0
+
+    def probabilities_of_pipeline(self, texts: list[str]) -> np.ndarray:
+        """(texts, labels) as transformers computes them."""
+        rows = self.pipeline(
+            texts, batch_size=PIPELINE_BATCH, truncation=True, max_length=self.predictor.max_seq_length
+        )
+        names = self.predictor.labels.names
+        return np.array([[{s["label"]: s["score"] for s in row}[name] for name in names] for row in rows])
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        """(texts, labels) as this project computes them."""
+        return self.predictor.calibration.probabilities(self.predictor.logits(texts), self.predictor.labels)
+
+    def run_command(self) -> None:
+        """What the command does once it has loaded the model."""
+        options = PredictionArguments(output_file=str(self.folder / "out.jsonl"), disable_tqdm=True)
+        sources = open_sources([str(self.source)], options.data(), "lines", sys.stdin.buffer)
+        self.passes += 1
+        output = OutputFile(Path(options.output_file), {"pass": self.passes})
+        write_predictions(self.predictor, read_rows(sources), output, options)
+
+    def seconds(self, name: str) -> float:
+        """One pass over all texts."""
+        begin = now(self.predictor.model.device)
+        if name == PIPELINE:
+            self.probabilities_of_pipeline(self.texts)
+        elif name == LOGITS:
+            self.probabilities(self.texts)
+        else:
+            self.run_command()
+        return now(self.predictor.model.device) - begin
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, special ones included."""
+        encoded = self.predictor.tokenizer(self.texts, truncation=True, max_length=self.predictor.max_seq_length)
+        return np.array([len(ids) for ids in encoded["input_ids"]])
+
+
+def padded_tokens(lengths: np.ndarray) -> float:
+    """Tokens per text where batches of the pipeline's size are padded, in the order of the texts."""
+    batches = [lengths[start : start + PIPELINE_BATCH] for start in range(0, len(lengths), PIPELINE_BATCH)]
+    return float(sum(batch.max() * len(batch) for batch in batches) / len(lengths))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--test_file", help="csv, jsonl or parquet file with texts (default: the BBC corpus)")
+    parser.add_argument("--model", help="a trained classifier (default: MiniLM under a random head)")
+    parser.add_argument("--rows", type=int, default=400, help="texts, a random sample (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="passes in each way (%(default)s)")
+    parser.add_argument("--max_seq_length", type=int, default=512, help="longest text in tokens (%(default)s)")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    options = parser.parse_args()
+    datasets.disable_progress_bars()
+    disable_progress_bar()
+
+    machine = {**environment(), "threads": torch.get_num_threads()}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Workbench(options, Path(folder))
+        warm_up = bench.texts[:WARM_UP_TEXTS]
+        difference = np.abs(bench.probabilities_of_pipeline(warm_up) - bench.probabilities(warm_up)).max()
+        ways = {name: lambda name=name: bench.seconds(name) for name in (PIPELINE, LOGITS, COMMAND)}
+        seconds = interleaved(ways, options.rounds)
+        if options.rows > WARM_UP_TEXTS:
+            difference = np.abs(bench.probabilities_of_pipeline(bench.texts) - bench.probabilities(bench.texts)).max()
+        lengths = bench.lengths()
+    speeds = {name: len(bench.texts) / statistics.median(values) for name, values in seconds.items()}
+    speedups = {name: [1 / ratio for ratio in values] for name, values in ratios_to(PIPELINE, seconds).items()}
+    print(
+        f"{len(bench.texts)} texts of {lengths.mean():.0f} tokens on average, {padded_tokens(lengths):.0f} with the "
+        f"pipeline's padding, cut at {bench.predictor.max_seq_length}; on {bench.predictor.model.device}, median of "
+        f"{options.rounds} rounds; probabilities differ by {difference:.1e} at most"
+    )
+    rows = [
+        (name, f"{speed:.2f}", f"{speed * lengths.mean():.0f}", spread(speedups[name]))
+        for name, speed in speeds.items()
+    ]
+    print_table(("way", "texts/s", "tokens/s", "speed against the pipeline"), rows)
+    results: dict[str, Any] = {
+        "options": vars(options), "environment": machine, "tokens_per_text": float(lengths.mean()),
+        "padded_tokens_per_text": padded_tokens(lengths), "seconds": seconds, "texts_per_second": speeds,
+        "speedups": speedups, "largest_difference": float(difference),
+    }  # fmt: skip
+    report(results, options.output)
+
+
+if __name__ == "__main__":
+    main()
