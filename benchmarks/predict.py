@@ -35,9 +35,10 @@ from bertcls_hf.inference import Predictor
 from bertcls_hf.labels import REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.packaged import packaged_corpus
-from bertcls_hf.predict import PredictionArguments, write_predictions
+from bertcls_hf.prediction_arguments import PredictionArguments
 from bertcls_hf.prediction_input import open_sources, read_rows
 from bertcls_hf.prediction_output import OutputFile
+from bertcls_hf.prediction_run import write_predictions
 from bertcls_hf.tokenization import resolve_max_seq_length
 
 

@@ -17,10 +17,10 @@ from bertcls_hf.data_sources import delimited_file_columns, resolved_format, tex
 from bertcls_hf.errors import ArgumentsError, DataError, one_line
 from bertcls_hf.json_files import JSON_SUFFIXES, kind_of, parse_object, read_json
 from bertcls_hf.paths import existing_path
+from bertcls_hf.prediction_arguments import STANDARD
 from bertcls_hf.text_files import DELIMITED_SUFFIXES, TextFormat, read_delimited
 
 
-STANDARD_INPUT = "-"
 FIELDS = ("id", "text", "text_pair")
 # Rows of a jsonl file in which its columns must show, since it has no header; of a pipe it is the first.
 SAMPLE_ROWS = 1000
@@ -61,10 +61,10 @@ def open_sources(
         DataError: see the readers; or some sources hold pairs of texts and others do not.
         ArgumentsError: standard input is named twice, or there is no such encoding.
     """
-    if list(names).count(STANDARD_INPUT) > 1:
-        raise ArgumentsError(f"{STANDARD_INPUT}, standard input, can be read only once")
+    if list(names).count(STANDARD) > 1:
+        raise ArgumentsError(f"{STANDARD}, standard input, can be read only once")
     sources = [
-        _open_stdin(stdin, args, stdin_format) if name == STANDARD_INPUT else _open_file(existing_path(name), args)
+        _open_stdin(stdin, args, stdin_format) if name == STANDARD else _open_file(existing_path(name), args)
         for name in names
     ]
     is_pair = "text_pair" in sources[0].fields
@@ -99,7 +99,7 @@ def _open_file(path: Path, args: DataArguments) -> TextSource:
     except PermissionError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     known = [*DELIMITED_SUFFIXES, *sorted(JSON_SUFFIXES), ".parquet"]
-    raise DataError(f"{path}: unknown format {suffix!r}; known: {', '.join(known)}, or {STANDARD_INPUT} for a pipe")
+    raise DataError(f"{path}: unknown format {suffix!r}; known: {', '.join(known)}, or {STANDARD} for a pipe")
 
 
 def _open_delimited(path: Path, args: DataArguments) -> TextSource:

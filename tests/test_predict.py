@@ -19,11 +19,12 @@ import pytest
 from classifiers import save_classifier, texts
 from conftest import ROOT
 
-from bertcls_hf import predict
+from bertcls_hf import predict, prediction_run
 from bertcls_hf.arguments import DataArguments, ModelArguments
 from bertcls_hf.errors import ExitCode
 from bertcls_hf.inference import Predictor
-from bertcls_hf.predict import DATA_OPTIONS, PredictionArguments, main
+from bertcls_hf.predict import main
+from bertcls_hf.prediction_arguments import DATA_OPTIONS, PredictionArguments
 from bertcls_hf.prediction_output import OutputFile
 
 
@@ -117,7 +118,7 @@ class TestFormats:
     def test_long_texts_make_short_chunks(
         self, lines: Callable, expected: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(predict, "CHUNK_CHARACTERS", 100)
+        monkeypatch.setattr(prediction_run, "CHUNK_CHARACTERS", 100)
         sizes = []
         original = Predictor.logits
 
@@ -307,7 +308,8 @@ class TestRefused:
             ({"temperature": 0}, "--temperature 0.0: must be above 0"),
             ({"threshold": 1.5}, "--threshold 1.5: must lie in [0, 1)"),
             ({"threshold": 0.5}, "--threshold: for two labels or a multi-label model, but there are 3 labels"),
-            ({"no_such": 1}, "unexpected --no_such"),
+            ({"no_such": 1}, "unknown option --no_such (--help lists all options)"),
+            ({"temprature": 1}, "unknown option --temprature; did you mean --temperature?"),
             ({"dtype": "int8"}, "--dtype: invalid choice"),
             ({"output_file": "a.parquet"}, "--output_file a.parquet: neither .jsonl nor .csv"),
             ({"text_column_names": "a,b,c"}, "--text_column_names takes one column or two"),
@@ -329,6 +331,7 @@ class TestRefused:
 
     def test_no_model_or_file(self, refused: Callable, arguments: Callable, tmp_path: Path) -> None:
         refused([], ExitCode.BAD_ARGUMENTS, "MODEL")
+        refused(["model", "--top_k", "1", "in.csv"], ExitCode.BAD_ARGUMENTS, "files come before the options")
         refused([str(tmp_path / "nowhere"), str(write_texts(tmp_path / "in.csv"))], ExitCode.BAD_ARGUMENTS, "nowhere")
         refused(arguments(tmp_path / "no.csv"), ExitCode.BAD_DATA, "no.csv: no such file")
         refused(arguments(tmp_path), ExitCode.BAD_DATA, "a folder; name its files")

@@ -1,0 +1,99 @@
+"""The options of the prediction command; those that it shares with a run are taken from there."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers.hf_argparser import HfArg
+
+from bertcls_hf.arguments import DataArguments, ModelArguments
+from bertcls_hf.errors import ArgumentsError
+
+
+# Standard input as a file, and standard output.
+STANDARD = "-"
+# Options of a run whose names and meanings are the same here.
+DATA_OPTIONS = ("text_column_names", "csv_header", "csv_delimiter", "csv_quoting", "encoding", "encoding_errors")
+
+
+def _as_in(argument_class: type, name: str) -> Any:
+    """An option with the default, the help and the other names that it has in a run."""
+    (found,) = (f for f in fields(argument_class) if f.name == name)
+    return HfArg(default=found.default, help=found.metadata["help"], aliases=found.metadata.get("aliases"))
+
+
+@dataclass
+class PredictionArguments:
+    """Which texts, which model, and what is written."""
+
+    output_file: str = HfArg(
+        default=STANDARD, help="Where predictions go, .jsonl or .csv; appears when it is whole. -: standard output."
+    )
+    prediction_format: Literal["jsonl", "csv"] | None = HfArg(
+        default=None, help="Default: as --output_file ends; jsonl for standard output."
+    )
+    overwrite: bool = HfArg(default=False, help="Replace an --output_file that is there.")
+    top_k: int | None = HfArg(
+        default=None, help="Write only the K highest probabilities, the highest first. Default: all, in label order."
+    )
+    stdin_format: Literal["lines", "jsonl"] = HfArg(
+        default="lines", help="What standard input holds: a text per line, or a JSON object per line."
+    )
+    text_column_names: list[str] | None = _as_in(DataArguments, "text_column_names")  # noqa: RUF009
+    csv_header: Literal["auto", "true", "false"] = _as_in(DataArguments, "csv_header")
+    csv_delimiter: str | None = _as_in(DataArguments, "csv_delimiter")
+    csv_quoting: Literal["auto", "minimal", "none"] = _as_in(DataArguments, "csv_quoting")
+    encoding: str = _as_in(DataArguments, "encoding")
+    encoding_errors: Literal["strict", "replace", "ignore"] = _as_in(DataArguments, "encoding_errors")
+    model_revision: str = _as_in(ModelArguments, "model_revision")
+    trust_remote_code: bool = HfArg(default=False, help="Run the Python code that a model repository ships.")
+    max_seq_length: int | None = HfArg(
+        default=None, aliases=["--max_length"],
+        help="Longest text in tokens; longer ones are cut. Default: as in the model's training.",
+    )  # fmt: skip
+    calibration: bool = HfArg(
+        default=True, help="Apply the temperature and thresholds of the model's calibration.json, where it has one."
+    )
+    temperature: float | None = HfArg(default=None, help="Divide the logits by this, whatever the calibration says.")
+    threshold: float | None = HfArg(
+        default=None,
+        help="What a label's probability must exceed, for every label of a multi-label model, or for the second of "
+        "two labels.",
+    )
+    device: str | None = HfArg(default=None, help="cpu, cuda, cuda:1 … Default: an accelerator where there is one.")
+    dtype: Literal["float32", "float16", "bfloat16"] = HfArg(
+        default="float32", help="Of weights and arithmetic; the halves are for accelerators, bfloat16 also for some "
+        "processors.",
+    )  # fmt: skip
+    tokens_per_batch: int | None = HfArg(
+        default=None, help="Tokens of a batch, padding included. Default: 2048 on a processor, else 32768."
+    )
+    chunk_rows: int = HfArg(
+        default=16_384,
+        help="Texts that are read, sorted by length, classified and written together; 1 answers line by line.",
+    )
+    disable_tqdm: bool = HfArg(default=False, help="Show no progress.")
+
+    def __post_init__(self) -> None:
+        for name in ("top_k", "tokens_per_batch", "chunk_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ArgumentsError(f"--{name} {value}: must be 1 or more")
+        if self.temperature is not None and not 0 < self.temperature < float("inf"):
+            raise ArgumentsError(f"--temperature {self.temperature}: must be above 0")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ArgumentsError(f"--threshold {self.threshold}: must lie in [0, 1)")
+        if self.prediction_format is None:
+            self.prediction_format = self._format_of_name()
+
+    def _format_of_name(self) -> Literal["jsonl", "csv"]:
+        suffix = Path(self.output_file).suffix.lower()
+        if self.output_file == STANDARD or suffix == ".jsonl":
+            return "jsonl"
+        if suffix == ".csv":
+            return "csv"
+        raise ArgumentsError(f"--output_file {self.output_file}: neither .jsonl nor .csv; see --prediction_format")
+
+    def data(self) -> DataArguments:
+        """The options of a run that say how texts are read."""
+        return DataArguments(**{name: getattr(self, name) for name in DATA_OPTIONS})

@@ -1,0 +1,147 @@
+"""From rows of text to lines of predictions, a chunk at a time."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from bertcls_hf.errors import ArgumentsError, DivergedError
+from bertcls_hf.inference import Predictor
+from bertcls_hf.labels import MULTI_LABEL, REGRESSION
+from bertcls_hf.prediction_arguments import PredictionArguments
+from bertcls_hf.prediction_input import Row
+from bertcls_hf.prediction_lines import format_rows, prediction_rows
+from bertcls_hf.prediction_output import OutputFile, Progress, StandardOutput, TextDigest
+
+
+logger = logging.getLogger(__name__)
+
+# A chunk also ends where its texts have so many characters.
+CHUNK_CHARACTERS = 2**26
+
+
+class SpeedBar:
+    """Counts texts and tokens, and shows both per second."""
+
+    def __init__(self, start: int, hidden: bool):
+        self._bar = tqdm(unit=" texts", initial=start, disable=hidden, desc="Predicting", mininterval=0.5)
+        self.start, self.texts, self.tokens = time.monotonic(), 0, 0
+
+    def __call__(self, texts: int, tokens: int) -> None:
+        self.texts, self.tokens = self.texts + texts, self.tokens + tokens
+        self._bar.set_postfix_str(f"{self._per_second(self.tokens)} tokens/s", refresh=False)
+        self._bar.update(texts)
+
+    def _per_second(self, number: int) -> str:
+        return f"{number / max(time.monotonic() - self.start, 1e-9):,.0f}"
+
+    def close(self) -> None:
+        """Ends the display and logs the whole."""
+        self._bar.close()
+        logger.info(
+            "%s texts in %.1f s: %s texts/s, %s tokens/s",
+            f"{self.texts:,}",
+            time.monotonic() - self.start,
+            self._per_second(self.texts),
+            self._per_second(self.tokens),
+        )
+
+
+def configure(predictor: Predictor, options: PredictionArguments) -> None:
+    """Puts the options' temperature, threshold and batch size in place of the predictor's.
+
+    Raises:
+        ArgumentsError: the model's task has no use for an option.
+    """
+    task, names = predictor.labels.problem_type, predictor.labels.names
+    needless = [name for name in ("temperature", "threshold", "top_k") if getattr(options, name) is not None]
+    if task == REGRESSION and needless:
+        raise ArgumentsError(f"--{needless[0]}: the model is a regression, which has no probabilities")
+    if options.threshold is not None and task != MULTI_LABEL and len(names) != 2:
+        raise ArgumentsError(f"--threshold: for two labels or a multi-label model, but there are {len(names)} labels")
+    if options.temperature is not None:
+        predictor.calibration = replace(predictor.calibration, temperature=options.temperature)
+    if options.threshold is not None:
+        predictor.calibration = replace(predictor.calibration, thresholds=options.threshold)
+    if options.tokens_per_batch is not None:
+        predictor.tokens_per_batch = options.tokens_per_batch
+
+
+def settings(predictor: Predictor, options: PredictionArguments) -> dict[str, Any]:
+    """All that the lines depend on besides the texts; another value of any is another command."""
+    return {
+        "model": predictor.fingerprint(),
+        "labels": list(predictor.labels.names),
+        "max_seq_length": predictor.max_seq_length,
+        "temperature": predictor.calibration.temperature,
+        "thresholds": predictor.calibration.thresholds,
+        "dtype": options.dtype,
+        "device": predictor.model.device.type,
+        "tokens_per_batch": predictor.tokens_per_batch,
+        "chunk_rows": options.chunk_rows,
+        "prediction_format": options.prediction_format,
+        "top_k": options.top_k,
+    }
+
+
+def write_predictions(
+    predictor: Predictor,
+    rows: Iterator[Row],
+    output: OutputFile | StandardOutput,
+    options: PredictionArguments,
+) -> None:
+    """Classifies the rows that the output lacks, chunk by chunk.
+
+    Raises:
+        ArgumentsError: the rows that the output has are others than these.
+        DivergedError: an output of the model is not finite.
+        StorageError: the disk is full, or cannot be written.
+    """
+    digest, done = TextDigest(), output.progress
+    output.skip_written(rows, digest)
+    progress = SpeedBar(done.rows, options.disable_tqdm)
+    try:
+        for chunk, is_whole in chunks(rows, options.chunk_rows):
+            content = predicted_lines(predictor, chunk, options, header=done.rows == 0, progress=progress)
+            for row in chunk:
+                digest.update(row)
+            done = Progress(done.rows + len(chunk), done.size + len(content), digest.hexdigest(), is_whole)
+            output.write(content, done)
+    finally:
+        progress.close()
+    output.finish()
+
+
+def chunks(rows: Iterator[Row], size: int) -> Iterator[tuple[list[Row], bool]]:
+    """Consecutive rows, up to `size` and about [`CHUNK_CHARACTERS`]; and whether a chunk is as large as that."""
+    chunk: list[Row] = []
+    characters = 0
+    for row in rows:
+        chunk.append(row)
+        characters += sum(len(row.get(field) or "") for field in ("text", "text_pair"))
+        if len(chunk) == size or characters >= CHUNK_CHARACTERS:
+            yield chunk, True
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk, False
+
+
+def predicted_lines(
+    predictor: Predictor, chunk: Sequence[Row], options: PredictionArguments, header: bool, progress: SpeedBar
+) -> bytes:
+    """The lines of a chunk."""
+    texts = [row["text"] or "" for row in chunk]
+    pairs = [row["text_pair"] or "" for row in chunk] if "text_pair" in chunk[0] else None
+    logits = predictor.logits(texts, pairs, progress)
+    if not np.isfinite(logits).all():
+        raise DivergedError(f"the model's outputs are not finite; was --dtype {options.dtype} too small for them?")
+    scores = predictor.calibration.probabilities(logits, predictor.labels)
+    predicted = predictor.calibration.predicted(scores, predictor.labels)
+    rows = prediction_rows(chunk, scores, predicted, predictor.labels, options.top_k)
+    assert options.prediction_format is not None
+    lines = format_rows(rows, options.prediction_format, header, ranked=options.top_k is not None)
+    return "".join(lines).encode()
