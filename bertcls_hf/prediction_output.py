@@ -1,7 +1,8 @@
 """Where predictions go: standard output, or a file that is whole or absent and that a killed command goes on with.
 
 While it is written, the file is called `NAME.partial`; beside it `NAME.partial.json` says how far it is good, and of
-which model, options and texts. The same command goes on from there; any other is refused.
+which model, options and texts, and `NAME.partial.lock` keeps a second command out. The same command goes on from
+there; any other is refused.
 """
 
 import json
@@ -69,9 +70,15 @@ class StandardOutput:
 
         Raises:
             BrokenPipeError: nobody reads any more.
+            StorageError: it goes to a disk that is full.
         """
-        self._stream.write(content)
-        self._stream.flush()
+        try:
+            self._stream.write(content)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise storage_error(Path("standard output"), error) from error
 
     def finish(self) -> None:
         """There is nothing to do."""
@@ -97,15 +104,13 @@ class OutputFile:
         self.partial = path.with_name(f"{path.name}.partial")
         self._state = path.with_name(f"{path.name}.partial.json")
         self._lock = FileLock(path.with_name(f"{path.name}.partial.lock"))
+        self._keep_others_out()
         try:
-            self._lock.acquire(blocking=False)
             self.progress = self._read_progress()
             self._file = self.partial.open("r+b" if self.progress.rows else "wb")
             # What was written after the last state may be half a line.
             self._file.truncate(self.progress.size)
             self._file.seek(self.progress.size)
-        except Timeout as error:
-            raise ArgumentsError(f"--output_file {path}: another command is writing it") from error
         except OSError as error:
             raise storage_error(self.partial, error) from error
 
@@ -139,6 +144,15 @@ class OutputFile:
             self._lock.release()
         except OSError as error:
             raise storage_error(self.path, error) from error
+
+    def _keep_others_out(self) -> None:
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise ArgumentsError(f"--output_file {self.path}: another command is writing it") from error
+        except (OSError, NotImplementedError) as error:
+            # Some file systems know no locks; one that cannot be written will say so again.
+            logger.info("%s cannot be locked: %s", self.path, error)
 
     def _read_progress(self) -> Progress:
         if not self.partial.exists() or not self._state.exists():

@@ -1,5 +1,6 @@
 """The prediction command: every format and pipe, in order, without loss, and on from where it was killed."""
 
+import contextlib
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from classifiers import save_classifier, texts
 from conftest import ROOT
+from test_feature_cache import small_disk
 
 from bertcls_hf import predict, prediction_run
 from bertcls_hf.arguments import DataArguments, ModelArguments
@@ -581,6 +583,30 @@ class TestOutputFile:
         assert codes[1] == ExitCode.BAD_ARGUMENTS
         assert "another command is writing it" in capsys.readouterr().err
         assert len((tmp_path / "out.csv").read_bytes().splitlines()) == 31
+
+    def test_a_full_disk(self, arguments: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        source = write_jsonl(tmp_path / "many.jsonl", [{"text": text} for text in texts(600)])
+        assert main(arguments(source, output_file=tmp_path / "whole.csv", chunk_rows=100)) == 0
+        with small_disk(tmp_path, 32) as disk:
+            argv = arguments(source, output_file=disk / "out.csv", chunk_rows=100)
+            assert main(argv) == ExitCode.STORAGE
+            assert "no space left for" in capsys.readouterr().err
+            assert not (disk / "out.csv").exists()
+            state = json.loads((disk / "out.csv.partial.json").read_text())
+            assert 0 < state["progress"]["rows"] < 600
+            subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
+            assert main(argv) == 0
+            assert (disk / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+    def test_standard_output_on_a_full_disk(
+        self, arguments: Callable, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with open("/dev/full", "w") as full, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", full)
+            assert main(arguments(source)) == ExitCode.STORAGE
+            with contextlib.suppress(OSError):
+                full.close()
+        assert "no space left for standard output" in capsys.readouterr().err
 
     @pytest.mark.slow
     def test_killed_again_and_again(self, arguments: Callable, tmp_path: Path) -> None:
