@@ -12,13 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import yaml
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.hf_api import ModelInfo
 
 from bertcls_hf.errors import ExitCode, PushError, one_line
@@ -27,14 +26,15 @@ from bertcls_hf.parsing import RECIPE_FILE
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 # Named one by one, so that no cache, checkpoint, log, prediction or stray file is ever published. The code of a custom
 # model comes on top.
 PUSHED_FILES = (
-    *WEIGHTS,
     "README.md",
     "figures/*.png",
     "config.json",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -166,14 +166,10 @@ def _push_once(folder: Path, repository: HubRepository, message: str) -> str:
         raise PushError(f"{folder} holds no trained model")
     api = HfApi()
     there = _open_repository(api, repository)
-    stale = _stale_files([file.rfilename for file in there.siblings or ()], files)
     # `upload_folder` may spread the files over several commits: a model would be half there in between.
     commit = api.create_commit(
         there.id,
-        [
-            *(CommitOperationAdd(name, folder / name) for name in files),
-            *(CommitOperationDelete(name, is_folder=False) for name in stale),
-        ],
+        [CommitOperationAdd(name, folder / name) for name in files],
         commit_message=message,
         parent_commit=there.sha,
         revision=repository.revision,
@@ -198,11 +194,6 @@ def _open_repository(api: HfApi, repository: HubRepository) -> ModelInfo:
     if not repository.is_private and there.private:
         logger.warning("%s exists and stays private: its settings on the Hub make it public", repo_id)
     return there
-
-
-def _stale_files(there: list[str], pushed: list[str]) -> list[str]:
-    """Weights of an earlier push, which would be loaded instead of this one's where these are cut otherwise."""
-    return [name for name in there if name not in pushed and any(fnmatchcase(name, weights) for weights in WEIGHTS)]
 
 
 def _with_retries(push: Callable[[], str], waits: Sequence[float]) -> str:

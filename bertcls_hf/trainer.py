@@ -12,7 +12,7 @@ from accelerate.data_loader import BatchSamplerShard
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import DataCollatorWithPadding, Trainer
+from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -406,7 +406,7 @@ class ClassificationTrainer(Trainer):
             self._save_with_tokenizer(model, folder, state_dict)
 
     def _save_with_tokenizer(
-        self, model: torch.nn.Module, folder: Path, state_dict: dict[str, torch.Tensor] | None
+        self, model: PreTrainedModel, folder: Path, state_dict: dict[str, torch.Tensor] | None
     ) -> None:
         model.save_pretrained(folder, state_dict=state_dict)
         if self.processing_class is not None:
