@@ -351,6 +351,7 @@ class TestAFaultThatPasses:
         push.join()
         assert messages(hub) == ["Trained classifier", "by hand", "Trained classifier"]
         assert {"NEWS.md"} < pushed_names(hub)
+        assert hub.asked("commit") == 3  # one of them is refused: it was made for another state
 
 
 class TestAFaultThatStays:
