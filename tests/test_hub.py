@@ -486,7 +486,7 @@ class TestEverySave:
         """The saving of a stock class draws random weights, and dropout draws from the same generator."""
         weights = []
         for name, pushing in (("pushed", options), ("plain", {"num_train_epochs": 3})):
-            assert main(command(**pushing, output_dir=tmp_path / name)) == 0
+            assert main(command(**pushing, output_dir=tmp_path / name, load_best_model_at_end=False)) == 0
             weights.append((tmp_path / name / "model.safetensors").read_bytes())
         assert weights[0] == weights[1]
 
@@ -549,6 +549,22 @@ class TestEverySave:
         assert done.returncode == 0, done.stderr[-2000:]
         assert messages(hub)[-1] == "Trained classifier"
         assert not (tmp_path / "out/_pushing").exists()
+
+    @pytest.mark.slow
+    def test_is_done_by_the_first_of_several_processes(
+        self, command: Callable[..., list[str]], hub: Hub, options: dict, tmp_path: Path
+    ) -> None:
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file",
+                  str(ROOT / "recipes/accelerate/cpu_ddp.yaml"), str(ROOT / "run_classification.py")]  # fmt: skip
+        two = {**environment(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*launch, *command(**options)], capture_output=True, text=True, env=two, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        # 48 rows in steps of 2 x 8.
+        assert messages(hub)[0] == "Training in progress, step 3"
+        assert messages(hub)[-1] == "Trained classifier"
+        assert hub.asked("create") == hub.asked("commit") == len(messages(hub))
 
     @pytest.mark.usefixtures("client")
     @pytest.mark.parametrize("kind", ["is_fsdp_enabled", "is_deepspeed_enabled"])
