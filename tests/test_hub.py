@@ -451,18 +451,22 @@ class TestEverySave:
         return {"push_to_hub": True, "hub_model_id": NAME, "hub_strategy": "every_save", "save_total_limit": 0,
                 "num_train_epochs": 3}  # fmt: skip
 
-    @pytest.mark.parametrize("pooling", [None, "mean"], ids=["stock", "custom"])
+    @pytest.mark.parametrize(
+        ("kind", "is_custom"),
+        [({}, False), ({"pooling": "mean"}, True), ({"boost": True, "head_learning_rate": 0.01}, True)],
+        ids=["stock", "custom", "boost"],
+    )
     def test_pushes_a_model_that_loads(
         self, command: Callable[..., list[str]], hub: Hub, client: list[float], options: dict, tmp_path: Path,
-        pooling: str | None,
+        kind: dict, is_custom: bool,
     ) -> None:  # fmt: skip
-        assert main(command(**options, pooling=pooling)) == 0
+        assert main(command(**options, **kind)) == 0
         said = messages(hub)
         assert said[0] == "Training in progress, step 6"
         assert said[-1] == "Trained classifier"
         assert set(said[1:-1]) <= {"Training in progress, step 12"}  # skipped where the first one still ran
         files = hub.repositories[NAME].branches["main"][1].files
-        expected = {*MODEL_FILES, "recipe.yaml"} | (set() if pooling is None else {"modeling.py"})
+        expected = {*MODEL_FILES, "recipe.yaml"} | ({"modeling.py"} if is_custom else set())
         assert set(files) - ALWAYS_THERE == expected
 
         snapshot = tmp_path / "snapshot"
