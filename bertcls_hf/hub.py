@@ -33,8 +33,6 @@ PUSHED_FILES = (
     "figures/*.png",
     "config.json",
     "model.safetensors",
-    "model-*-of-*.safetensors",
-    "model.safetensors.index.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -107,9 +105,9 @@ def _code_files(folder: Path) -> set[str]:
     for name in ("config.json", "tokenizer_config.json"):
         config = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
         for classes in config.get("auto_map", {}).values():
-            names = classes if isinstance(classes, list) else [classes]
+            paths = classes if isinstance(classes, list) else [classes]
             # `owner/name--module.Class` is loaded from another repository.
-            files |= {f"{name.partition('.')[0]}.py" for name in names if name and "--" not in name}
+            files |= {f"{path.partition('.')[0]}.py" for path in paths if path and "--" not in path}
     return files
 
 
@@ -126,6 +124,8 @@ def push_folder(folder: Path, repository: HubRepository) -> str:
     Raises:
         PushError: the Hub refused or could not be reached. The folder is whole, and pushing again finishes the job.
     """
+    if not {"config.json", "model.safetensors"} <= set(pushed_files(folder)):
+        raise PushError(f"{folder} holds no trained model (config.json and model.safetensors)")
     try:
         return upload(folder, repository, "Trained classifier")
     except PushError as error:
@@ -161,15 +161,12 @@ def _push_once(folder: Path, repository: HubRepository, message: str) -> str:
     The commit builds on the state that is read first, and the Hub refuses it where another one came between. Files
     that are there already are left out of it, and where all of them are, nothing is committed again.
     """
-    files = pushed_files(folder)
-    if "config.json" not in files or not any(name.endswith(".safetensors") for name in files):
-        raise PushError(f"{folder} holds no trained model")
     api = HfApi()
     there = _open_repository(api, repository)
     # `upload_folder` may spread the files over several commits: a model would be half there in between.
     commit = api.create_commit(
         there.id,
-        [CommitOperationAdd(name, folder / name) for name in files],
+        [CommitOperationAdd(name, folder / name) for name in pushed_files(folder)],
         commit_message=message,
         parent_commit=there.sha,
         revision=repository.revision,
@@ -261,8 +258,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hub_private_repo", choices=["true", "false"], help="default: the run's, or true")
     parser.add_argument("--hub_revision", help="branch; default: the run's, or main")
     args = parser.parse_args(argv)
-    if not (args.folder / "config.json").is_file():
-        parser.error(f"{args.folder} holds no trained model (no config.json)")
     try:
         sys.stdout.write(push_folder(args.folder, run_repository(args.folder, _resolved(args))) + "\n")
     except PushError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from bertcls_hf.arguments import ClassifierTrainingArguments
-from bertcls_hf.errors import ArgumentsError, PushError
+from bertcls_hf.errors import ArgumentsError, PushError, storage_problem
 from bertcls_hf.hub import push_folder, run_repository, upload
 from bertcls_hf.parsing import RECIPE_FILE
 
@@ -57,7 +57,13 @@ class PushRun(TrainerCallback):
         if self._upload is not None and self._upload.is_alive():
             logger.info("step %d is not pushed: an earlier push still runs", state.global_step)
             return
-        self._write_snapshot()
+        try:
+            self._write_snapshot()
+        except Exception as error:  # safetensors and tokenizers each raise a kind of their own
+            if (problem := storage_problem(error)) is None:
+                raise
+            logger.warning("step %d is not pushed: its model cannot be written (%s)", state.global_step, problem)
+            return
         # A run that is stopped does not wait for it: a commit is there as a whole or not at all.
         self._upload = threading.Thread(target=self._push_snapshot, args=(state.global_step,), daemon=True)
         self._upload.start()

@@ -1,5 +1,6 @@
 """Pushing: only named files, in one commit, and a failure that loses nothing."""
 
+import errno
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from bertcls_hf.arguments import ClassifierTrainingArguments
 from bertcls_hf.errors import ArgumentsError, PushError
 from bertcls_hf.hub import HubRepository, push_folder, pushed_files
 from bertcls_hf.hub_callback import PushRun
+from bertcls_hf.trainer import ClassificationTrainer
 from run_classification import main
 
 
@@ -295,12 +297,14 @@ class TestAPush:
         assert messages(hub) == []
         assert messages(hub, "a/b") == ["Trained classifier", "Trained classifier"]
 
-    def test_of_nothing_is_refused(self, hub: Hub, client: list[float], tmp_path: Path) -> None:
+    def test_of_nothing_is_refused(
+        self, hub: Hub, client: list[float], tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
         (tmp_path / "config.json").write_text("{}")
-        with pytest.raises(PushError, match="holds no trained model"):
-            push_folder(tmp_path, HubRepository(NAME))
-        with pytest.raises(SystemExit):
-            hub_command.main(["push", str(tmp_path / "nowhere")])
+        for folder in (tmp_path, tmp_path / "nowhere"):
+            assert hub_command.main(["push", str(folder)]) == 77
+            message = f"error: {folder} holds no trained model (config.json and model.safetensors)\n"
+            assert capsys.readouterr().err == message
         assert hub.requests == []
 
 
@@ -505,6 +509,22 @@ class TestEverySave:
         assert "pushing to me/model failed: " in warning.getMessage()
         assert "Training in progress, step 6" not in messages(hub)
         assert messages(hub)[-1] == "Trained classifier"
+
+    def test_that_the_disk_does_not_take_is_a_warning(
+        self, command: Callable[..., list[str]], hub: Hub, client: list[float], options: dict,
+        caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        save = ClassificationTrainer.save_for_use
+
+        def save_for_use(trainer: ClassificationTrainer, folder: Path, *args: object) -> None:
+            if folder.name == "_pushing":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            save(trainer, folder, *args)
+
+        monkeypatch.setattr(ClassificationTrainer, "save_for_use", save_for_use)
+        assert main(command(**options)) == 0
+        assert "step 6 is not pushed: its model cannot be written (No space left on device)" in caplog.text
+        assert messages(hub) == ["Trained classifier"]
 
     def test_leaves_the_exit_code_to_the_last_push(
         self, command: Callable[..., list[str]], hub: Hub, client: list[float], options: dict,
