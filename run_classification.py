@@ -44,7 +44,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     from bertcls_hf.data import class_weights, load_data
     from bertcls_hf.features import FeatureExtractor
     from bertcls_hf.head_init import check_head_init, init_head_by_logistic_regression
-    from bertcls_hf.hub import push_folder
+    from bertcls_hf.hub_callback import PushRun
     from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
     from bertcls_hf.run_record import start_run, write_recipe
     from bertcls_hf.sweep import HeadSweep
@@ -91,6 +91,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
             splits = features
 
     trainer = training.build_trainer(args.training, model, tokenizer, splits, data.labels)
+    push = PushRun(trainer, args.training) if args.training.push_to_hub else None
     if args.training.do_train:
         training.train(trainer)
         trainer.save_model()
@@ -99,9 +100,8 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     if "test" in splits and (data.has_labels("test") or args.training.do_predict):
         training.predict(trainer, splits["test"], data)
 
-    if args.training.push_to_hub and trainer.is_world_process_zero():
-        settings = args.training
-        push_folder(Path(settings.output_dir), settings.hub_model_id, settings.hub_private_repo, settings.hub_revision)
+    if push is not None:
+        push.finish()
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub import constants as hub_constants
+from huggingface_hub import get_token
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.hf_argparser import HfArg
 from transformers.training_args import TrainingArguments
 
-from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.errors import ArgumentsError, one_line
 
 
 Pooling = Literal["cls", "pooler", "mean", "max", "cls_mean"]
@@ -23,8 +26,7 @@ REFUSED_OPTIONS = {
     "batch_eval_metrics": "the metrics need all rows at once",
     "dataloader_drop_last": "it would drop rows of evaluations and predictions too",
     "eval_do_concat_batches": "the metrics need all rows at once",
-    "hub_always_push": "a run pushes once, when it is done",
-    "hub_strategy": "a run pushes once, when it is done",
+    "hub_always_push": "a save whose push would have to wait for another is not pushed",
     "include_for_metrics": "the metrics need predictions and labels alone",
     "label_names": "the name of the data's label column goes into --label_column_name",
     "length_column_name": "lengths are those of the tokenized texts",
@@ -36,6 +38,8 @@ REFUSED_OPTIONS = {
 # They make parameter groups of their own, so that the head's and the layers' learning rates would be lost.
 REFUSED_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
 DEFAULT_LEARNING_RATE = 2e-5
+# Where a push goes, and when: nothing without --push_to_hub.
+PUSH_OPTIONS = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy")
 HUB_DATASET_OPTIONS = ("dataset_config_name", "dataset_revision", "validation_split_name", "test_split_name")
 
 
@@ -289,9 +293,9 @@ class ClassifierTrainingArguments(TrainingArguments):
     Defaults that differ: output_dir, learning_rate 2e-5, weight_decay 0.01, warmup_steps 0.06 (a share of all steps),
     per_device_train_batch_size 16, per_device_eval_batch_size 64, eval_strategy and save_strategy epoch,
     load_best_model_at_end, metric_for_best_model, save_total_limit 2, logging_steps 50, logging_nan_inf_filter false,
-    train_sampling_strategy group_by_length, restore_callback_states_from_checkpoint, ddp_find_unused_parameters false;
-    and a run trains and evaluates
-    where it is not told what to do. [`REFUSED_OPTIONS`] have no place here.
+    train_sampling_strategy group_by_length, restore_callback_states_from_checkpoint, ddp_find_unused_parameters false,
+    hub_strategy end; and a run trains and evaluates where it is not told what to do. [`REFUSED_OPTIONS`] have no place
+    here.
     """
 
     _argument_group_name = "training"
@@ -381,10 +385,16 @@ class ClassifierTrainingArguments(TrainingArguments):
         "its probabilities (Guo et al. 2017) and, for multi-label, each label's threshold with the best F1. "
         "Predictions apply it; metrics stay those of the model as it is.",
     )
+    hub_strategy: Literal["end", "every_save"] = HfArg(
+        default="end",
+        help="When --push_to_hub pushes: at the end of the run, or also at every checkpoint, what would be pushed if "
+        "the run ended there.",
+    )
 
     def __post_init__(self) -> None:
         self._refuse_unfit_options()
         self._check_ranges()
+        self._check_push()
         self._check_stopping()
         self._resolve_phases()
         # The parent fills these two with guesses; the task, known later, gives better ones.
@@ -403,6 +413,8 @@ class ClassifierTrainingArguments(TrainingArguments):
         if self.device.type == "cpu":
             # Pinned memory only serves copies to an accelerator; without one, torch warns.
             self.dataloader_pin_memory = False
+        if self.push_to_hub and self.process_index == 0:
+            self._check_access()
 
     def _refuse_unfit_options(self) -> None:
         for f in fields(self):
@@ -435,6 +447,25 @@ class ClassifierTrainingArguments(TrainingArguments):
         _require(0 < decay <= 1, f"--layerwise_lr_decay {decay}: must lie in (0, 1]")
         _require(0 <= smoothing < 1, f"--label_smoothing_factor {smoothing}: must lie in [0, 1)")
 
+    def _check_push(self) -> None:
+        needless = [name for name in PUSH_OPTIONS if getattr(self, name) not in (None, "end")]
+        if not self.push_to_hub:
+            _require(not needless, f"--{' and --'.join(needless)} belong to --push_to_hub, which is off")
+            return
+        try:
+            validate_repo_id(self.hub_model_id or Path(self.output_dir).absolute().name)
+        except HFValidationError as error:
+            raise ArgumentsError(f"--hub_model_id: {one_line(error)}") from error
+        if self.hub_strategy == "every_save" and self.save_strategy == "no":
+            raise ArgumentsError("--hub_strategy every_save pushes at checkpoints, but --save_strategy is no")
+
+    def _check_access(self) -> None:
+        """What would make the push at the end fail for sure; only the process that pushes needs a token."""
+        if hub_constants.is_offline_mode():
+            raise ArgumentsError("--push_to_hub needs the Hub, but HF_HUB_OFFLINE is set")
+        if get_token() is None:
+            raise ArgumentsError("--push_to_hub needs a token: log in with `hf auth login`, or set HF_TOKEN")
+
     def _check_stopping(self) -> None:
         patience = self.early_stopping_patience
         _require(
@@ -457,6 +488,11 @@ class ClassifierTrainingArguments(TrainingArguments):
             raise ArgumentsError("nothing to do: --do_train, --do_eval and --do_predict are all false")
         if self.calibrate and not self.do_eval:
             raise ArgumentsError("--calibrate reads the evaluation on the validation data: it needs --do_eval true")
+        if self.push_to_hub and not self.do_train:
+            raise ArgumentsError(
+                "--push_to_hub pushes what the run trains, and it trains nothing: use `python -m bertcls_hf.hub push "
+                f"{self.output_dir}`"
+            )
 
 
 @dataclass

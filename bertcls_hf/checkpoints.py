@@ -153,7 +153,8 @@ def _archive_problem(folder: Path, random_states: list[str]) -> str | None:
 def require_checkpoint_space(args: TrainingArguments, model: nn.Module) -> None:
     """Refuses to start a training whose checkpoints the disk cannot hold.
 
-    A checkpoint has the weights, and two moments of each that learns; one more is written before the oldest goes.
+    A checkpoint has the weights, and two moments of each that learns; one more is written before the oldest goes. A
+    push at each save writes the weights once more.
 
     Raises:
         StorageError: with the numbers.
@@ -161,7 +162,8 @@ def require_checkpoint_space(args: TrainingArguments, model: nn.Module) -> None:
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     moments = sum(2 * parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     kept = 0 if args.save_strategy == "no" else 1 if args.resume_from_checkpoint else (args.save_total_limit or 1) + 1
-    needed, free = weights + kept * (weights + moments), shutil.disk_usage(args.output_dir).free
+    pushed = weights if args.hub_strategy == "every_save" else 0
+    needed, free = weights + pushed + kept * (weights + moments), shutil.disk_usage(args.output_dir).free
     if needed > free:
         raise StorageError(
             f"the model and {kept} checkpoints need {needed / 2**20:,.1f} MiB, and {args.output_dir} has "

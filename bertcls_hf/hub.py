@@ -1,51 +1,122 @@
-"""Pushing a finished run to the Hub: only what a user of the model needs.
+"""Pushing a finished run to the Hub: only what a user of the model needs, in one commit.
 
-python -m bertcls_hf.hub push outputs/mine --hub_model_id me/mine    # where a run could not push its model
+python -m bertcls_hf.hub push outputs/mine    # where a run could not push its model
 """
 
 import argparse
+import json
+import logging
+import re
+import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import HfApi
+import httpx2
+import yaml
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.hf_api import ModelInfo
 
 from bertcls_hf.errors import ExitCode, PushError, one_line
+from bertcls_hf.parsing import RECIPE_FILE
 
 
-# Named one by one, so that no cache, checkpoint, log, prediction or stray file is ever published.
+logger = logging.getLogger(__name__)
+
+# Named one by one, so that no cache, checkpoint, log, prediction or stray file is ever published. The code of a custom
+# model comes on top.
 PUSHED_FILES = (
     "README.md",
+    "figures/*.png",
     "config.json",
     "model.safetensors",
-    "model-*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer*.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.*",
+    "vocab.txt",
+    "vocab.json",
     "merges.txt",
-    "*.model",
-    "modeling.py",
-    "recipe.yaml",
+    "bpe.codes",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
     "calibration.json",
-    "*_results.json",
-    "*_report.json",
+    RECIPE_FILE,
+    "train_results.json",
+    "eval_results.json",
+    "test_results.json",
+    "all_results.json",
+    "eval_report.json",
+    "test_report.json",
 )
-# A star also matches slashes: checkpoints and the head of LP-FT lie in folders.
-NOT_PUSHED = "*/*"
+# Seconds before each further attempt. The client repeats uploads by itself, but not what creates something.
+WAITS_S = (1.0, 4.0)
+LONGEST_WAIT_S = 300.0
+# Busy, overtaken by another commit (412), or out of order.
+PASSING_STATUSES = {408, 412, 429, 500, 502, 503, 504}
+REASONS = {
+    401: "the Hub does not accept the token (401): log in with `hf auth login`, or set HF_TOKEN",
+    403: "the token may not write there (403): use one that may, or another --hub_model_id",
+}
+BEARER = re.compile(r"Bearer [^'\"]*")
 
 
-def push_folder(
-    folder: Path, hub_model_id: str | None = None, private: bool | None = None, revision: str | None = None
-) -> str:
-    """Uploads the model in a folder, creating the repository where needed.
+@dataclass(frozen=True)
+class HubRepository:
+    """Where a model is pushed to.
 
     Args:
-        folder: output_dir of a finished run.
-        hub_model_id: name of the repository; the folder's name by default.
-        private: of a new repository; true by default.
-        revision: branch.
+        name: `name` or `owner/name`.
+        is_private: of a new repository; one that exists must not be public where this is true.
+        revision: branch; a new one starts at the state of main.
+    """
+
+    name: str
+    is_private: bool = True
+    revision: str | None = None
+
+
+def run_repository(folder: Path, settings: Any) -> HubRepository:
+    """The repository that a run's `hub_` options name; by default a private one with the folder's name.
+
+    Args:
+        folder: output_dir of the run.
+        settings: has `hub_model_id`, `hub_private_repo` and `hub_revision`, each of which may be None.
+    """
+    name = settings.hub_model_id or folder.absolute().name
+    return HubRepository(name, settings.hub_private_repo is not False, settings.hub_revision)
+
+
+def pushed_files(folder: Path) -> list[str]:
+    """The files of a folder that a push uploads, by their path in it."""
+    patterns = (*PUSHED_FILES, *_code_files(folder))
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _code_files(folder: Path) -> set[str]:
+    """Python files that the configuration names: a stock model has none, whatever else lies beside it."""
+    files = set()
+    for name in ("config.json", "tokenizer_config.json"):
+        config = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
+        for classes in config.get("auto_map", {}).values():
+            paths = classes if isinstance(classes, list) else [classes]
+            # `owner/name--module.Class` is loaded from another repository.
+            files |= {f"{path.partition('.')[0]}.py" for path in paths if path and "--" not in path}
+    return files
+
+
+def push_folder(folder: Path, repository: HubRepository) -> str:
+    """Uploads the model of a finished run, see [`upload`].
+
+    Args:
+        folder: output_dir.
+        repository: where to.
 
     Returns:
         The address of the commit.
@@ -53,24 +124,129 @@ def push_folder(
     Raises:
         PushError: the Hub refused or could not be reached. The folder is whole, and pushing again finishes the job.
     """
-    name = hub_model_id or folder.absolute().name
-    api = HfApi()
+    if not {"config.json", "model.safetensors"} <= set(pushed_files(folder)):
+        raise PushError(f"{folder} holds no trained model (config.json and model.safetensors)")
     try:
-        repo_id = api.create_repo(name, private=private is not False, exist_ok=True).repo_id
-        commit = api.upload_folder(
-            folder_path=folder,
-            repo_id=repo_id,
-            allow_patterns=list(PUSHED_FILES),
-            ignore_patterns=NOT_PUSHED,
-            revision=revision,
-            commit_message="Trained classifier",
-        )
-    except Exception as error:  # the client raises its HTTP library's own kinds too, and none may lose a finished run
+        return upload(folder, repository, "Trained classifier")
+    except PushError as error:
         raise PushError(
-            f"pushing to {name} failed: {one_line(error)}. The model is whole in {folder}; push it later "
-            f"with `python -m bertcls_hf.hub push {folder} --hub_model_id {name}`"
+            f"{error}. The model is whole in {folder}; push it later with `{_command(folder, repository)}`"
         ) from error
+
+
+def upload(folder: Path, repository: HubRepository, message: str, waits: Sequence[float] = WAITS_S) -> str:
+    """Uploads the model in a folder as one commit, creating the repository and branch where needed.
+
+    Args:
+        folder: holds the model, and maybe other things.
+        repository: where to.
+        message: of the commit.
+        waits: seconds before each further attempt, after failures that may pass.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        PushError: the Hub refused or could not be reached. Nothing of the model is visible there.
+    """
+    try:
+        return _with_retries(lambda: _push_once(folder, repository, message), waits)
+    except Exception as error:  # the client raises its HTTP library's own kinds too, and none may lose a finished run
+        raise PushError(f"pushing to {repository.name} failed: {_reason(error)}") from error
+
+
+def _push_once(folder: Path, repository: HubRepository, message: str) -> str:
+    """One attempt; it may follow one whose commit landed without the client getting to know.
+
+    The commit builds on the state that is read first, and the Hub refuses it where another one came between. Files
+    that are there already are left out of it, and where all of them are, nothing is committed again.
+    """
+    api = HfApi()
+    there = _open_repository(api, repository)
+    # `upload_folder` may spread the files over several commits: a model would be half there in between.
+    commit = api.create_commit(
+        there.id,
+        [CommitOperationAdd(name, folder / name) for name in pushed_files(folder)],
+        commit_message=message,
+        parent_commit=there.sha,
+        revision=repository.revision,
+    )
     return str(commit.commit_url)
+
+
+def _open_repository(api: HfApi, repository: HubRepository) -> ModelInfo:
+    """Creates repository and branch where they are missing, and reads their state."""
+    try:
+        repo_id = api.create_repo(repository.name, private=repository.is_private, exist_ok=True).repo_id
+    except KeyError as error:  # a conflict (409) whose answer names no repository
+        raise PushError("the name is taken (409): choose another --hub_model_id") from error
+    if repository.revision is not None and not repository.revision.startswith("refs/"):
+        api.create_branch(repo_id, branch=repository.revision, exist_ok=True)
+    there = api.model_info(repo_id, revision=repository.revision)
+    if repository.is_private and there.private is False:
+        raise PushError(
+            "the name is taken by a public repository: --hub_private_repo false pushes there, another --hub_model_id "
+            "makes a private one"
+        )
+    if not repository.is_private and there.private:
+        logger.warning("%s exists and stays private: its settings on the Hub make it public", repo_id)
+    return there
+
+
+def _with_retries(push: Callable[[], str], waits: Sequence[float]) -> str:
+    for wait in waits:
+        try:
+            return push()
+        except Exception as error:
+            pause = max(wait, _asked_wait(error))
+            if not _may_pass(error) or pause > LONGEST_WAIT_S:
+                raise
+            logger.warning("the push failed (%s) and is tried again in %.0f s", _reason(error), pause)
+            time.sleep(pause)
+    return push()
+
+
+def _may_pass(error: BaseException) -> bool:
+    status = _status(error)
+    if status is not None:
+        return status in PASSING_STATUSES
+    # A gateway's error page is no JSON.
+    return isinstance(_origin(error), httpx2.TransportError | json.JSONDecodeError)
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The error itself, without what the client wraps around one of its upload threads."""
+    return error.__cause__ if type(error) is RuntimeError and error.__cause__ is not None else error
+
+
+def _response(error: BaseException) -> httpx2.Response | None:
+    return getattr(_origin(error), "response", None)
+
+
+def _status(error: BaseException) -> int | None:
+    response = _response(error)
+    return None if response is None else response.status_code
+
+
+def _asked_wait(error: BaseException) -> float:
+    """Seconds in `Retry-After`, which may also hold a date, or 0."""
+    response = _response(error)
+    asked = "" if response is None else response.headers.get("Retry-After", "")
+    return float(asked) if asked.isdigit() else 0.0
+
+
+def _reason(error: BaseException) -> str:
+    """One line for people. The HTTP library quotes a header that it cannot send, and the token in it."""
+    reason = REASONS.get(_status(error) or 0) or one_line(_origin(error)) or type(_origin(error)).__name__
+    return BEARER.sub("Bearer …", reason)
+
+
+def _command(folder: Path, repository: HubRepository) -> str:
+    """What pushes the same folder to the same place."""
+    words = ["python", "-m", "bertcls_hf.hub", "push", str(folder), "--hub_model_id", repository.name]
+    words += [] if repository.is_private else ["--hub_private_repo", "false"]
+    words += [] if repository.revision is None else ["--hub_revision", repository.revision]
+    return shlex.join(words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,17 +254,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bertcls_hf.hub", description="Pushes a finished run to the Hub.")
     parser.add_argument("command", choices=["push"])
     parser.add_argument("folder", type=Path, help="output_dir of the run")
-    parser.add_argument("--hub_model_id", help="name of the repository; the folder's name by default")
-    parser.add_argument("--public", action="store_true", help="make a new repository public")
+    parser.add_argument("--hub_model_id", help="default: the run's, or the folder's name")
+    parser.add_argument("--hub_private_repo", choices=["true", "false"], help="default: the run's, or true")
+    parser.add_argument("--hub_revision", help="branch; default: the run's, or main")
     args = parser.parse_args(argv)
-    if not (args.folder / "config.json").is_file():
-        parser.error(f"{args.folder} holds no trained model (no config.json)")
     try:
-        sys.stdout.write(push_folder(args.folder, args.hub_model_id, private=not args.public) + "\n")
+        sys.stdout.write(push_folder(args.folder, run_repository(args.folder, _resolved(args))) + "\n")
     except PushError as error:
         sys.stderr.write(f"error: {error}\n")
         return ExitCode.PUSH_FAILED
     return ExitCode.DONE
+
+
+def _resolved(args: argparse.Namespace) -> argparse.Namespace:
+    """The options that were given, else those in the run's recipe."""
+    path = args.folder / RECIPE_FILE
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    asked = {"true": True, "false": False, None: None}[args.hub_private_repo]
+    return argparse.Namespace(
+        hub_model_id=args.hub_model_id or recipe.get("hub_model_id"),
+        hub_private_repo=recipe.get("hub_private_repo") if asked is None else asked,
+        hub_revision=args.hub_revision or recipe.get("hub_revision"),
+    )
 
 
 if __name__ == "__main__":

@@ -17,10 +17,12 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser, string_to_bool
 from transformers.training_args import TrainingArguments
 
-from bertcls_hf.arguments import ARGUMENT_CLASSES, REFUSED_OPTIONS, Arguments
+from bertcls_hf.arguments import ARGUMENT_CLASSES, PUSH_OPTIONS, REFUSED_OPTIONS, Arguments
 from bertcls_hf.errors import ArgumentsError, one_line
 
 
+# The recipe that a run leaves in its output_dir.
+RECIPE_FILE = "recipe.yaml"
 USAGE = "run_classification.py [RECIPE.yaml] [--option value ...]"
 DESCRIPTION = """Fine-tunes a BERT-family encoder for text classification, or trains a head on its frozen features.
 The optional recipe is a YAML file of these options; options given on the command line win over it."""
@@ -48,6 +50,8 @@ RENAMED_OPTIONS = {
     "no_cuda": "use_cpu",
     "train_batch_size": "per_device_train_batch_size",
 }
+# Why an option takes fewer values than in transformers.
+REFUSED_CHOICES = {"hub_strategy": "checkpoints, with the state of their optimizer, stay here"}
 VALUE_NAMES = {int: "N", float: "X", str: "TEXT", string_to_bool: "{true,false}"}
 _UNSET: Any = object()
 
@@ -87,7 +91,9 @@ class DataclassParser(HfArgumentParser):
 
     def error(self, message: str) -> Any:
         """Raises instead of printing the usage, which is hundreds of lines long."""
-        raise ArgumentsError(re.sub(r"^argument (--\w+)[^:]*:", r"\1:", message))
+        message = re.sub(r"^argument (--\w+)[^:]*:", r"\1:", message)
+        reason = REFUSED_CHOICES.get(_bare(message.partition(":")[0])) if "invalid choice" in message else None
+        raise ArgumentsError(f"{message}: {reason}" if reason else message)
 
 
 class OptionParser(DataclassParser):
@@ -250,6 +256,8 @@ def merge_sources(recipe: dict[str, Any], command_line: dict[str, Any]) -> dict[
         for one, other in (pair, pair[::-1]):
             if not one.isdisjoint(command_line):
                 replaced = replaced.union(other, *(COMPANIONS.get(name, ()) for name in other))
+    if command_line.get("push_to_hub") is False:
+        replaced = replaced.union(PUSH_OPTIONS)
     merged = {name: value for name, value in recipe.items() if name not in replaced} | command_line
     for one, other in EXCLUSIVE_OPTIONS:
         both = sorted(one & set(merged)), sorted(other & set(merged))

@@ -11,10 +11,10 @@ import datasets
 import transformers
 import yaml
 
-from bertcls_hf.arguments import ARGUMENT_CLASSES, Arguments, ClassifierTrainingArguments, own_fields
+from bertcls_hf.arguments import ARGUMENT_CLASSES, PUSH_OPTIONS, Arguments, ClassifierTrainingArguments, own_fields
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.modeling import TextClassifierConfig
-from bertcls_hf.parsing import COMMAND_LINE_ONLY
+from bertcls_hf.parsing import COMMAND_LINE_ONLY, RECIPE_FILE
 
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 # Of one start of a run, not of the run.
 LEFT_OUT_OF_RECIPE = frozenset({*COMMAND_LINE_ONLY, "resume_from_checkpoint"})
 
-RECIPE_FILE = "recipe.yaml"
 # These change nothing of what is learned.
 HARMLESS_ON_RESUME = frozenset(
     {
@@ -36,6 +35,8 @@ HARMLESS_ON_RESUME = frozenset(
         "do_eval",
         "do_predict",
         "prediction_format",
+        "push_to_hub",
+        *PUSH_OPTIONS,
     }
 )
 

@@ -12,7 +12,7 @@ from accelerate.data_loader import BatchSamplerShard
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import DataCollatorWithPadding, Trainer
+from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -378,23 +378,38 @@ class ClassificationTrainer(Trainer):
             self.train_dataset.position.write(Path(output_dir))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Saves the final model as a stock class where one is exact, and never pickles the arguments.
+        """Saves the final model for use, checkpoints in the training model's own format; never pickles the arguments.
 
-        Checkpoints keep the training model's own format. Upstream's `training_args.bin` holds the Hub token in clear.
+        Upstream's `training_args.bin` holds the Hub token in clear.
         """
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
-        model = self.accelerator.unwrap_model(self.model)
-        is_final = folder == Path(self.args.output_dir)
-        stock = None
-        if is_final and isinstance(model, TextClassifier):
-            model, state_dict = fold_layer_weights(model, state_dict)
-            stock = to_stock(model, state_dict)
-        if stock is not None:
-            stock.save_pretrained(folder)
+        if folder == Path(self.args.output_dir):
+            self.save_for_use(folder, state_dict)
         else:
-            model.save_pretrained(folder, state_dict=state_dict)
+            self._save_with_tokenizer(self.accelerator.unwrap_model(self.model), folder, state_dict)
+
+    def save_for_use(self, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Saves the model as its users load it: as a stock class where one is exact, else with its code.
+
+        Args:
+            folder: where to, beside the tokenizer.
+            state_dict: the weights where they are gathered elsewhere (FSDP, DeepSpeed); else the model's own.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        # A stock class draws weights before it gets the trained ones; a training that goes on must not notice.
+        with torch.random.fork_rng(devices=()):
+            if isinstance(model, TextClassifier):
+                model, state_dict = fold_layer_weights(model, state_dict)
+                stock = to_stock(model, state_dict)
+                model, state_dict = (model, state_dict) if stock is None else (stock, None)
+            self._save_with_tokenizer(model, folder, state_dict)
+
+    def _save_with_tokenizer(
+        self, model: PreTrainedModel, folder: Path, state_dict: dict[str, torch.Tensor] | None
+    ) -> None:
+        model.save_pretrained(folder, state_dict=state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
         if is_final:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from test_feature_cache import small_disk
 from test_resume import assert_same_run
 
@@ -35,6 +36,8 @@ def test_a_diverged_run_stops_and_keeps_its_good_checkpoint(
         return output
 
     monkeypatch.setattr(TextClassifier, "forward", failing_forward)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     options = command(num_train_epochs=3, logging_steps=1, push_to_hub=True)
     assert main(options) == 76
     assert "loss is nan at step 9" in capsys.readouterr().err
