@@ -38,7 +38,8 @@ STYLE = {
     "font.size": SMALLEST_FONT,
     "grid.color": "#E3E3E3",
     "legend.fontsize": SMALLEST_FONT,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
     "savefig.facecolor": "white",
     "text.parse_math": False,
 }
@@ -385,7 +386,7 @@ def draw_predicted_vs_gold(path: Path, predicted: np.ndarray, gold: np.ndarray) 
         axes[0].legend(loc="upper left")
         axes[1].hist(predicted - gold, bins=30, color=BLUE)
         axes[1].axvline(0, color="black", linestyle="--")
-        axes[1].set(xlabel="predicted − gold", ylabel="texts", title="Errors")
+        axes[1].set(xlabel="predicted minus gold", ylabel="texts", title="Errors")
     error = predicted - gold
     alt = f"Predictions miss the gold values by {np.abs(error).mean():.3g} on average, {error.mean():+.3g} with sign."
     return Picture(path, "Predicted and gold values", alt, "Points on the dashed line are exact.")
