@@ -96,7 +96,7 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
     if args.training.do_train:
         training.train(trainer)
         trainer.save_model()
-    found = []
+    found: list[Any] = []
     if args.training.do_eval and data.has_labels("validation"):
         found.append(training.evaluate(trainer, inputs["validation"], data))
     if "test" in splits and (data.has_labels("test") or args.training.do_predict):

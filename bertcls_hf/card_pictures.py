@@ -22,6 +22,7 @@ from bertcls_hf.figures import (
 from bertcls_hf.finished_run import FinishedRun
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.metrics import classification_report, predicted_labels
+from bertcls_hf.public_text import pretty_metric
 
 
 FIGURES_FOLDER = "figures"
@@ -59,13 +60,14 @@ def _curves(run: FinishedRun, state: TrainerState) -> Curves | None:
     x_name = "step" if run.is_streamed else "epoch"
     asked = str(run.args.training.metric_for_best_model)
     names = dict.fromkeys((*CURVE_METRICS[run.labels.problem_type], asked))
-    names.pop("loss", None)
+    for same_as_loss in ("loss", "mse"):
+        names.pop(same_as_loss, None)
 
     def points(name: str) -> list[tuple[float, float]]:
         lines = [line for line in state.log_history if math.isfinite(line.get(name, math.nan))]
         return [(line[x_name], line[name]) for line in lines]
 
-    metrics = {name.replace("_", " "): points(f"eval_{name}") for name in names}
+    metrics = {pretty_metric(name): points(f"eval_{name}") for name in names}
     curves = Curves(x_name, points("loss"), points("eval_loss"), {k: v for k, v in metrics.items() if v}, None)
     if not curves.train_loss and not curves.eval_loss:
         return None

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from bertcls_hf.data import SPLIT_NAMES
 from bertcls_hf.finished_run import FinishedRun
 from bertcls_hf.intervals import CONFIDENCE, Interval
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.metrics import METRIC_NAMES, classification_report, predicted_labels
 from bertcls_hf.provenance import data_name, device_name, versions
-from bertcls_hf.public_text import escape_markdown, quote, without_local_paths
+from bertcls_hf.public_text import escape_markdown, pretty_metric, quote, without_local_paths
 
 
 TASKS = {
@@ -25,16 +26,6 @@ HEADLINES = {
     SINGLE_LABEL: ("accuracy", "macro_f1"),
     MULTI_LABEL: ("micro_f1", "macro_f1"),
     REGRESSION: ("rmse", "pearson"),
-}
-ACRONYMS = {
-    "f1": "F1",
-    "mcc": "MCC",
-    "roc": "ROC",
-    "auc": "AUC",
-    "mse": "MSE",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "r2": "R²",
 }
 MOST_LABELS = 20
 MOST_ERRORS = 20
@@ -49,14 +40,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
 
 
-def pretty_metric(name: str) -> str:
-    """`macro_f1` as Macro F1."""
-    words = [ACRONYMS.get(word, word) for word in name.split("_")]
-    return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
-
-
 def model_name(run: FinishedRun) -> str:
-    """The name of the folder, or of the repository that it is pushed to; of the evaluated model where none was trained."""
+    """The name of the folder, or of the repository that it is pushed to; without training, that of the model."""
     if not run.has_trained:
         return Path(without_local_paths(run.args.model.model_name_or_path)).name
     name = run.args.training.hub_model_id or run.folder.absolute().name
@@ -69,7 +54,7 @@ def introduction(run: FinishedRun) -> dict[str, Any]:
     task = TASKS[run.labels.problem_type].format(len(run.labels.names))
     base = _code(run.args.model.model_name_or_path)
     if run.has_trained:
-        about = f"This is {task}: {_what_was_trained(run)} {base}, on {_train_rows(run)} texts of {_shown_data(run)}."
+        about = f"This is {task}: {_what_was_trained(run)} {base}, on {_train_rows(run)} of {_shown_data(run)}."
     else:
         about = f"{base} is {task}. It was evaluated on {_shown_data(run)}; nothing was trained."
     code = _custom_code(run)
@@ -92,7 +77,7 @@ def _shown_data(run: FinishedRun) -> str:
 
 
 def _train_rows(run: FinishedRun) -> str:
-    return "streamed" if run.is_streamed else f"{len(run.data.splits['train']):,}"
+    return "streamed texts" if run.is_streamed else f"{len(run.data.splits['train']):,} texts"
 
 
 def _what_was_trained(run: FinishedRun) -> str:
@@ -302,19 +287,20 @@ def training_section(run: FinishedRun) -> dict[str, Any]:
     if not run.has_trained:
         return section
     section["training_table"] = table(["setting", "value"], [[n, v] for n, v in _settings(run).items() if v], left=2)
-    if run.sweep is not None:
-        trials = sorted(
-            (trial for trial in run.sweep["trials"] if trial[run.sweep["metric"]] is not None),
-            key=lambda trial: trial[run.sweep["metric"]],
-            reverse=bool(run.args.training.greater_is_better),
-        )
-        rows = [[_number(value) for value in trial.values()] for trial in trials[:MOST_TRIALS]]
-        section |= {
-            "sweep_table": table([escape_markdown(name) for name in trials[0]], rows, left=1),
-            "sweep_trials": len(run.sweep["trials"]),
-            "sweep_metric": escape_markdown(run.sweep["metric"]),
-        }
-    return section
+    sweep = run.sweep
+    return section if sweep is None else section | _best_trials(sweep, bool(run.args.training.greater_is_better))
+
+
+def _best_trials(sweep: dict[str, Any], greater_is_better: bool) -> dict[str, Any]:
+    metric = sweep["metric"]
+    finished = [trial for trial in sweep["trials"] if trial[metric] is not None]
+    trials = sorted(finished, key=lambda trial: trial[metric], reverse=greater_is_better)
+    rows = [[_number(value) for value in trial.values()] for trial in trials[:MOST_TRIALS]]
+    return {
+        "sweep_table": table([escape_markdown(name) for name in trials[0]], rows),
+        "sweep_trials": len(sweep["trials"]),
+        "sweep_metric": escape_markdown(metric),
+    }
 
 
 def _number(value: Any) -> str:
@@ -339,8 +325,8 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
         "start of the head": run.args.boost.head_init,
         "epochs": f"{run.state.epoch or 0:g} of {args.num_train_epochs:g}, {run.state.global_step:,} steps",
-        "batch of a step": f"{per_step} texts: {args.per_device_train_batch_size} per device x "
-        f"{args.gradient_accumulation_steps} accumulated x {args.world_size} processes",
+        "batch of a step": f"{per_step} texts ({args.per_device_train_batch_size} per device, times "
+        f"{args.gradient_accumulation_steps} accumulated, times {args.world_size} for the processes)",
         "learning rate": f"head {args.head_learning_rate:g}"
         + ("" if is_frozen else f", encoder {args.learning_rate:g}"),
         "layer-wise decay of it": f"{args.layerwise_lr_decay:g}" if args.layerwise_lr_decay != 1 else "",
@@ -375,7 +361,7 @@ def _checkpoint(run: FinishedRun) -> str:
 
 def data_section(run: FinishedRun) -> dict[str, str]:
     """Sizes, lengths and labels of the splits."""
-    splits = run.data.splits
+    splits = {name: run.data.splits[name] for name in SPLIT_NAMES if name in run.data.splits}
     header = ["split", "texts", "median tokens", "longest", f"reach {run.max_seq_length}"]
     rows = [[name, *_sizes(run, name, split)] for name, split in splits.items()]
     section = {
@@ -405,10 +391,9 @@ def _sizes(run: FinishedRun, name: str, split: Any) -> list[str]:
 
 
 def _data_note(run: FinishedRun) -> str:
-    note = f"{_shown_data(run)}."
-    for split, share in run.data.held_out.items():
-        note += f" The {split} data is {share:g} % of the training data, held out before training."
-    return note
+    held_out = [f"{share:g}% for {split}" for split, share in run.data.held_out.items()]
+    note = f" Held out of the training data before training: {', and then '.join(held_out)}." if held_out else ""
+    return f"{_shown_data(run)}.{note}"
 
 
 def _number_table(splits: dict[str, Dataset]) -> str:

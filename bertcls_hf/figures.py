@@ -28,12 +28,11 @@ SCALE = "cividis"
 WIDTH, HEIGHT, DOTS_PER_INCH = 6.5, 2.9, 140
 SMALLEST_FONT = 9
 FONT = "DejaVu Sans"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlesize": 10,
     "figure.facecolor": "white",
     "font.size": SMALLEST_FONT,
     "grid.color": "#E3E3E3",
@@ -46,6 +45,9 @@ STYLE = {
 MOST_CLASSES = 20
 CLASSES_OF_MANY = 14
 MOST_LABEL_BARS = 25
+# Below the limit in tokens.
+MOST_LENGTH_BINS = 6
+FEWEST_TEXTS = 8
 LONGEST_NAME = 18
 # Above it, points lie on each other.
 MOST_POINTS = 2000
@@ -130,11 +132,11 @@ def _draw_losses(axes: Axes, curves: Curves) -> None:
         axes.plot(*zip(*curves.train_loss, strict=True), color=BLUE, marker=".", label="training")
     if curves.eval_loss:
         axes.plot(*zip(*curves.eval_loss, strict=True), color=VERMILION, marker="s", ms=4, ls="--", label="validation")
-    axes.set(xlabel=curves.x_name, ylabel="loss", title="Loss")
+    axes.set(xlabel=curves.x_name, ylabel="loss")
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     _mark_best(axes, curves.best)
-    axes.legend()
+    _legend_above(axes)
 
 
 def _running_mean(points: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
@@ -149,10 +151,15 @@ def _draw_metrics(axes: Axes, curves: Curves) -> None:
     marks = zip((BLUE, VERMILION, GREEN), ("o", "s", "^"), ("-", "--", "-."), strict=True)
     for (name, points), (color, marker, line) in zip(curves.metrics.items(), marks, strict=False):
         axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=4, ls=line, label=name)
-    axes.set(xlabel=curves.x_name, title="On the validation data")
+    axes.set(xlabel=curves.x_name, ylabel="on the validation data")
     axes.set_xlim(left=0)
     _mark_best(axes, curves.best)
-    axes.legend()
+    _legend_above(axes)
+
+
+def _legend_above(axes: Axes) -> None:
+    """Where it hides no data."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=3, borderaxespad=0, columnspacing=1.2)
 
 
 def _mark_best(axes: Axes, best: float | None) -> None:
@@ -161,7 +168,7 @@ def _mark_best(axes: Axes, best: float | None) -> None:
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str]) -> Picture:
-    """A confusion matrix whose rows sum to 100 %; of many classes, those with most errors.
+    """A confusion matrix whose rows sum to 100%; of many classes, those with most errors.
 
     Args:
         path: of the PNG file.
@@ -176,20 +183,22 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str]) -> Pict
         image = axes.imshow(shares, cmap=SCALE, vmin=0, vmax=1)
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        tilt = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if size > 3 else {}
-        axes.set_xticks(range(size), ticks, **tilt)
+        axes.set_xticks(range(size), ticks)
+        for label in axes.get_xticklabels() if size > 3 else ():
+            label.set(rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(size), ticks)
         axes.set(xlabel="predicted", ylabel="gold")
         _write_cells(axes, counts, shares)
         bar = figure.colorbar(image, ax=axes, shrink=0.7, fraction=0.05, pad=0.02, ticks=[0, 0.5, 1])
-        bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
+        bar.ax.set_yticklabels(["0%", "50%", "100%"])
         bar.set_label("share of the gold label's texts")
-    return Picture(path, "Confusion matrix", _confusion_alt(np.asarray(matrix), names), note)
+    alt = _confusion_alt(np.asarray(matrix), names)
+    return Picture(path, "Confusion matrix", alt, note + _numbers_note(names))
 
 
 def _most_confused(matrix: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str], str]:
     """All classes, or those with most errors and the others as one."""
-    note = "Each row shows how the texts of one gold label were predicted; rows sum to 100 %."
+    note = "Each row shows how the texts of one gold label were predicted; rows sum to 100%."
     if len(names) <= MOST_CLASSES:
         return matrix, list(names), note
     errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
@@ -220,7 +229,7 @@ def _confusion_alt(matrix: np.ndarray, names: Sequence[str]) -> str:
     alt = f"{matrix.diagonal().sum():,} of {rows:,} texts got their gold label"
     wrong = matrix - np.diag(matrix.diagonal())
     if wrong.any():
-        gold, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+        gold, predicted = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
         alt += f"; the most frequent error is {names[predicted]} for {names[gold]}, {wrong.max():,} texts"
     return f"{alt}."
 
@@ -242,22 +251,22 @@ def draw_reliability(path: Path, confidence: np.ndarray, is_right: np.ndarray, e
     accuracy, mean = hits[filled] / rows[filled], sums[filled] / rows[filled]
     ends = np.array([wilson_interval(hits[i], rows[i]) for i in filled])
     with _figure(path, columns=2) as (_, axes):
-        axes[0].plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfectly calibrated")
+        axes[0].plot([0, 1], [0, 1], color=GREY, linestyle="--", label="calibrated")
         bars = np.abs(ends.T - accuracy)
-        axes[0].errorbar(mean, accuracy, bars, color=BLUE, marker="o", ms=4, capsize=2, lw=1.2, label="this model")
-        axes[0].set(xlabel="probability", ylabel="share that is right", title="Reliability", aspect="equal")
+        axes[0].errorbar(mean, accuracy, bars, color=BLUE, marker="o", ls="none", ms=4, capsize=2, label="this model")
+        axes[0].set(xlabel="probability", ylabel="share that is right", aspect="equal")
         axes[0].set(xlim=(0, 1), ylim=(0, 1.02))
-        axes[0].legend(loc="lower right")
+        _legend_above(axes[0])
         _draw_confidence(axes[1], confidence, is_right)
     gap = "" if ece is None else f" The expected calibration error is {ece:.3f}."
     over = float(np.mean(confidence) - np.mean(is_right))
     alt = f"Probabilities are {abs(over):.1%} too {'high' if over > 0 else 'low'} on average."
-    note = "Points on the dashed line mean what they say. Bars: 95 % intervals (Wilson)."
+    note = "Points on the dashed line mean what they say. Bars: 95% intervals (Wilson)."
     return Picture(path, "Reliability of the probabilities", alt + gap, note + gap)
 
 
 def _draw_confidence(axes: Axes, confidence: np.ndarray, is_right: np.ndarray) -> None:
-    bins = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    bins = np.linspace(0, 1, CALIBRATION_BINS + 1).tolist()
     axes.hist(confidence[is_right], bins=bins, color=BLUE, alpha=0.75, label="right")
     axes.hist(
         confidence[~is_right], bins=bins, color=VERMILION, histtype="step", hatch="////", linewidth=1.5, label="wrong"
@@ -266,13 +275,11 @@ def _draw_confidence(axes: Axes, confidence: np.ndarray, is_right: np.ndarray) -
     axes.set_ylim(bottom=0.7)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="probability", ylabel="predictions, log scale", title="How many there are", xlim=(0, 1))
-    axes.legend(loc="upper left")
+    axes.set(xlabel="probability", ylabel="predictions, log scale", xlim=(0, 1))
+    _legend_above(axes)
 
 
-def length_bins(
-    lengths: np.ndarray, values: np.ndarray, longest: int, is_share: bool, smallest: int = 8, most: int = 6
-) -> list[LengthBin]:
+def length_bins(lengths: np.ndarray, values: np.ndarray, longest: int, is_share: bool) -> list[LengthBin]:
     """Equally many texts per bin; those that reach the limit, and may be cut there, come last.
 
     Args:
@@ -280,13 +287,14 @@ def length_bins(
         values: (rows,) score of each text.
         longest: the limit in tokens.
         is_share: whether the values are 0 and 1.
-        smallest: fewest texts of a bin, as far as lengths differ.
-        most: largest number of bins below the limit.
     """
     whole = lengths[lengths < longest]
-    parts = max(min(most, len(whole) // smallest), 1)
-    edges = np.unique(np.quantile(whole, np.linspace(0, 1, parts + 1)[:-1]).round().astype(int)) if len(whole) else []
-    starts = [*edges, longest]
+    smallest = max(FEWEST_TEXTS, len(lengths) // 20)
+    parts = max(min(MOST_LENGTH_BINS, len(whole) // smallest), 1)
+    starts = [longest]
+    if len(whole):
+        edges = np.quantile(whole, np.linspace(0, 1, parts + 1)[:-1])
+        starts = [*np.unique(edges.round().astype(int)).tolist(), longest]
     bins = []
     for start, stop in zip(starts, [*starts[1:], None], strict=True):
         chosen = (lengths >= start) & ((lengths < stop) if stop is not None else True)
@@ -329,11 +337,11 @@ def draw_by_length(path: Path, bins: Sequence[LengthBin], overall: float, score:
             axes.set_ylim(top=min(1.02, axes.get_ylim()[1]))
         else:
             axes.set_ylim(bottom=0)
-        axes.legend(loc="best")
+        _legend_above(axes)
     worst = bins[int(values.argmin() if is_share else values.argmax())]
     alt = f"{score.capitalize()} is {overall:.3f} overall, and {worst.value:.3f} at worst, for {worst.name} tokens."
     interval = "Wilson" if is_share else "normal approximation"
-    return Picture(path, f"{score.capitalize()} by text length", alt, f"Bars: 95 % intervals ({interval}).")
+    return Picture(path, f"{score.capitalize()} by text length", alt, f"Bars: 95% intervals ({interval}).")
 
 
 def draw_label_scores(path: Path, names: Sequence[str], f1: np.ndarray, rows: np.ndarray) -> Picture:
@@ -360,7 +368,7 @@ def draw_label_scores(path: Path, names: Sequence[str], f1: np.ndarray, rows: np
     alt = f"F1 per label, from {f1[order].max():.3f} down to {f1[worst]:.3f} for {names[worst]}."
     left_out = len(names) - len(order)
     note = f"The {len(order)} most frequent labels are shown; {left_out} others are left out." if left_out else ""
-    return Picture(path, "F1 per label", alt, note)
+    return Picture(path, "F1 per label", alt, note + _numbers_note(names))
 
 
 def draw_predicted_vs_gold(path: Path, predicted: np.ndarray, gold: np.ndarray) -> Picture:
@@ -382,11 +390,11 @@ def draw_predicted_vs_gold(path: Path, predicted: np.ndarray, gold: np.ndarray) 
             bar.ax.set_title("texts", fontsize=SMALLEST_FONT)
         else:
             axes[0].scatter(gold, predicted, s=12, color=BLUE, alpha=0.5, linewidth=0)
-        axes[0].set(xlabel="gold", ylabel="predicted", xlim=limits, ylim=limits, aspect="equal", title="Values")
-        axes[0].legend(loc="upper left")
+        axes[0].set(xlabel="gold", ylabel="predicted", xlim=limits, ylim=limits, aspect="equal")
+        _legend_above(axes[0])
         axes[1].hist(predicted - gold, bins=30, color=BLUE)
         axes[1].axvline(0, color="black", linestyle="--")
-        axes[1].set(xlabel="predicted minus gold", ylabel="texts", title="Errors")
+        axes[1].set(xlabel="predicted minus gold", ylabel="texts")
     error = predicted - gold
     alt = f"Predictions miss the gold values by {np.abs(error).mean():.3g} on average, {error.mean():+.3g} with sign."
     return Picture(path, "Predicted and gold values", alt, "Points on the dashed line are exact.")
@@ -414,6 +422,12 @@ def drawable_names(names: Sequence[str]) -> list[str]:
         f"label {place}" if undrawable & _letters([name]) else " ".join(name.split())
         for place, name in enumerate(names)
     ]
+
+
+def _numbers_note(names: Sequence[str]) -> str:
+    """Explains the numbers of [`drawable_names`] where there are some."""
+    is_drawn = not _fonts_for(_letters(names))[1]
+    return "" if is_drawn else " No font of the machine has all letters: labels without a name stand by their number."
 
 
 def _letters(names: Sequence[str]) -> frozenset[int]:

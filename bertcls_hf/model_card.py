@@ -16,7 +16,6 @@ from bertcls_hf.card_sections import (
     licence_table,
     limits,
     model_name,
-    pretty_metric,
     results_section,
     training_section,
 )
@@ -25,7 +24,7 @@ from bertcls_hf.figures import Picture
 from bertcls_hf.finished_run import FinishedRun
 from bertcls_hf.metrics import METRIC_NAMES
 from bertcls_hf.provenance import data_name, is_hub_id
-from bertcls_hf.public_text import escape_markdown, public_command, without_local_paths
+from bertcls_hf.public_text import escape_markdown, pretty_metric, public_command, without_local_paths
 from bertcls_hf.run_record import recipe_text, resolved_options
 
 
@@ -149,7 +148,7 @@ def _eval_results(run: FinishedRun) -> list[EvalResult]:
         EvalResult(
             task_type="text-classification",
             dataset_type=str(args.dataset_name) if is_on_hub else "custom",
-            dataset_name=data_name(args),
+            dataset_name=data_name(args, evaluation.split),
             dataset_config=args.dataset_config_name if is_on_hub else None,
             dataset_revision=args.dataset_revision if is_on_hub else None,
             dataset_split=evaluation.split,

@@ -52,7 +52,7 @@ def _package_licence(package: str) -> str | None:
         metadata = importlib.metadata.metadata(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-    return metadata.get("License-Expression") or metadata.get("License")
+    return next((metadata[key] for key in ("License-Expression", "License") if key in metadata), None)
 
 
 def _hub_readme(name: str, repo_type: str, revision: str | None) -> Path | None:
@@ -83,12 +83,13 @@ def _readme_licence(path: Path | None) -> str | None:
     return ", ".join(map(str, licence)) if isinstance(licence, list) else licence
 
 
-def data_name(args: DataArguments) -> str:
-    """What the data is called: a data set's name, or the names of files."""
+def data_name(args: DataArguments, split: str | None = None) -> str:
+    """What the data, or a split of it, is called: a data set's name, or the names of files."""
     if args.dataset_name is not None:
-        parts = [args.dataset_name.removeprefix(PREFIX), args.dataset_config_name]
-        return " / ".join(filter(None, parts))
-    files = filter(None, (args.train_file, args.validation_file, args.test_file))
+        return " / ".join(filter(None, (args.dataset_name, args.dataset_config_name)))
+    all_files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
+    # A split that is not given is a part of train.
+    files = filter(None, all_files.values()) if split is None else [all_files[split] or args.train_file or ""]
     return ", ".join(dict.fromkeys(map(without_local_paths, files)))
 
 
@@ -100,7 +101,8 @@ def device_name(args: ClassifierTrainingArguments) -> str:
         return f"{torch.cuda.get_device_name(device)}; {processes}"
     if device.type != "cpu":
         return f"{device.type.upper()}; {processes}"
-    return f"{_cpu_name()}; {processes} of {torch.get_num_threads()} thread(s)"
+    threads = "1 thread" if torch.get_num_threads() == 1 else f"{torch.get_num_threads()} threads"
+    return f"{_cpu_name()}; {processes} of {threads}"
 
 
 def _cpu_name() -> str:
