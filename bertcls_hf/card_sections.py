@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from bertcls_hf.data import SPLIT_NAMES
 from bertcls_hf.finished_run import FinishedRun
-from bertcls_hf.intervals import CONFIDENCE, Interval
+from bertcls_hf.intervals import CONFIDENCE, SHARES, Interval
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.metrics import METRIC_NAMES, classification_report, predicted_labels
 from bertcls_hf.provenance import data_name, device_name, versions
@@ -32,6 +32,7 @@ MOST_ERRORS = 20
 MOST_TRIALS = 5
 # Fewer rows make a label's figures guesses.
 FEW_ROWS = 30
+MOST_NAMED = 10
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
@@ -54,7 +55,9 @@ def introduction(run: FinishedRun) -> dict[str, Any]:
     task = TASKS[run.labels.problem_type].format(len(run.labels.names))
     base = _code(run.args.model.model_name_or_path)
     if run.has_trained:
-        about = f"This is {task}: {_what_was_trained(run)} {base}, on {_train_rows(run)} of {_shown_data(run)}."
+        about = (
+            f"This is {task}: {_what_was_trained(run)} {base}, on {_train_rows(run)} of {_shown_data(run, 'train')}."
+        )
     else:
         about = f"{base} is {task}. It was evaluated on {_shown_data(run)}; nothing was trained."
     code = _custom_code(run)
@@ -72,8 +75,8 @@ def _code(name: str) -> str:
     return f"`{str(without_local_paths(name)).replace('`', '').replace('|', '')}`"
 
 
-def _shown_data(run: FinishedRun) -> str:
-    return escape_markdown(data_name(run.args.data))
+def _shown_data(run: FinishedRun, split: str | None = None) -> str:
+    return escape_markdown(data_name(run.args.data, split))
 
 
 def _train_rows(run: FinishedRun) -> str:
@@ -172,13 +175,12 @@ def _extra_metrics(run: FinishedRun, names: Sequence[str]) -> list[str]:
 def _interval_note(run: FinishedRun) -> str:
     headline = run.headline
     assert headline is not None
-    note = f"Of {len(headline.gold):,} {headline.split} texts. Intervals: "
-    wilson = {SINGLE_LABEL: "Wilson's for accuracy; ", MULTI_LABEL: "Wilson's for subset accuracy; "}
-    note += wilson.get(run.labels.problem_type, "")
-    note += (
-        "for the others the percentile bootstrap (Efron 1979), by text and with a fixed seed. They tell of the choice "
+    share = SHARES.get(run.labels.problem_type)
+    wilson = f"Wilson's (1927) for {pretty_metric(share)}, and " if share else ""
+    note = (
+        f"Of {len(headline.gold):,} {headline.split} texts. The intervals are {wilson}the percentile bootstrap's (Efron "
+        "1979) over texts, with a fixed seed. They tell of the choice of these texts, not of another training."
     )
-    note += "of these texts, not of another training."
     if run.has_trained and headline.split == "validation" and run.args.training.load_best_model_at_end:
         note += " The validation data also chose the checkpoint, so that its figures are somewhat too good."
     return note
@@ -479,21 +481,19 @@ def limits(run: FinishedRun) -> list[str]:
         found.append(
             f"Longer texts are cut at {run.max_seq_length} tokens, which {share:.1%} of the {split} texts reach."
         )
-    rare = _rare_labels(run)
-    if rare:
-        found.append(f"Labels with fewer than {FEW_ROWS} {split} texts, whose own figures are guesses: {rare}.")
-    return found
+    return [*found, *_rare_labels(run)]
 
 
-def _rare_labels(run: FinishedRun) -> str:
+def _rare_labels(run: FinishedRun) -> list[str]:
     evaluation, labels = run.headline, run.labels
     if evaluation is None or labels.problem_type == REGRESSION:
-        return ""
+        return []
     gold = np.asarray(evaluation.gold)
     counts = gold.sum(axis=0) if gold.ndim > 1 else np.bincount(gold, minlength=len(labels.names))
     rare = [quote(name, 60) for name, count in zip(labels.names, counts, strict=True) if count < FEW_ROWS]
-    more = f" and {len(rare) - MOST_LABELS} others" if len(rare) > MOST_LABELS else ""
-    return ", ".join(rare[:MOST_LABELS]) + more
+    named = f" ({', '.join(rare)})" if len(rare) <= MOST_NAMED else ""
+    about = f"{len(rare)} of {len(labels.names)} labels{named} have fewer than {FEW_ROWS} {evaluation.split} texts"
+    return [f"{about}: their own figures are rough."] if rare else []
 
 
 def licence_table(run: FinishedRun) -> str:
