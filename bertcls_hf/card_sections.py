@@ -55,9 +55,8 @@ def introduction(run: FinishedRun) -> dict[str, Any]:
     task = TASKS[run.labels.problem_type].format(len(run.labels.names))
     base = _code(run.args.model.model_name_or_path)
     if run.has_trained:
-        about = (
-            f"This is {task}: {_what_was_trained(run)} {base}, on {_train_rows(run)} of {_shown_data(run, 'train')}."
-        )
+        texts = f"{_train_rows(run)} of {_shown_data(run, 'train')}"
+        about = f"This is {task}: {_what_was_trained(run)} {base}, on {texts}."
     else:
         about = f"{base} is {task}. It was evaluated on {_shown_data(run)}; nothing was trained."
     code = _custom_code(run)
@@ -178,8 +177,8 @@ def _interval_note(run: FinishedRun) -> str:
     share = SHARES.get(run.labels.problem_type)
     wilson = f"Wilson's (1927) for {pretty_metric(share)}, and " if share else ""
     note = (
-        f"Of {len(headline.gold):,} {headline.split} texts. The intervals are {wilson}the percentile bootstrap's (Efron "
-        "1979) over texts, with a fixed seed. They tell of the choice of these texts, not of another training."
+        f"Of {len(headline.gold):,} {headline.split} texts. The intervals are {wilson}the percentile bootstrap's "
+        "(Efron 1979) over texts, with a fixed seed. They tell of the choice of these texts, not of another training."
     )
     if run.has_trained and headline.split == "validation" and run.args.training.load_best_model_at_end:
         note += " The validation data also chose the checkpoint, so that its figures are somewhat too good."

@@ -382,6 +382,7 @@ def draw_predicted_vs_gold(path: Path, predicted: np.ndarray, gold: np.ndarray) 
     low, high = float(min(predicted.min(), gold.min())), float(max(predicted.max(), gold.max()))
     margin = 0.04 * (high - low) or 0.5
     limits = (low - margin, high + margin)
+    error = predicted - gold
     with _figure(path, columns=2) as (figure, axes):
         axes[0].plot(limits, limits, color=GREY, linestyle="--", label="perfect")
         if len(gold) > MOST_POINTS:
@@ -392,12 +393,18 @@ def draw_predicted_vs_gold(path: Path, predicted: np.ndarray, gold: np.ndarray) 
             axes[0].scatter(gold, predicted, s=12, color=BLUE, alpha=0.5, linewidth=0)
         axes[0].set(xlabel="gold", ylabel="predicted", xlim=limits, ylim=limits, aspect="equal")
         _legend_above(axes[0])
-        axes[1].hist(predicted - gold, bins=30, color=BLUE)
+        axes[1].hist(error, bins=_error_bins(error), color=BLUE)
         axes[1].axvline(0, color="black", linestyle="--")
         axes[1].set(xlabel="predicted minus gold", ylabel="texts")
-    error = predicted - gold
     alt = f"Predictions miss the gold values by {np.abs(error).mean():.3g} on average, {error.mean():+.3g} with sign."
     return Picture(path, "Predicted and gold values", alt, "Points on the dashed line are exact.")
+
+
+def _error_bins(error: np.ndarray) -> list[float]:
+    """Edges of 30 bins, also where all errors are equal but for their last digit."""
+    low, high = float(error.min()), float(error.max())
+    margin = 0.5 if high - low < 1e-6 * max(abs(low), abs(high), 1e-6) else 0.0
+    return np.linspace(low - margin, high + margin, 31).tolist()
 
 
 @contextlib.contextmanager

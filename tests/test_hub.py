@@ -86,7 +86,7 @@ def test_only_what_a_user_of_the_model_needs_is_pushed(command: Callable[..., li
     files = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()]
     pushed = set(filter_repo_objects(files, allow_patterns=list(PUSHED_FILES), ignore_patterns=NOT_PUSHED))
     assert pushed == {
-        "config.json", "model.safetensors", "modeling.py", "tokenizer.json", "tokenizer_config.json", "recipe.yaml",
-        "train_results.json", "eval_results.json", "test_results.json", "all_results.json", "eval_report.json",
+        "README.md", "config.json", "model.safetensors", "modeling.py", "tokenizer.json", "tokenizer_config.json",
+        "recipe.yaml", "train_results.json", "eval_results.json", "test_results.json", "all_results.json", "eval_report.json",
         "test_report.json",
     }  # fmt: skip

@@ -58,11 +58,11 @@ def test_intervals_agree_with_plain_resampling_of_rows(task: str) -> None:
     generator = np.random.default_rng(1)
     name = {SINGLE_LABEL: "macro_f1", MULTI_LABEL: "micro_f1", REGRESSION: "pearson"}[task]
     values = []
-    for _ in range(150):
+    for _ in range(80):
         rows = generator.integers(0, 250, 250)
         values.append(compute(EvalPrediction(logits[rows], gold[rows]))[name])
     low, high = np.quantile(values, [0.025, 0.975])
-    assert found[name] == pytest.approx((low, high), abs=0.3 * (high - low))
+    assert found[name] == pytest.approx((low, high), abs=0.4 * (high - low))
     assert found == metric_intervals(probabilities(logits, task), gold, labels)
 
 
