@@ -87,6 +87,6 @@ def test_only_what_a_user_of_the_model_needs_is_pushed(command: Callable[..., li
     pushed = set(filter_repo_objects(files, allow_patterns=list(PUSHED_FILES), ignore_patterns=NOT_PUSHED))
     assert pushed == {
         "README.md", "config.json", "model.safetensors", "modeling.py", "tokenizer.json", "tokenizer_config.json",
-        "recipe.yaml", "train_results.json", "eval_results.json", "test_results.json", "all_results.json", "eval_report.json",
-        "test_report.json",
+        "recipe.yaml", "train_results.json", "eval_results.json", "test_results.json", "all_results.json",
+        "eval_report.json", "test_report.json",
     }  # fmt: skip
