@@ -79,7 +79,8 @@ def _shown_data(run: FinishedRun, split: str | None = None) -> str:
 
 
 def _train_rows(run: FinishedRun) -> str:
-    return "streamed texts" if run.is_streamed else f"{len(run.data.splits['train']):,} texts"
+    split = run.data.splits["train"]
+    return f"{len(split):,} texts" if isinstance(split, Dataset) else "streamed texts"
 
 
 def _what_was_trained(run: FinishedRun) -> str:
@@ -276,7 +277,9 @@ def _first(size: np.ndarray) -> np.ndarray:
 def _texts(run: FinishedRun, rows: np.ndarray) -> list[str]:
     """Quoted texts of the headline's split; both of a pair."""
     assert run.headline is not None
-    chosen = run.data.splits[run.headline.split].select(rows.tolist())
+    split = run.data.splits[run.headline.split]
+    assert isinstance(split, Dataset)
+    chosen = split.select(rows.tolist())
     if "text_pair" not in chosen.column_names:
         return [quote(text) for text in chosen["text"]]
     return [f"{quote(a, 100)}<br>{quote(b, 100)}" for a, b in zip(chosen["text"], chosen["text_pair"], strict=True)]
@@ -325,7 +328,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "longest text": f"{run.max_seq_length} tokens, cut on the {run.trainer.processing_class.truncation_side}",
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
         "start of the head": run.args.boost.head_init,
-        "epochs": f"{run.state.epoch or 0:g} of {args.num_train_epochs:g}, {run.state.global_step:,} steps",
+        "length of the training": _training_length(run),
         "batch of a step": f"{per_step} texts ({args.per_device_train_batch_size} per device, times "
         f"{args.gradient_accumulation_steps} accumulated, times {args.world_size} for the processes)",
         "learning rate": f"head {args.head_learning_rate:g}"
@@ -339,6 +342,13 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "checkpoint": _checkpoint(run),
     }
     return {name: value if name == "encoder" else escape_markdown(value) for name, value in settings.items()}
+
+
+def _training_length(run: FinishedRun) -> str:
+    args, state = run.args.training, run.state
+    if args.max_steps > 0:
+        return f"{state.global_step:,} of {args.max_steps:,} steps"
+    return f"{state.epoch or 0:g} of {args.num_train_epochs:g} epochs, {state.global_step:,} steps"
 
 
 def _plain(value: Any) -> str:
@@ -453,9 +463,10 @@ def _trained_texts(run: FinishedRun) -> float:
     args, state = run.args.training, run.state
     before = int(Path(args.resume_from_checkpoint).name.rpartition("-")[2]) if args.resume_from_checkpoint else 0
     steps = max(state.global_step - before, 0)
-    if run.is_streamed:
+    train = run.data.splits["train"]
+    if not isinstance(train, Dataset):
         return steps * args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return (state.epoch or 0) * len(run.data.splits["train"]) * steps / max(state.global_step, 1)
+    return (state.epoch or 0) * len(train) * steps / max(state.global_step, 1)
 
 
 def _duration(seconds: float) -> str:

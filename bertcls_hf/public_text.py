@@ -8,8 +8,10 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 
+ADDRESS = re.compile(r"""[a-z][a-z0-9+.-]*://[^\s"'|<>]+""", re.IGNORECASE)
 LONGEST_QUOTE = 200
 METRIC_WORDS = {name.lower(): name for name in ("F1", "MCC", "ROC", "AUC", "MSE", "RMSE", "MAE")} | {
     "r2": "R²",
@@ -46,7 +48,10 @@ def pretty_metric(name: str) -> str:
 
 
 def without_local_paths(value: Any) -> Any:
-    """An option's value in which paths are relative to the working directory, and those outside it mere names."""
+    """An option's value in which paths are relative to the working directory, and those outside it mere names.
+
+    Addresses lose what may be a key: user, password and query.
+    """
     if isinstance(value, dict):
         return {name: without_local_paths(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -56,10 +61,18 @@ def without_local_paths(value: Any) -> Any:
 
 def _public_text(text: str) -> str:
     if "://" in text:
-        return text
+        return ADDRESS.sub(_public_address, text)
     if Path(text).is_absolute() or text.startswith(("~", "../", "..\\")):
         return _public_path(text)
     return INNER_PATH.sub(lambda found: _public_path(found.group()), text)
+
+
+def _public_address(found: re.Match[str]) -> str:
+    """An address without user, password and query, which may hold keys."""
+    address = urlsplit(found.group())
+    if address.scheme == "file":
+        return _public_path(address.path)
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
 
 
 def _public_path(text: str) -> str:

@@ -142,7 +142,7 @@ def test_sections_of_a_card(command: Command, tmp_path: Path) -> None:
     assert rows_of(section(text, "Data"), "split")["train"][0] == "48"
     assert section(text, "Data").count("24 (50.0%)") == 2
     settings = rows_of(section(text, "Training"), "setting")
-    assert settings["epochs"] == ["2 of 2, 12 steps"]
+    assert settings["length of the training"] == ["2 of 2 epochs, 12 steps"]
     assert settings["seed"] == ["7, of the splits 42"]
     assert settings["batch of a step"][0].startswith("8 texts")
     report = json.loads((tmp_path / "out/test_report.json").read_text())["per_class"]
@@ -347,7 +347,7 @@ class TestKindsOfRuns:
         assert main(command(num_train_epochs=3, resume_from_checkpoint="auto")) == 0
         text = card_of(tmp_path / "out")
         assert ", from checkpoint-6 on;" in section(text, "Repeating it")
-        assert rows_of(section(text, "Training"), "setting")["epochs"] == ["3 of 3, 18 steps"]
+        assert rows_of(section(text, "Training"), "setting")["length of the training"] == ["3 of 3 epochs, 18 steps"]
         losses = [line["step"] for line in kept[-1].state.log_history if "loss" in line]
         assert losses[0] == 1
         assert losses[-1] == 18
@@ -379,6 +379,16 @@ class TestKindsOfRuns:
         sweep = json.loads((tmp_path / "out/sweep.json").read_text())
         shown = [cells[0] for cells in rows_of(section(text, "Training"), "number").values()]
         assert shown == sorted((f"{trial['accuracy']:.4g}" for trial in sweep["trials"]), reverse=True)
+
+    def test_a_streamed_run_has_no_number_of_texts(self, command: Command, tmp_path: Path) -> None:
+        assert main(command(streaming=True, max_steps=8, num_train_epochs=None, eval_steps=4, eval_strategy="steps",
+                            save_strategy="steps", save_steps=4)) == 0  # fmt: skip
+        text = card_of(tmp_path / "out")
+        assert "on streamed texts of train.csv" in text
+        assert rows_of(section(text, "Data"), "split")["train"] == ["streamed", "", "", ""]
+        assert rows_of(section(text, "Training"), "setting")["length of the training"] == ["8 of 8 steps"]
+        assert "at step 8" in section(text, "Training")
+        assert "texts per second" in text
 
     def test_a_run_that_diverges_leaves_none(self, command: Command, tmp_path: Path) -> None:
         assert main(command(learning_rate=1e30, max_grad_norm=0)) == 76

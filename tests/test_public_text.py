@@ -50,6 +50,8 @@ def test_paths_outside_the_working_directory_are_names(tmp_path: Path, monkeypat
         "text_column_names": ["a", "b"],
         "num_train_epochs": 3.0,
         "trackio_space_id": "https://hub.example/spaces/me",
+        "hub_model_id": "s3://key:secret@bucket/data/*.parquet?X-Signature=abc#part",
+        "dataset_name": "file:///home/someone/data.parquet",
     }
     assert without_local_paths(options) == {
         **options,
@@ -58,6 +60,8 @@ def test_paths_outside_the_working_directory_are_names(tmp_path: Path, monkeypat
         "validation_file": "dev.csv",
         "boost_cache_dir": "boost",
         "deepspeed": {"offload": {"nvme_path": "swap"}},
+        "hub_model_id": "s3://bucket/data/*.parquet",
+        "dataset_name": "data.parquet",
     }
 
 
