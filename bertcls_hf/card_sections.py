@@ -121,14 +121,14 @@ def _usage(run: FinishedRun, has_custom_code: bool) -> str:
     args = run.args.training
     name = args.hub_model_id if args.push_to_hub and args.hub_model_id else str(run.folder.absolute())
     name = name if run.has_trained else run.args.model.model_name_or_path
-    options = ", trust_remote_code=True" if has_custom_code else ""
+    arguments = f'"text-classification", {json.dumps(without_local_paths(name), ensure_ascii=False)}'
+    call = f"pipeline({arguments}, top_k=None)"
+    if has_custom_code:
+        call = f"pipeline(\n    {arguments}, top_k=None, trust_remote_code=True\n)"
     text = '"One text, or a list of them"'
     if run.data.is_pair:
         text = '{"text": "One text", "text_pair": "and the other"}'
-    return (
-        f'classify = pipeline("text-classification", {json.dumps(without_local_paths(name))}{options}, top_k=None)\n'
-        f"classify({text}, truncation=True, max_length={run.max_seq_length})"
-    )
+    return f"classify = {call}\nclassify({text}, truncation=True, max_length={run.max_seq_length})"
 
 
 def results_section(run: FinishedRun) -> dict[str, Any]:

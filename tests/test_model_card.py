@@ -170,7 +170,7 @@ def test_the_snippet_of_a_card_gives_the_models_probabilities(
     monkeypatch.chdir(tmp_path)
     assert main(command(pooling="mean", num_train_epochs=1, do_train=True, do_predict=True)) == 0
     code = re.search(r"```python\n(.*?)```", card_of(tmp_path / "out"), re.DOTALL).group(1)
-    assert 'pipeline("text-classification", "out", trust_remote_code=True, top_k=None)' in code
+    assert 'pipeline(\n    "text-classification", "out", top_k=None, trust_remote_code=True\n)' in code
     first = json.loads((tmp_path / "out/predictions.jsonl").read_text().splitlines()[0])
     script = code.replace('"One text, or a list of them"', repr([first["text"]])).replace(
         "\nclassify(", "\ngot = classify("
