@@ -16,11 +16,9 @@ import logging
 import os
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,19 +27,19 @@ from filelock import FileLock, Timeout
 from huggingface_hub.constants import HF_HOME
 
 from bertcls_hf.errors import ArgumentsError, StorageError
+from bertcls_hf.files import TEMPORARY_MARK, write_atomically
 
 
 logger = logging.getLogger(__name__)
 
 META_FILE = "meta.json"
-TEMPORARY_MARK = ".tmp-"
 LOCK_SUFFIX = ".lock"
 STALE_SECONDS = 24 * 3600
 # What a killed extraction loses at most, per device; smaller shards cost more files, each with its fsync.
 SHARD_ROWS = 2048
 DTYPES = {"float32": np.float32, "float16": np.float16}
 MISSING = "missing"
-DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL_DISK_ADVICE = ", or set --boost_cache_dir to another disk"
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ class FeatureCache:
             with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
                 writer.write_batch(pa.record_batch([column], schema=schema))
 
-        write_atomically(self.shard_path(component, shard), fill)
+        write_atomically(self.shard_path(component, shard), fill, FULL_DISK_ADVICE)
 
     def read(self, component: str) -> list[np.ndarray]:
         """The component's shards, memory-mapped: (rows, width) each."""
@@ -183,7 +181,9 @@ class FeatureCache:
             return
         content = json.dumps(asdict(meta), indent=2, ensure_ascii=False)
         try:
-            write_atomically(path, lambda temporary: temporary.write_text(content + "\n", encoding="utf-8"))
+            write_atomically(
+                path, lambda temporary: temporary.write_text(content + "\n", encoding="utf-8"), FULL_DISK_ADVICE
+            )
         except StorageError as error:
             logger.warning("the cache is complete, but its description is not written: %s", error)
 
@@ -217,28 +217,6 @@ def shard_problem(
             f"holds {len(values)} x {values.shape[1]} {values.dtype}, not {expected[0]} x {expected[1]} {expected[2]}"
         )
     return None if _digest(values) == digest else "its content does not match its checksum"
-
-
-def write_atomically(path: Path, fill: Callable[[Path], Any]) -> None:
-    """Lets `fill` write a temporary file beside `path`, and renames it when it is on disk.
-
-    Raises:
-        StorageError: the disk is full, a quota is reached, or the folder cannot be written; nothing is left behind.
-    """
-    temporary = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex}")
-    try:
-        fill(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        what = (
-            "no space left for {}: free some" if error.errno in DISK_IS_FULL else f"{{}} cannot be written ({error})"
-        )
-        raise StorageError(f"{what.format(path)}, or set --boost_cache_dir to another disk") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def sweep_temporary_files(folder: Path) -> None:

@@ -19,8 +19,8 @@ from bertcls_hf.card_sections import (
     results_section,
     training_section,
 )
-from bertcls_hf.feature_cache import write_atomically
 from bertcls_hf.figures import Picture
+from bertcls_hf.files import storage_error, write_atomically
 from bertcls_hf.finished_run import FinishedRun
 from bertcls_hf.metrics import METRIC_NAMES
 from bertcls_hf.provenance import data_name, is_hub_id
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 CARD_FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 MARK = "Written by bertcls_hf"
+STORAGE_ADVICE = "; the model and its results are saved, but not their card"
 PROGRAM = "python run_classification.py"
 # The Hub's names of metrics, where ours do not hold them.
 HUB_METRICS = {
@@ -63,9 +64,12 @@ def write_model_card(run: FinishedRun) -> None:
     if reason is not None:
         logger.info("%s stays as it is: %s", path, reason)
         return
-    pictures = draw_pictures(run)
+    try:
+        pictures = draw_pictures(run)
+    except OSError as error:
+        raise storage_error(run.folder / FIGURES_FOLDER, error, STORAGE_ADVICE) from error
     card = ModelCard(_render(run, pictures))
-    write_atomically(path, card.save)
+    write_atomically(path, card.save, STORAGE_ADVICE)
     logger.info("the model card is %s; it quotes texts of the evaluation data", path)
 
 

@@ -390,6 +390,17 @@ class TestKindsOfRuns:
         assert "at step 8" in section(text, "Training")
         assert "texts per second" in text
 
+    def test_a_disk_that_takes_no_pictures_ends_the_run_with_its_model(
+        self, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/figures").touch()
+        assert main(command(num_train_epochs=1)) == 74
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "figures cannot be written" in error
+        assert error.endswith("the model and its results are saved, but not their card")
+        assert (tmp_path / "out/model.safetensors").exists()
+
     def test_a_run_that_diverges_leaves_none(self, command: Command, tmp_path: Path) -> None:
         assert main(command(learning_rate=1e30, max_grad_norm=0)) == 76
         assert not (tmp_path / "out/README.md").exists()
