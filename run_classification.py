@@ -12,7 +12,7 @@ failed (the model is saved).
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,18 @@ from bertcls_hf.paths import check_files
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
+    command = sys.argv[1:] if argv is None else argv
     try:
-        args, options = parse_arguments(argv)
-        run(args, options)
+        args, options = parse_arguments(command)
+        run(args, options, command)
     except RunError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     return ExitCode.DONE
 
 
-def run(args: Arguments, options: dict[str, Any]) -> None:
-    """One run from data to a saved model. `options` are the ones that were given, for the recipe to repeat it."""
+def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> None:
+    """One run from data to a saved model. `options` and `command` are those given, for others to repeat it."""
     check_files(args.data)
     # datasets, scikit-learn and the Trainer take seconds to import: a mistyped option should not wait for them.
     from transformers import set_seed
@@ -43,8 +44,10 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     from bertcls_hf.checkpoints import refuse_other_model
     from bertcls_hf.data import class_weights, load_data
     from bertcls_hf.features import FeatureExtractor
+    from bertcls_hf.finished_run import FinishedRun
     from bertcls_hf.head_init import check_head_init, init_head_by_logistic_regression
     from bertcls_hf.hub_callback import PushRun
+    from bertcls_hf.model_card import write_model_card
     from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
     from bertcls_hf.run_record import start_run, write_recipe
     from bertcls_hf.sweep import HeadSweep
@@ -77,6 +80,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
         write_recipe(args, options, config, max_seq_length)
     set_seed(args.training.seed)
     model = load_classifier(args.model, checkpoint, config)
+    inputs: Mapping[str, Any] = splits
     if args.boost.boost:
         extractor = FeatureExtractor(model, tokenizer, args, max_seq_length)
         head_first = args.training.do_train and args.is_head_then_all
@@ -88,17 +92,20 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
         if head_first:
             training.train_head(args, model, tokenizer, features, data.labels)
         else:
-            splits = features
+            inputs = features
 
-    trainer = training.build_trainer(args.training, model, tokenizer, splits, data.labels)
+    trainer = training.build_trainer(args.training, model, tokenizer, inputs, data.labels)
     push = PushRun(trainer, args.training) if args.training.push_to_hub else None
     if args.training.do_train:
         training.train(trainer)
         trainer.save_model()
+    found: list[Any] = []
     if args.training.do_eval and data.has_labels("validation"):
-        training.evaluate(trainer, splits["validation"], data)
+        found.append(training.evaluate(trainer, inputs["validation"], data))
     if "test" in splits and (data.has_labels("test") or args.training.do_predict):
-        training.predict(trainer, splits["test"], data)
+        found.append(training.predict(trainer, inputs["test"], data))
+    if trainer.is_world_process_zero():
+        write_model_card(FinishedRun(args, options, command, data, splits, max_seq_length, trainer, found))
 
     if push is not None:
         push.finish()

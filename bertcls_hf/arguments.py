@@ -37,6 +37,8 @@ REFUSED_OPTIONS = {
 }
 # They make parameter groups of their own, so that the head's and the layers' learning rates would be lost.
 REFUSED_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
+# Services that transformers leaves out when it lists those that are installed.
+UNLISTED_SERVICES = ("azure_ml", "flyte")
 DEFAULT_LEARNING_RATE = 2e-5
 # Where a push goes, and when: nothing without --push_to_hub.
 PUSH_OPTIONS = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy")
@@ -410,6 +412,7 @@ class ClassifierTrainingArguments(TrainingArguments):
         super().__post_init__()
         # The parent turns it on whenever there are evaluations during training.
         self.do_eval = do_eval
+        self._check_reporting()
         if self.device.type == "cpu":
             # Pinned memory only serves copies to an accelerator; without one, torch warns.
             self.dataloader_pin_memory = False
@@ -478,6 +481,24 @@ class ClassifierTrainingArguments(TrainingArguments):
             raise ArgumentsError("--early_stopping_patience needs evaluations: set --eval_strategy to steps or epoch")
         if patience != -1 and not self.load_best_model_at_end:
             raise ArgumentsError("--early_stopping_patience keeps the best model: set --load_best_model_at_end true")
+
+    def _check_reporting(self) -> None:
+        """Refuses what the Trainer would only notice when data and model are loaded."""
+        if not self.report_to:
+            return
+        # Imports each service's package, where it is installed.
+        from transformers.integrations import integration_utils
+
+        known = integration_utils.INTEGRATION_TO_CALLBACK
+        ready = integration_utils.get_available_reporting_integrations()
+        for name in self.report_to:
+            if name not in known:
+                raise ArgumentsError(f"--report_to {name}: not known; use {', '.join(known)}, all or none")
+            if name not in ready and name not in UNLISTED_SERVICES:
+                raise ArgumentsError(
+                    f"--report_to {name}: its package is not installed or not set up (pip install {name}); ready are: "
+                    f"{', '.join(ready) or 'none'}"
+                )
 
     def _resolve_phases(self) -> None:
         if self.do_train is None:

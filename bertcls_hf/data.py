@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -46,10 +46,12 @@ class ClassificationData:
         labels: names and order of the labels.
         splits: `train`, `validation` and `test`, those that there are; columns `text` and, where known, `text_pair`,
             `label` (encoded: int64, float32 or lists of float32) and `id`. With `--streaming`, `train` is a stream.
+        held_out: percentages of train that became the splits that were not given.
     """
 
     labels: LabelSet
     splits: dict[str, Dataset | TextStream]
+    held_out: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_pair(self) -> bool:
@@ -102,7 +104,7 @@ def load_data(args: DataArguments, known_labels: LabelSet | None, trains: bool, 
         splits.pop("train", None)
     if stream is not None:
         splits["train"] = _opened(stream, args, labels)
-    return ClassificationData(labels, splits)
+    return ClassificationData(labels, splits, held_out)
 
 
 def _opened(source: Source, args: DataArguments, labels: LabelSet) -> TextStream:

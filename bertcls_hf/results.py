@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,23 @@ from bertcls_hf.prediction_lines import format_rows, prediction_rows
 
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found on a labelled split.
+
+    Args:
+        split: `validation` or `test`.
+        metrics: by name, without the split's prefix.
+        logits: (rows, labels), in the order of the split's rows.
+        gold: (rows,) positions or numbers, or (rows, labels) of 0 and 1.
+    """
+
+    split: str
+    metrics: dict[str, float]
+    logits: np.ndarray
+    gold: np.ndarray
 
 
 def write_report(folder: Path, split: str, logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> None:

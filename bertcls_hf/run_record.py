@@ -115,11 +115,12 @@ def write_recipe(args: Arguments, options: dict[str, Any], config: TextClassifie
     recipe = resolved_options(args, options, config, max_seq_length)
     if args.training.resume_from_checkpoint and path.exists():
         _warn_of_changes(yaml.safe_load(path.read_text(encoding="utf-8")), recipe)
+    path.write_text(recipe_text(recipe), encoding="utf-8")
+
+
+def recipe_text(recipe: dict[str, Any]) -> str:
+    """The YAML of a recipe, in the groups of the options."""
     groups = [(c._argument_group_name, [f.name for f in own_fields(c)]) for c in ARGUMENT_CLASSES]
-    path.write_text(_recipe_text(recipe, groups), encoding="utf-8")
-
-
-def _recipe_text(recipe: dict[str, Any], groups: list[tuple[str, list[str]]]) -> str:
     lines = [f"# Repeats this run: python run_classification.py {RECIPE_FILE}"]
     rest = dict(recipe)
     for title, names in groups:

@@ -387,6 +387,8 @@ class ClassificationTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         if folder == Path(self.args.output_dir):
             self.save_for_use(folder, state_dict)
+            # One that is there belongs to the model that was there.
+            (folder / CALIBRATION_FILE).unlink(missing_ok=True)
         else:
             self._save_with_tokenizer(self.accelerator.unwrap_model(self.model), folder, state_dict)
 
@@ -412,9 +414,6 @@ class ClassificationTrainer(Trainer):
         model.save_pretrained(folder, state_dict=state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
-        if is_final:
-            # One that is there belongs to the model that was there.
-            (folder / CALIBRATION_FILE).unlink(missing_ok=True)
 
 
 def _reordered(arrays: Any, row_of: np.ndarray) -> Any:

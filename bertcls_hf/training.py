@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerState
+from transformers.trainer_utils import PredictionOutput
 
 from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
@@ -19,7 +20,7 @@ from bertcls_hf.labels import REGRESSION, LabelSet
 from bertcls_hf.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metrics, greater_is_better
 from bertcls_hf.modeling import TextClassifier
 from bertcls_hf.preemption import StopOnSignal
-from bertcls_hf.results import write_predictions, write_report
+from bertcls_hf.results import Evaluation, write_predictions, write_report
 from bertcls_hf.streaming import StreamPosition, TextStream, TokenStream
 from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer
 
@@ -192,38 +193,47 @@ def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dic
     return metrics
 
 
-def evaluate(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> None:
+def evaluate(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> Evaluation:
     """Evaluates on the validation split: `eval_results.json`, `eval_report.json`, and what `calibrate` asks for.
 
     Raises:
         DivergedError: a calibration is asked for, but the model's outputs are not finite.
     """
     output = trainer.predict(split, metric_key_prefix="eval")
-    _save_metrics(trainer, "eval", {**output.metrics, "eval_samples": len(split)})
-    if trainer.is_world_process_zero():
-        folder = Path(trainer.args.output_dir)
-        write_report(folder, "eval", output.predictions, output.label_ids, data.labels)
-        if trainer.args.calibrate:
-            write_calibration(folder / CALIBRATION_FILE, output.predictions, output.label_ids, data.labels)
+    evaluation = _record(trainer, "eval", output, data)
+    if trainer.args.calibrate and trainer.is_world_process_zero():
+        path = Path(trainer.args.output_dir, CALIBRATION_FILE)
+        write_calibration(path, output.predictions, output.label_ids, data.labels)
+    return evaluation
 
 
-def predict(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> None:
+def predict(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> Evaluation | None:
     """Evaluates on the test split where it is labelled, and with `do_predict` writes a line per text.
 
     The lines are calibrated where `calibrate` is asked for.
     """
     output = trainer.predict(split, metric_key_prefix="test")
-    folder = Path(trainer.args.output_dir)
-    if data.has_labels("test"):
-        _save_metrics(trainer, "test", {**output.metrics, "test_samples": len(split)})
-        if trainer.is_world_process_zero():
-            write_report(folder, "test", output.predictions, output.label_ids, data.labels)
+    evaluation = _record(trainer, "test", output, data) if data.has_labels("test") else None
     if trainer.args.do_predict and trainer.is_world_process_zero():
+        folder = Path(trainer.args.output_dir)
         path = folder / f"predictions.{trainer.args.prediction_format}"
         is_calibrated = trainer.args.calibrate
         calibration = read_calibration(folder / CALIBRATION_FILE, data.labels) if is_calibrated else Calibration()
         write_predictions(path, data.splits["test"], output.predictions, data.labels, calibration)
         logger.info("predictions are in %s", path)
+    return evaluation
+
+
+def _record(
+    trainer: ClassificationTrainer, prefix: str, output: PredictionOutput, data: ClassificationData
+) -> Evaluation:
+    """Writes what an evaluation found into the files of its split."""
+    logits, gold = output.predictions, output.label_ids
+    _save_metrics(trainer, prefix, {**output.metrics, f"{prefix}_samples": len(gold)})
+    if trainer.is_world_process_zero():
+        write_report(Path(trainer.args.output_dir), prefix, logits, gold, data.labels)
+    metrics = {name.removeprefix(f"{prefix}_"): value for name, value in output.metrics.items()}
+    return Evaluation("test" if prefix == "test" else "validation", metrics, logits, gold)
 
 
 def _save_metrics(trainer: ClassificationTrainer, split: str, metrics: dict[str, Any]) -> None:

@@ -187,8 +187,10 @@ class TestFiles:
         assert len(checkpoints) == 1
         model_files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
         results = {f"{split}_results.json" for split in ("train", "eval", "test", "all")}
-        reports = {"eval_report.json", "test_report.json", "trainer_state.json", "recipe.yaml"}
+        reports = {"eval_report.json", "test_report.json", "trainer_state.json", "recipe.yaml", "README.md", "figures"}
         assert {p.name for p in out.iterdir()} == model_files | results | reports | {checkpoints[0].name}
+        pictures = {"training_curves.png", "confusion_matrix.png", "reliability.png", "by_length.png"}
+        assert {p.name for p in (out / "figures").iterdir()} == pictures
         saved_state = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
         # A checkpoint keeps the training model's own class, whose code is saved with it.
         assert {p.name for p in checkpoints[0].iterdir()} == model_files | saved_state | {"modeling.py"}

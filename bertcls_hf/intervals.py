@@ -1,0 +1,163 @@
+"""Confidence intervals of metrics, without another prediction.
+
+Shares of texts get Wilson's interval (Wilson 1927), which also holds near 0 and 1. All else gets the percentile
+bootstrap (Efron 1979) over the rows that were evaluated. Resamples are drawn as counts of distinct outcomes, such as
+the cells of a confusion matrix, so that a thousand of them cost a few products of matrices.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy import sparse
+
+from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
+from bertcls_hf.metrics import METRIC_NAMES, predicted_labels
+
+
+CONFIDENCE = 0.95
+MOST_RESAMPLES, FEWEST_RESAMPLES = 1000, 100
+# Resamples x distinct outcomes: beyond it, fewer resamples are drawn, where many rows make intervals narrow anyway.
+MOST_DRAWS = 5_000_000
+DRAWS_AT_ONCE = 1_000_000
+Z = 1.959963984540054
+SHARES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "subset_accuracy"}
+
+Interval = tuple[float, float]
+# From (resamples, outcomes) counts to (resamples,) values of each metric.
+Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def wilson_interval(hits: int, rows: int) -> Interval:
+    """The 95 % interval of a share, `hits` of `rows`; (0, 1) without rows."""
+    if rows == 0:
+        return 0.0, 1.0
+    share, spread = hits / rows, Z**2 / rows
+    center = (share + spread / 2) / (1 + spread)
+    half = Z * math.sqrt(share * (1 - share) / rows + spread / (4 * rows)) / (1 + spread)
+    # Rounding would leave a last digit outside.
+    return min(max(center - half, 0.0), share), max(min(center + half, 1.0), share)
+
+
+def metric_intervals(scores: np.ndarray, gold: np.ndarray, labels: LabelSet, seed: int = 0) -> dict[str, Interval]:
+    """95 % intervals of those metrics of the task that counts of outcomes determine.
+
+    Args:
+        scores: (rows, labels) probabilities, or (rows,) numbers for regression.
+        gold: (rows,) positions or numbers, or (rows, labels) of 0 and 1.
+        labels: names the task.
+        seed: of the resamples.
+
+    Returns:
+        Metrics by the names of [`bertcls_hf.metrics`]; an interval with an end that is not finite is left out.
+    """
+    predicted = predicted_labels(scores, labels.problem_type)
+    gold = np.asarray(gold)
+    counts, statistics = _OUTCOMES[labels.problem_type](predicted, gold, len(labels.names))
+    intervals = _percentiles(counts, statistics, seed)
+    share = SHARES.get(labels.problem_type)
+    if share is not None:
+        right = predicted == gold
+        intervals[share] = wilson_interval(int((right if right.ndim == 1 else right.all(axis=1)).sum()), len(gold))
+    return intervals
+
+
+def _percentiles(counts: np.ndarray, statistics: Statistics, seed: int) -> dict[str, Interval]:
+    rows = int(counts.sum())
+    resamples = min(max(MOST_DRAWS // len(counts), FEWEST_RESAMPLES), MOST_RESAMPLES)
+    at_once = min(max(DRAWS_AT_ONCE // len(counts), 1), resamples)
+    generator = np.random.default_rng(seed)
+    parts = [
+        statistics(generator.multinomial(rows, counts / rows, size=min(at_once, resamples - start)))
+        for start in range(0, resamples, at_once)
+    ]
+    tail = (1 - CONFIDENCE) / 2
+    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    ends = {name: np.quantile(value, (tail, 1 - tail)) for name, value in values.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items() if np.isfinite([low, high]).all()}
+
+
+def _single_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[np.ndarray, Statistics]:
+    """Outcomes are the cells of the confusion matrix that hold rows."""
+    cells, counts = np.unique(gold * labels + predicted, return_counts=True)
+    gold_of, predicted_of = cells // labels, cells % labels
+    is_gold, is_predicted = _indicator(gold_of, labels), _indicator(predicted_of, labels)
+    is_right = sparse.diags_array((gold_of == predicted_of).astype(float)) @ is_gold
+
+    def statistics(draws: np.ndarray) -> dict[str, np.ndarray]:
+        right, positive, claimed = draws @ is_right, draws @ is_gold, draws @ is_predicted
+        values = _averages(right, positive, claimed, ("macro", "weighted"))
+        return values | {"mcc": _matthews(right.sum(axis=1), positive, claimed)}
+
+    return counts, statistics
+
+
+def _indicator(positions: np.ndarray, labels: int) -> sparse.csr_array:
+    """(positions, labels) with a one per row."""
+    return sparse.csr_array(
+        (np.ones(len(positions)), (np.arange(len(positions)), positions)), (len(positions), labels)
+    )
+
+
+def _averages(
+    right: np.ndarray, positive: np.ndarray, claimed: np.ndarray, averages: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 from (resamples, labels) counts; what is undefined counts as zero."""
+    figures = {
+        "precision": _share(right, claimed),
+        "recall": _share(right, positive),
+        "f1": _share(2 * right, positive + claimed),
+    }
+    weights = positive / np.maximum(positive.sum(axis=1, keepdims=True), 1)
+    means = {"macro": lambda values: values.mean(axis=1), "weighted": lambda values: (values * weights).sum(axis=1)}
+    return {f"{average}_{name}": means[average](values) for name, values in figures.items() for average in averages}
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
+
+
+def _matthews(right: np.ndarray, positive: np.ndarray, claimed: np.ndarray) -> np.ndarray:
+    rows = positive.sum(axis=1)
+    spread = (rows**2 - (claimed**2).sum(axis=1)) * (rows**2 - (positive**2).sum(axis=1))
+    return _share(right * rows - (positive * claimed).sum(axis=1), np.sqrt(spread))
+
+
+def _multi_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[np.ndarray, Statistics]:
+    """Outcomes are the distinct pairs of gold and predicted label sets."""
+    outcomes, counts = np.unique(np.hstack([gold, predicted]).astype(np.int8), axis=0, return_counts=True)
+    gold_of, predicted_of = np.hsplit(outcomes.astype(float), 2)
+    right_of = gold_of * predicted_of
+    rows = counts.sum()
+    samples_f1 = _share(2 * right_of.sum(axis=1), (gold_of + predicted_of).sum(axis=1))
+    wrong_of = (gold_of != predicted_of).mean(axis=1)
+
+    def statistics(draws: np.ndarray) -> dict[str, np.ndarray]:
+        right, positive, claimed = draws @ right_of, draws @ gold_of, draws @ predicted_of
+        averages = _averages(right, positive, claimed, ("macro", "weighted"))
+        values = {name: value for name, value in averages.items() if name in METRIC_NAMES[MULTI_LABEL]}
+        values["micro_f1"] = _share(2 * right.sum(axis=1), (positive + claimed).sum(axis=1))
+        return values | {"samples_f1": draws @ samples_f1 / rows, "hamming_loss": draws @ wrong_of / rows}
+
+    return counts, statistics
+
+
+def _regression(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[np.ndarray, Statistics]:
+    """Outcomes are the rows themselves; ranks cannot be had from counts, so that Spearman's has no interval."""
+    gold, predicted = gold.reshape(-1).astype(float), predicted.reshape(-1).astype(float)
+    # Moments of centred numbers do not cancel.
+    x, y = predicted - predicted.mean(), gold - gold.mean()
+    error = predicted - gold
+    columns = np.column_stack([error**2, np.abs(error), x, y, x * x, y * y, x * y])
+
+    def statistics(draws: np.ndarray) -> dict[str, np.ndarray]:
+        mse, mae, x_mean, y_mean, xx, yy, xy = (draws @ columns / len(gold)).T
+        x_var, y_var, covariance = xx - x_mean**2, yy - y_mean**2, xy - x_mean * y_mean
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fits = {"r2": 1 - mse / y_var, "pearson": covariance / np.sqrt(x_var * y_var)}
+        return {"mse": mse, "rmse": np.sqrt(mse), "mae": mae, **fits}
+
+    return np.ones(len(gold), dtype=int), statistics
+
+
+_OUTCOMES = {SINGLE_LABEL: _single_label, MULTI_LABEL: _multi_label, REGRESSION: _regression}
