@@ -40,6 +40,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     from transformers import set_seed
 
     from bertcls_hf import training
+    from bertcls_hf.attention import check_attention
     from bertcls_hf.checkpoints import refuse_other_model
     from bertcls_hf.data import class_weights, load_data
     from bertcls_hf.features import FeatureExtractor
@@ -52,6 +53,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
 
     start_run(args)
     checkpoint = open_checkpoint(args.model)
+    check_attention(args, checkpoint)
     tokenizer = load_tokenizer(args.model, checkpoint)
     max_seq_length = resolve_max_seq_length(args.data.max_seq_length, tokenizer, checkpoint.position_limit)
 

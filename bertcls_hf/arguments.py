@@ -9,8 +9,10 @@ from dataclasses import MISSING, Field, dataclass, fields
 from inspect import get_annotations
 from typing import Any, Literal
 
+import torch
 from transformers.hf_argparser import HfArg
 from transformers.training_args import TrainingArguments
+from transformers.utils.import_utils import is_torch_xla_available
 
 from bertcls_hf.errors import ArgumentsError
 
@@ -356,6 +358,11 @@ class ClassifierTrainingArguments(TrainingArguments):
         default="group_by_length",
         help="Order of the training rows. group_by_length puts texts of like length into one batch.",
     )
+    padding_free: bool = HfArg(
+        default=False,
+        help="Put the texts of a batch into one row without padding. Saves time with --attn_implementation "
+        "flash_attention_2; other attention gives equal numbers and mostly takes longer.",
+    )
     restore_callback_states_from_checkpoint: bool = HfArg(
         default=True, help="Resume with the patience that early stopping had left."
     )
@@ -389,8 +396,13 @@ class ClassifierTrainingArguments(TrainingArguments):
             self.eval_strategy = "no"
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
+        if (self.bf16 or self.bf16_full_eval) and not (torch.accelerator.is_available() or is_torch_xla_available()):
+            # The parent asks for it in words. A processor computes bfloat16 as well.
+            self.use_cpu = True
         do_eval = self.do_eval
         super().__post_init__()
+        if self.mixed_precision == "fp16" and self.device.type == "cpu":
+            raise ArgumentsError("--fp16 needs a GPU: on a processor, use --bf16 or neither")
         # The parent turns it on whenever there are evaluations during training.
         self.do_eval = do_eval
         if self.device.type == "cpu":
@@ -481,6 +493,10 @@ class Arguments:
             raise ArgumentsError(f"--boost_dtype {self.boost.boost_dtype} is for cached features: it needs --boost")
         if not boost and self.boost.head_init != "random":
             raise ArgumentsError(f"--head_init {self.boost.head_init} reads cached features: it needs --boost")
+        if boost and self.training.padding_free:
+            raise ArgumentsError(
+                "--padding_free: --boost extracts texts of like length, with next to no padding: leave it out"
+            )
         if self.boost.sweep and (not boost or model.freeze_backbone is False or self.boost.head_init != "random"):
             raise ArgumentsError("--sweep needs --boost, a frozen backbone and --head_init random")
         if model.trainable_layers == 0 or (boost and model.freeze_backbone is None):

@@ -20,7 +20,7 @@ from bertcls_hf.modeling import TextClassifier
 from bertcls_hf.preemption import StopOnSignal
 from bertcls_hf.results import write_predictions, write_report
 from bertcls_hf.streaming import StreamPosition, TextStream, TokenStream
-from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer
+from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer, FlatteningCollator
 
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def build_trainer(
         return ClassificationTrainer(
             model=model,
             args=args,
-            data_collator=ClassificationCollator(tokenizer),
+            data_collator=FlatteningCollator() if args.padding_free else ClassificationCollator(tokenizer),
             train_dataset=splits.get("train") if args.do_train else None,
             eval_dataset=splits.get("validation"),
             processing_class=tokenizer,
