@@ -360,8 +360,8 @@ class ClassifierTrainingArguments(TrainingArguments):
     )
     padding_free: bool = HfArg(
         default=False,
-        help="Put the texts of a batch into one row without padding. Saves time with --attn_implementation "
-        "flash_attention_2; other attention gives equal numbers and mostly takes longer.",
+        help="Put the texts of a batch into one row without padding. It pays where a batch's lengths differ, as with "
+        "--train_sampling_strategy random, and most with flash attention.",
     )
     restore_callback_states_from_checkpoint: bool = HfArg(
         default=True, help="Resume with the patience that early stopping had left."

@@ -44,7 +44,7 @@ def check_attention(args: Arguments, checkpoint: Checkpoint) -> None:
         _check_remote_kernel(args, name, option)
         _check_support(args, checkpoint, name, option)
     if args.training.padding_free:
-        _check_padding_free(checkpoint, is_flash)
+        _check_padding_free(checkpoint, name, is_flash)
 
 
 def _check_device_and_precision(args: Arguments, option: str) -> None:
@@ -82,12 +82,13 @@ def _check_support(args: Arguments, checkpoint: Checkpoint, name: str, option: s
         raise ArgumentsError(f"{option}: {one_line(error)}") from error
 
 
-def _check_padding_free(checkpoint: Checkpoint, is_flash: bool) -> None:
+def _check_padding_free(checkpoint: Checkpoint, name: str | None, is_flash: bool) -> None:
     family, able = checkpoint.encoder_config.model_type, ", ".join(sorted(PADDING_FREE_FAMILIES))
     if family not in PADDING_FREE_FAMILIES:
         raise ArgumentsError(f"--padding_free: {family} cannot keep the texts of one row apart; {able} can")
-    if not is_flash:
+    if name not in (None, "sdpa") and not is_flash:
         logger.warning(
-            "--padding_free without flash attention compares each token of a batch with all others, and mostly takes "
-            "longer than padding; --attn_implementation flash_attention_2 on a GPU does not"
+            "--padding_free with --attn_implementation %s compares each token of a batch with all others, which takes "
+            "longer than padding: leave it out, or use sdpa or flash attention",
+            name,
         )

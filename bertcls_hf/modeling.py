@@ -16,6 +16,8 @@ from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoConfig,
     AutoModel,
     PreTrainedConfig,
@@ -23,10 +25,12 @@ from transformers import (
 )
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import SubConfigSpec
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import (
     create_bidirectional_mask,
     create_bidirectional_sliding_window_mask,
     packed_sequence_mask_function,
+    sdpa_mask,
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -133,6 +137,7 @@ class FlatTexts:
         self.cu_seq_lens, self.lengths, self.longest = cu_seq_lens, lengths, longest
         self.text = torch.arange(len(lengths), device=device).repeat_interleave(lengths, output_size=tokens)
         self.place = torch.arange(tokens, device=device) - cu_seq_lens[self.text]
+        self.index = self.text * longest + self.place
 
     def encoder_inputs(self, encoder: PreTrainedModel) -> dict[str, Any]:
         """What keeps the texts apart: positions that start anew, and masks or, for flash attention, bounds."""
@@ -143,32 +148,81 @@ class FlatTexts:
             "cu_seq_lens_k": self.cu_seq_lens,
             "max_length_q": self.longest,
             "max_length_k": self.longest,
+            "flat_texts": self,
         }
 
     def _masks(self, encoder: PreTrainedModel) -> Any:
-        """(1, 1, tokens, tokens) masks in the form that the encoder's attention takes, of which flash needs none."""
-        options: dict[str, Any] = {
-            "config": encoder.config,
-            # Tells shape, type and device.
-            "inputs_embeds": torch.empty(1, len(self.text), 0, dtype=encoder.dtype, device=self.text.device),
-            "attention_mask": None,
-            "and_mask_function": packed_sequence_mask_function(self.text.unsqueeze(0)),
-        }
-        full = create_bidirectional_mask(**options)
+        """Masks in the form that the encoder's attention takes.
+
+        [`padding_free_sdpa`] sees padded texts. Flash attention needs no mask, and gets none. To all others the row is
+        one text, (1, 1, tokens, tokens), whose parts must not see each other.
+        """
+        if encoder.config._attn_implementation == PADDING_FREE_SDPA:
+            shape, mask, apart = (len(self.lengths), self.longest), self.attention_mask, None
+        else:
+            shape, mask, apart = (1, len(self.text)), None, packed_sequence_mask_function(self.text.unsqueeze(0))
+        # Empty states tell shape, type and device.
+        states = torch.empty(*shape, 0, dtype=encoder.dtype, device=self.text.device)
+        options: dict[str, Any] = {"inputs_embeds": states, "attention_mask": mask, "and_mask_function": apart}
+        full = create_bidirectional_mask(encoder.config, **options)
         if encoder.config.model_type not in WINDOWED_FAMILIES:
             return full
-        return {"full_attention": full, "sliding_attention": create_bidirectional_sliding_window_mask(**options)}
+        near = create_bidirectional_sliding_window_mask(encoder.config, **options)
+        return {"full_attention": full, "sliding_attention": near}
 
     @property
     def attention_mask(self) -> torch.Tensor:
         """(texts, longest), 1 for the tokens of [`FlatTexts.pad`]."""
         return (torch.arange(self.longest, device=self.lengths.device) < self.lengths.unsqueeze(1)).long()
 
-    def pad(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(texts, longest, hidden), zero where there is no token, from (1, tokens, hidden)."""
-        texts, width = len(self.lengths), hidden_states.shape[-1]
-        padded = hidden_states.new_zeros(texts * self.longest, width)
-        return padded.index_copy(0, self.text * self.longest + self.place, hidden_states[0]).view(texts, -1, width)
+    def pad(self, states: torch.Tensor) -> torch.Tensor:
+        """(texts, longest, width), zero where there is no token, from (1, tokens, width)."""
+        texts, width = len(self.lengths), states.shape[-1]
+        padded = states.new_zeros(texts * self.longest, width)
+        return padded.index_copy(0, self.index, states[0]).view(texts, self.longest, width)
+
+    def unpad(self, states: torch.Tensor) -> torch.Tensor:
+        """(1, tokens, width) from (texts, longest, width)."""
+        return states.flatten(0, 1).index_select(0, self.index).unsqueeze(0)
+
+
+def padding_free_sdpa(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    flat_texts: FlatTexts | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """SDPA that pads the texts of one row for itself, while all other parts of a layer compute without padding.
+
+    Args:
+        module: the attention.
+        query: (1, heads, tokens, size), as are key and value; without flat texts, those of any batch.
+        key: see query.
+        value: see query.
+        attention_mask: of the padded texts.
+        flat_texts: where the row's texts are.
+        **options: see `sdpa_attention_forward`.
+
+    Returns:
+        (1, tokens, heads, size), and no weights.
+    """
+    if flat_texts is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    heads = query.shape[1]
+    query, key, value = (
+        flat_texts.pad(states.transpose(1, 2).flatten(2)).unflatten(2, (heads, -1)).transpose(1, 2)
+        for states in (query, key, value)
+    )
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return flat_texts.unpad(output.flatten(2)).unflatten(2, (heads, -1)), None
+
+
+PADDING_FREE_SDPA = "padding_free_sdpa"
+AttentionInterface.register(PADDING_FREE_SDPA, padding_free_sdpa)
+AttentionMaskInterface.register(PADDING_FREE_SDPA, sdpa_mask)
 
 
 def apply_pooler(encoder: PreTrainedModel, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -359,6 +413,11 @@ class TextClassifier(PreTrainedModel):
         for module in self.trainable_encoder_modules():
             module.train(mode)
         return self
+
+    def prefer_flat_texts(self) -> None:
+        """Makes batches without padding quick with SDPA too; padded ones are computed as before."""
+        if self.encoder.config._attn_implementation == "sdpa":
+            self.encoder.set_attn_implementation(PADDING_FREE_SDPA)
 
     def encode_components(
         self,

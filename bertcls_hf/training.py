@@ -86,6 +86,8 @@ def build_trainer(
     args.push_to_hub = False
     # Features are extracted on all devices of a process; a head would only be slowed down by DataParallel.
     args._n_gpu = min(args.n_gpu, 1)
+    if args.padding_free:
+        model.prefer_flat_texts()
     try:
         return ClassificationTrainer(
             model=model,

@@ -13,7 +13,7 @@ from test_modeling import FAMILIES, make_model
 from training_runs import assert_same_run, losses, without_dropout
 from transformers.integrations import flash_attention
 
-from bertcls_hf.modeling import PADDING_FREE_FAMILIES, TextClassifier, encoder_has_pooler
+from bertcls_hf.modeling import PADDING_FREE_FAMILIES, PADDING_FREE_SDPA, TextClassifier, encoder_has_pooler
 from bertcls_hf.trainer import FlatteningCollator
 from run_classification import main
 
@@ -90,10 +90,13 @@ class TestBatch:
 
 
 class TestModel:
-    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    @pytest.mark.parametrize("attention", ["sdpa", "eager", PADDING_FREE_SDPA])
     @pytest.mark.parametrize(("family", "pooling"), CASES)
     def test_it_computes_what_padding_does(self, family: str, pooling: str, attention: str) -> None:
-        model = make_model(FAMILIES[family], **POOLINGS[pooling], attn_implementation=attention)
+        asked = "sdpa" if attention == PADDING_FREE_SDPA else attention
+        model = make_model(FAMILIES[family], **POOLINGS[pooling], attn_implementation=asked)
+        if attention != asked:
+            model.prefer_flat_texts()
         assert model.encoder.config._attn_implementation == attention
         logits, by_padding = gradients(model, padded())
         flat_logits, by_row = gradients(model, flat())
@@ -102,8 +105,11 @@ class TestModel:
         for name, gradient in by_padding.items():
             torch.testing.assert_close(by_row[name], gradient, rtol=1e-4, atol=1e-5)
 
-    def test_texts_do_not_see_each_other(self) -> None:
+    @pytest.mark.parametrize("prefer", [False, True])
+    def test_texts_do_not_see_each_other(self, prefer: bool) -> None:
         model = make_model(pooling="mean")
+        if prefer:
+            model.prefer_flat_texts()
         others = [*TEXTS[:3], [1, *range(39, 50), 2], TEXTS[4]]
         with torch.no_grad():
             before, after = model(**flat()).logits, model(**flat(others)).logits
@@ -124,6 +130,7 @@ class TestModel:
 
     def test_one_text_alone(self) -> None:
         model = make_model(pooling="cls_mean")
+        model.prefer_flat_texts()
         with torch.no_grad():
             alone = model(**flat(TEXTS[:1])).logits
             torch.testing.assert_close(alone, model(**padded(TEXTS[:1])).logits, rtol=0, atol=1e-5)
@@ -192,7 +199,9 @@ class TestRun:
         first, again = (json.loads((tmp_path / name / "eval_results.json").read_text()) for name in ("out", "again"))
         assert again["eval_loss"] == pytest.approx(first["eval_loss"], abs=1e-6)
         assert again["eval_accuracy"] == first["eval_accuracy"]
-        assert "padding_free" not in (tmp_path / "out/config.json").read_text()
+        saved = [tmp_path / "out/config.json", *tmp_path.glob("out/checkpoint-*/config.json")]
+        assert len(saved) == 3
+        assert not any("padding_free" in path.read_text() for path in saved)
 
     def test_resume_is_exact(self, command: Callable[..., list[str]], tmp_path: Path) -> None:
         options = {"padding_free": True, "do_predict": True, "do_train": True, "do_eval": True}
@@ -203,12 +212,13 @@ class TestRun:
         assert main(command(**options, output_dir=cut, resume_from_checkpoint="true")) == 0
         assert_same_run(whole, cut)
 
-    def test_it_warns_of_attention_that_is_no_faster(
-        self, command: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize(("attention", "warnings"), [(None, 0), ("sdpa", 0), ("eager", 1)])
+    def test_it_warns_of_attention_that_is_slower(
+        self, command: Callable[..., list[str]], caplog: pytest.LogCaptureFixture, attention: str | None, warnings: int
     ) -> None:
         with caplog.at_level(logging.WARNING):
-            assert main(command(padding_free=True, max_steps=1)) == 0
-        assert caplog.text.count("--padding_free without flash attention") == 1
+            assert main(command(padding_free=True, max_steps=1, attn_implementation=attention)) == 0
+        assert caplog.text.count("--padding_free with --attn_implementation eager compares each token") == warnings
 
 
 class TestRefused:
