@@ -40,9 +40,9 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
     from transformers import set_seed
 
     from bertcls_hf import training
-    from bertcls_hf.attention import check_attention
     from bertcls_hf.checkpoints import refuse_other_model
     from bertcls_hf.data import class_weights, load_data
+    from bertcls_hf.encoder_checks import check_encoder
     from bertcls_hf.features import FeatureExtractor
     from bertcls_hf.head_init import check_head_init, init_head_by_logistic_regression
     from bertcls_hf.hub import push_folder
@@ -53,7 +53,7 @@ def run(args: Arguments, options: dict[str, Any]) -> None:
 
     start_run(args)
     checkpoint = open_checkpoint(args.model)
-    check_attention(args, checkpoint)
+    check_encoder(args, checkpoint)
     tokenizer = load_tokenizer(args.model, checkpoint)
     max_seq_length = resolve_max_seq_length(args.data.max_seq_length, tokenizer, checkpoint.position_limit)
 

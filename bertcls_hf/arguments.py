@@ -515,6 +515,14 @@ class Arguments:
             raise ArgumentsError("--layerwise_lr_decay is for the backbone, which is frozen: set it to 1")
         if is_frozen and training.head_learning_rate is None and training.learning_rate != DEFAULT_LEARNING_RATE:
             raise ArgumentsError("--learning_rate is the backbone's, which is frozen: set --head_learning_rate")
+        if training.activation_checkpointing and is_frozen:
+            raise ArgumentsError(
+                "--activation_checkpointing (or --gradient_checkpointing) spares memory of the backbone's gradients, "
+                "and it is frozen: leave it out"
+            )
+        reentrant = (training.activation_checkpointing_kwargs or {}).get("use_reentrant")
+        if reentrant and self.model.trainable_layers:
+            raise ArgumentsError("use_reentrant checkpoints need embeddings that learn: leave out --trainable_layers")
         if training.neftune_noise_alpha and (is_frozen or self.model.trainable_layers):
             raise ArgumentsError("--neftune_noise_alpha needs embeddings that learn, and they are frozen")
 

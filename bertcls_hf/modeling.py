@@ -414,6 +414,15 @@ class TextClassifier(PreTrainedModel):
             module.train(mode)
         return self
 
+    def enable_input_require_grads(self) -> None:
+        """Called when layers are to be computed again in the backward pass; does nothing above frozen layers.
+
+        Reentrant checkpoints alone need inputs with gradients. Frozen layers would keep all their states for gradients
+        that nothing learns from.
+        """
+        if self.trainable_encoder_modules() == [self.encoder]:
+            super().enable_input_require_grads()
+
     def prefer_flat_texts(self) -> None:
         """Makes batches without padding quick with SDPA too; padded ones are computed as before."""
         if self.encoder.config._attn_implementation == "sdpa":

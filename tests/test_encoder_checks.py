@@ -1,4 +1,4 @@
-"""Which attention a run may ask for, and what it hears before its data is read."""
+"""What an encoder cannot compute is refused before data is read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +9,9 @@ import torch
 from test_modeling import FAMILIES
 from training_runs import losses, without_dropout
 
-import bertcls_hf.attention
+import bertcls_hf.encoder_checks
 from bertcls_hf.arguments import ClassifierTrainingArguments
-from bertcls_hf.attention import check_attention
+from bertcls_hf.encoder_checks import check_encoder
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.model_loading import Checkpoint
 from bertcls_hf.parsing import build_arguments, explicit_options
@@ -24,7 +24,7 @@ FLASH = "flash_attention_2"
 def check(family: str = "bert", **options: Any) -> None:
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     args = build_arguments(explicit_options(["--train_file", "train.csv", *words]))
-    check_attention(args, Checkpoint("", FAMILIES[family], None))
+    check_encoder(args, Checkpoint("", FAMILIES[family], None))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_flash_attention_needs_its_package(gpu: None, options: dict[str, Any]) -
 
 
 def test_a_kernel_in_its_place_is_remote_code(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bertcls_hf.attention, "is_kernels_available", lambda: True)
+    monkeypatch.setattr(bertcls_hf.encoder_checks, "is_kernels_available", lambda: True)
     with pytest.raises(ArgumentsError, match="the one named kernels would fetch code of the Hub"):
         check(attn_implementation=FLASH, bf16=True)
     with pytest.raises(ArgumentsError, match="FlashAttention2 has been"):
@@ -90,3 +90,11 @@ def test_a_family_without_the_attention_says_so() -> None:
     check("bert", attn_implementation="sdpa")
     with pytest.raises(ArgumentsError, match="--attn_implementation sdpa: DebertaModel does not support"):
         check("deberta", attn_implementation="sdpa")
+
+
+def test_layers_that_cannot_be_computed_again() -> None:
+    check("bert", activation_checkpointing=True)
+    with pytest.raises(
+        ArgumentsError, match="--activation_checkpointing: AlbertModel cannot compute its layers again"
+    ):
+        check("albert", activation_checkpointing=True)

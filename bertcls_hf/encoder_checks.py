@@ -1,10 +1,10 @@
-"""Whether a run can compute attention the way it was asked to; looked at before data is read."""
+"""Whether this encoder on this machine can compute the way it was asked to; looked at before data is read."""
 
 import copy
 import logging
 
 import torch
-from transformers import AutoModel
+from transformers import MODEL_MAPPING, AutoModel
 from transformers.integrations.hub_kernels import is_kernel
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.utils.import_utils import (
@@ -29,8 +29,8 @@ FLASH_PACKAGES = {
 }
 
 
-def check_attention(args: Arguments, checkpoint: Checkpoint) -> None:
-    """Refuses an attention that this machine, precision or encoder does not have, and padding-free batches alike.
+def check_encoder(args: Arguments, checkpoint: Checkpoint) -> None:
+    """Refuses attention, batches without padding and recomputed layers that this encoder or machine does not have.
 
     Raises:
         ArgumentsError: names the option and what it needs.
@@ -43,6 +43,9 @@ def check_attention(args: Arguments, checkpoint: Checkpoint) -> None:
             _check_device_and_precision(args, option)
         _check_remote_kernel(args, name, option)
         _check_support(args, checkpoint, name, option)
+    family = MODEL_MAPPING[type(checkpoint.encoder_config)]
+    if args.training.activation_checkpointing and not family.supports_gradient_checkpointing:
+        raise ArgumentsError(f"--activation_checkpointing: {family.__name__} cannot compute its layers again")
     if args.training.padding_free:
         _check_padding_free(checkpoint, name, is_flash)
 
