@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 from test_modeling import FAMILIES, INPUTS, make_model
+from torch._dynamo.utils import counters
 from training_runs import assert_same_run, losses, without_dropout
 from transformers import AutoModelForSequenceClassification
 
@@ -104,23 +106,27 @@ class TestCompiled:
         "options",
         [
             {},
-            {"torch_compile_backend": "inductor"},
+            {"torch_compile_backend": "inductor", "max_steps": 3, "eval_strategy": "no"},
             FROZEN,
             {"boost": True, "head_learning_rate": 0.01},
             {"trainable_layers": 2, "layerwise_lr_decay": 0.9},
-            {"padding_free": True, "pooling": "mean", "pooling_layers": 2},
+            {"padding_free": True, "pooling": "mean", "pooling_layers": 2, "num_train_epochs": 1},
             {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 5, "class_weights": "balanced"},
         ],
         ids=["eager", "inductor", "frozen", "boost", "layers", "without padding", "accumulated"],
     )
     def test_it_is_the_same_run(self, runs: Callable[..., Path], options: dict[str, Any]) -> None:
+        if options.get("torch_compile_backend") == "inductor" and shutil.which("g++") is None:
+            pytest.skip("inductor needs a C++ compiler")
+        torch._dynamo.reset()
+        counters.clear()
         plain = {name: value for name, value in options.items() if name != "torch_compile_backend"}
         first, second = runs("plain", **plain), runs("compiled", **{**self.compiled, **options})
-        assert_same_run(first, second)
-        # `assert_same_run` compares the names of the weights, too.
+        assert counters["stats"]["unique_graphs"] > 0
+        assert_same_run(first, second)  # Their weights' names are the same, too.
         code = (second / "modeling.py").exists()
         model = AutoModelForSequenceClassification.from_pretrained(second, trust_remote_code=code)
-        assert not any("_orig_mod" in name for name in model.state_dict())
+        assert not any("_orig_mod" in name for name in [*weights(second), *model.state_dict()])
         assert not any("_orig_mod" in name for path in second.glob("checkpoint-*") for name in weights(path))
 
     def test_it_resumes(self, runs: Callable[..., Path], tmp_path: Path) -> None:
@@ -188,6 +194,28 @@ class TestRecomputedLayers:
         options = {"activation_checkpointing": True, "trainable_layers": 1}
         assert main(command(**options, activation_checkpointing_kwargs='{"use_reentrant": true}')) == 2
         assert "use_reentrant checkpoints need embeddings that learn" in capsys.readouterr().err
+
+
+GPU_RECIPES = sorted((ROOT / "recipes").rglob("*_gpu.yaml"))
+
+
+def test_the_gpu_recipes_are_three() -> None:
+    assert len(GPU_RECIPES) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", GPU_RECIPES, ids=lambda path: path.stem)
+def test_a_gpu_recipe_trains_on_a_processor_too(
+    command: Callable[..., list[str]], tmp_path: Path, recipe: Path
+) -> None:
+    """All but flash attention, with a tiny model and two steps."""
+    options = {"attn_implementation": "sdpa", "max_seq_length": 64, "max_steps": 2, "text_column_names": "text",
+               "csv_quoting": "auto", "learning_rate": None, "num_train_epochs": None}  # fmt: skip
+    if "torch_compile: true" in recipe.read_text():
+        options["torch_compile_backend"] = "aot_eager"
+    assert main([str(recipe), *command(**options)]) == 0
+    assert len(losses(tmp_path / "out")) == 2
+    assert all(math.isfinite(value) for value in results(tmp_path / "out").values())
 
 
 def count_layers(model: Any) -> list[str]:
