@@ -4,8 +4,9 @@
     python benchmarks/padding_free.py --train_file nsmc.tsv --max_seq_length 128 --output padding_free.json
 
 The baseline, padded: each batch of 16 texts, drawn at random, is padded to its longest text. `padding-free` computes
-the same batches in one row each, where SDPA alone pads; `one mask` lets SDPA see the whole row, as eager attention does
-(`--padding_free` warns of that). `by length` is the default order of a run: padded batches of texts of like length.
+the same batches in one row each, where SDPA alone pads; `one mask` lets SDPA see the whole row, as eager attention
+does (`--padding_free` warns of that). `by length` is the default order of a run: padded batches of texts of like
+length.
 
 A step is a forward and a backward pass of MiniLM in training mode; loading, tokenizing, collating and the optimizer
 are not timed.
