@@ -48,8 +48,10 @@ class FlatteningCollator:
     `max_length_q` 3, and `labels` of shape (2,). Upstream's `DataCollatorWithFlattening` takes a label per token.
     """
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor | int]:
+    def __call__(self, rows: list[Any]) -> dict[str, torch.Tensor | int]:
         batch: dict[str, torch.Tensor | int] = {}
+        if rows[0] is None:
+            return batch  # See [`ClassificationCollator`].
         if "labels" in rows[0]:
             # First, since the Trainer takes the length of a batch's first tensor for the number of its rows.
             batch["labels"] = torch.tensor([row["labels"] for row in rows])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import write_reviews
 from test_modeling import FAMILIES, make_model
 from training_runs import assert_same_run, losses, without_dropout
 from transformers.integrations import flash_attention
@@ -192,8 +193,11 @@ class TestRun:
         assert len(losses(tmp_path / "flat")) in {8, 12}
         assert_same_run(tmp_path / "padded", tmp_path / "flat")
 
-    def test_its_model_reads_padded_batches(self, command: Callable[..., list[str]], tmp_path: Path) -> None:
-        options = {"pooling": "mean", "do_train": True, "do_eval": True, "padding_free": True}
+    @pytest.mark.parametrize("pooling", ["pooler", "mean"])
+    def test_its_model_reads_padded_batches(
+        self, command: Callable[..., list[str]], tmp_path: Path, pooling: str
+    ) -> None:
+        options = {"pooling": pooling, "do_train": True, "do_eval": True, "padding_free": True}
         assert main(command(**options)) == 0
         assert main(command(model_name_or_path=tmp_path / "out", output_dir=tmp_path / "again", do_eval=True)) == 0
         first, again = (json.loads((tmp_path / name / "eval_results.json").read_text()) for name in ("out", "again"))
@@ -211,6 +215,22 @@ class TestRun:
         (whole / "checkpoint-6").rename(cut / "checkpoint-6")
         assert main(command(**options, output_dir=cut, resume_from_checkpoint="true")) == 0
         assert_same_run(whole, cut)
+
+    def test_a_stream_resumes_exactly(self, command: Callable[..., list[str]], tmp_path: Path) -> None:
+        for number in range(3):
+            write_reviews(tmp_path / f"part-{number}.csv", 20 + number, start=number * 30)
+        options = {"train_file": tmp_path / "part-*.csv", "streaming": True, "num_train_epochs": None, "max_steps": 8,
+                   "shuffle_buffer_size": 16, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 4,
+                   "do_train": True, "do_eval": True, "do_predict": True, "dropout": 0.0,
+                   "model_name_or_path": without_dropout(command, tmp_path)}  # fmt: skip
+        whole, cut = tmp_path / "whole", tmp_path / "cut"
+        assert main(command(**options, padding_free=True, output_dir=whole)) == 0
+        cut.mkdir()
+        (whole / "checkpoint-4").rename(cut / "checkpoint-4")
+        assert main(command(**options, padding_free=True, output_dir=cut, resume_from_checkpoint="true")) == 0
+        assert_same_run(whole, cut)
+        assert main(command(**options, output_dir=tmp_path / "padded")) == 0
+        assert_same_run(whole, tmp_path / "padded")
 
     @pytest.mark.parametrize(("attention", "warnings"), [(None, 0), ("sdpa", 0), ("eager", 1)])
     def test_it_warns_of_attention_that_is_slower(
