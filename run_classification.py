@@ -43,6 +43,7 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
     from bertcls_hf import training
     from bertcls_hf.checkpoints import refuse_other_model
     from bertcls_hf.data import class_weights, load_data
+    from bertcls_hf.encoder_checks import check_encoder
     from bertcls_hf.features import FeatureExtractor
     from bertcls_hf.finished_run import FinishedRun
     from bertcls_hf.head_init import check_head_init, init_head_by_logistic_regression
@@ -55,6 +56,7 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
 
     start_run(args)
     checkpoint = open_checkpoint(args.model)
+    check_encoder(args, checkpoint)
     tokenizer = load_tokenizer(args.model, checkpoint)
     max_seq_length = resolve_max_seq_length(args.data.max_seq_length, tokenizer, checkpoint.position_limit)
     # Saved with the model, so that whoever loads it cuts texts where the training did.

@@ -10,11 +10,13 @@ from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from huggingface_hub import constants as hub_constants
 from huggingface_hub import get_token
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.hf_argparser import HfArg
 from transformers.training_args import TrainingArguments
+from transformers.utils.import_utils import is_torch_xla_available
 
 from bertcls_hf.errors import ArgumentsError, one_line
 
@@ -363,6 +365,11 @@ class ClassifierTrainingArguments(TrainingArguments):
         default="group_by_length",
         help="Order of the training rows. group_by_length puts texts of like length into one batch.",
     )
+    padding_free: bool = HfArg(
+        default=False,
+        help="Put the texts of a batch into one row without padding. It pays where a batch's lengths differ, as with "
+        "--train_sampling_strategy random, and most with flash attention.",
+    )
     restore_callback_states_from_checkpoint: bool = HfArg(
         default=True, help="Resume with the patience that early stopping had left."
     )
@@ -408,8 +415,13 @@ class ClassifierTrainingArguments(TrainingArguments):
             self.eval_strategy = "no"
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
+        if (self.bf16 or self.bf16_full_eval) and not (torch.accelerator.is_available() or is_torch_xla_available()):
+            # The parent asks for it in words. A processor computes bfloat16 as well.
+            self.use_cpu = True
         do_eval = self.do_eval
         super().__post_init__()
+        if self.mixed_precision == "fp16" and self.device.type == "cpu":
+            raise ArgumentsError("--fp16 needs a GPU: on a processor, use --bf16 or neither")
         # The parent turns it on whenever there are evaluations during training.
         self.do_eval = do_eval
         self._check_reporting()
@@ -548,6 +560,10 @@ class Arguments:
             raise ArgumentsError(f"--boost_dtype {self.boost.boost_dtype} is for cached features: it needs --boost")
         if not boost and self.boost.head_init != "random":
             raise ArgumentsError(f"--head_init {self.boost.head_init} reads cached features: it needs --boost")
+        if boost and self.training.padding_free:
+            raise ArgumentsError(
+                "--padding_free: --boost extracts texts of like length, with next to no padding: leave it out"
+            )
         if self.boost.sweep and (not boost or model.freeze_backbone is False or self.boost.head_init != "random"):
             raise ArgumentsError("--sweep needs --boost, a frozen backbone and --head_init random")
         if model.trainable_layers == 0 or (boost and model.freeze_backbone is None):
@@ -566,6 +582,14 @@ class Arguments:
             raise ArgumentsError("--layerwise_lr_decay is for the backbone, which is frozen: set it to 1")
         if is_frozen and training.head_learning_rate is None and training.learning_rate != DEFAULT_LEARNING_RATE:
             raise ArgumentsError("--learning_rate is the backbone's, which is frozen: set --head_learning_rate")
+        if training.activation_checkpointing and is_frozen:
+            raise ArgumentsError(
+                "--activation_checkpointing (or --gradient_checkpointing) spares memory of the backbone's gradients, "
+                "and it is frozen: leave it out"
+            )
+        reentrant = (training.activation_checkpointing_kwargs or {}).get("use_reentrant")
+        if reentrant and self.model.trainable_layers:
+            raise ArgumentsError("use_reentrant checkpoints need embeddings that learn: leave out --trainable_layers")
         if training.neftune_noise_alpha and (is_frozen or self.model.trainable_layers):
             raise ArgumentsError("--neftune_noise_alpha needs embeddings that learn, and they are frozen")
 

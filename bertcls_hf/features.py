@@ -408,7 +408,7 @@ class FeatureExtractor:
 
     def _inputs(
         self, columns: dict[str, _TokenColumn], lengths: np.ndarray, batch: slice, device: torch.device
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Any]:
         mask = np.arange(lengths.max()) < lengths[:, None]
         fill = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
         arrays = {name: column.padded(batch, mask, fill[name]) for name, column in columns.items()}

@@ -25,6 +25,7 @@ from bertcls_hf.modeling import (
     TextClassifier,
     TextClassifierConfig,
     encoder_has_pooler,
+    first_position,
     from_stock,
     pooler_option,
 )
@@ -34,8 +35,6 @@ from bertcls_hf.packaged import is_packaged, packaged_model
 logger = logging.getLogger(__name__)
 
 FROZEN_POOLING, FROZEN_POOLING_LAYERS = "mean", 4
-# These families number their positions from padding_idx + 1.
-OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert"}
 LOSSES = {SINGLE_LABEL: ("cross_entropy", "focal"), MULTI_LABEL: ("bce", "focal"), REGRESSION: ("mse",)}
 
 
@@ -61,9 +60,7 @@ class Checkpoint:
     @property
     def position_limit(self) -> int:
         """The longest input in tokens."""
-        positions = self.encoder_config.max_position_embeddings
-        offset = self.encoder_config.pad_token_id + 1 if self.encoder_config.model_type in OFFSET_POSITIONS else 0
-        return positions - offset
+        return self.encoder_config.max_position_embeddings - first_position(self.encoder_config)
 
 
 def open_checkpoint(args: ModelArguments) -> Checkpoint:

@@ -22,7 +22,7 @@ from bertcls_hf.modeling import TextClassifier
 from bertcls_hf.preemption import StopOnSignal
 from bertcls_hf.results import Evaluation, write_predictions, write_report
 from bertcls_hf.streaming import StreamPosition, TextStream, TokenStream
-from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer
+from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer, FlatteningCollator
 
 
 logger = logging.getLogger(__name__)
@@ -95,11 +95,13 @@ def build_trainer(
     args.push_to_hub = False
     # Features are extracted on all devices of a process; a head would only be slowed down by DataParallel.
     args._n_gpu = min(args.n_gpu, 1)
+    if args.padding_free:
+        model.prefer_flat_texts()
     try:
         return ClassificationTrainer(
             model=model,
             args=args,
-            data_collator=ClassificationCollator(tokenizer),
+            data_collator=FlatteningCollator() if args.padding_free else ClassificationCollator(tokenizer),
             train_dataset=splits.get("train") if args.do_train else None,
             eval_dataset=splits.get("validation"),
             processing_class=tokenizer,

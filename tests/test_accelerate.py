@@ -16,6 +16,7 @@ import torch
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from conftest import ROOT, write_reviews
 from safetensors.torch import load_file
+from training_runs import assert_same_run, losses, without_dropout
 
 from run_classification import main
 
@@ -52,30 +53,6 @@ def run(config: str, *options: str, processes: int = 2) -> str:
     return output
 
 
-def losses(folder: Path) -> list[float]:
-    """The loss of every step."""
-    lines = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return [line["loss"] for line in lines if "loss" in line]
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    assert losses(second) == pytest.approx(losses(first), rel=1e-4, abs=1e-5)
-    weights, others = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
-    assert weights.keys() == others.keys()
-    for name, tensor in weights.items():
-        if name.endswith("key.bias"):
-            continue  # Softmax does not feel it: its gradient is rounding noise, which Adam turns into steps.
-        torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-5)
-    for split in ("eval", "test"):
-        results = [json.loads((folder / f"{split}_results.json").read_text()) for folder in (first, second)]
-        assert results[0][f"{split}_samples"] == results[1][f"{split}_samples"]
-        for name in ("loss", "accuracy", "macro_f1"):
-            assert results[1][f"{split}_{name}"] == pytest.approx(results[0][f"{split}_{name}"], rel=1e-4)
-    predictions = [(folder / "predictions.jsonl").read_text().splitlines() for folder in (first, second)]
-    texts = [[json.loads(line)["text"] for line in lines] for lines in predictions]
-    assert texts[0] == texts[1]
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_accelerate_reads_every_configuration(path: Path) -> None:
     config = load_config_from_file(str(path))
@@ -106,6 +83,7 @@ MODES = {
     },
     "frozen": {"freeze_backbone": True, "head_learning_rate": 0.01, "train_sampling_strategy": "random"},
     "boost": {"boost": True, "head_learning_rate": 0.01},
+    "without padding": {"padding_free": True, "train_sampling_strategy": "random"},
 }  # fmt: skip
 
 
@@ -170,19 +148,6 @@ def test_ranks_share_the_features_of_a_stream(command: Callable[..., list[str]],
     shards = [{path.relative_to(cache): path.read_bytes() for path in cache.rglob("*.arrow")}
               for cache in (tmp_path / "cache-1", tmp_path / "cache-2")]  # fmt: skip
     assert shards[0] == shards[1]
-
-
-def without_dropout(command: Callable[..., list[str]], folder: Path) -> Path:
-    """A copy of the tiny BERT that computes the same whatever the random numbers are."""
-    words = command()
-    source, copied = Path(words[words.index("--model_name_or_path") + 1]), folder / "without_dropout"
-    copied.mkdir()
-    for path in source.iterdir():
-        (copied / path.name).write_bytes(path.read_bytes())
-    settings = json.loads((copied / "config.json").read_text())
-    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (copied / "config.json").write_text(json.dumps(settings))
-    return copied
 
 
 @pytest.mark.slow

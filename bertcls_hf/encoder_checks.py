@@ -1,0 +1,97 @@
+"""Whether this encoder on this machine can compute the way it was asked to; looked at before data is read."""
+
+import copy
+import logging
+
+import torch
+from transformers import MODEL_MAPPING, AutoModel
+from transformers.integrations.hub_kernels import is_kernel
+from transformers.utils.generic import is_flash_attention_requested
+from transformers.utils.import_utils import (
+    is_flash_attn_2_available,
+    is_flash_attn_3_available,
+    is_flash_attn_4_available,
+    is_kernels_available,
+)
+
+from bertcls_hf.arguments import Arguments
+from bertcls_hf.errors import ArgumentsError, one_line
+from bertcls_hf.model_loading import Checkpoint
+from bertcls_hf.modeling import PADDING_FREE_FAMILIES
+
+
+logger = logging.getLogger(__name__)
+
+FLASH_PACKAGES = {
+    "flash_attention_2": is_flash_attn_2_available,
+    "flash_attention_3": is_flash_attn_3_available,
+    "flash_attention_4": is_flash_attn_4_available,
+}
+
+
+def check_encoder(args: Arguments, checkpoint: Checkpoint) -> None:
+    """Refuses attention, batches without padding and recomputed layers that this encoder or machine does not have.
+
+    Raises:
+        ArgumentsError: names the option and what it needs.
+    """
+    name = args.model.attn_implementation
+    is_flash = name is not None and is_flash_attention_requested(requested_attention_implementation=name)
+    if name is not None:
+        option = f"--attn_implementation {name}"
+        if is_flash:
+            _check_device_and_precision(args, option)
+        _check_remote_kernel(args, name, option)
+        _check_support(args, checkpoint, name, option)
+    family = MODEL_MAPPING[type(checkpoint.encoder_config)]
+    if args.training.activation_checkpointing and not family.supports_gradient_checkpointing:
+        raise ArgumentsError(f"--activation_checkpointing: {family.__name__} cannot compute its layers again")
+    if args.training.padding_free:
+        _check_padding_free(checkpoint, name, is_flash)
+
+
+def _check_device_and_precision(args: Arguments, option: str) -> None:
+    if args.training.device.type == "cpu":
+        raise ArgumentsError(f"{option} needs a GPU, and this run has none: leave it out, or use sdpa")
+    if args.boost.boost and args.boost.boost_dtype != "bfloat16":
+        raise ArgumentsError(f"{option} computes in 16 bits: with --boost, add --boost_dtype bfloat16")
+    if (not args.boost.boost or args.is_head_then_all) and args.training.mixed_precision == "no":
+        raise ArgumentsError(f"{option} computes in 16 bits: add --bf16, or --fp16 on an older GPU")
+
+
+def _check_remote_kernel(args: Arguments, name: str, option: str) -> None:
+    """A kernel of the Hub is compiled code, of which transformers trusts that of one organisation unasked."""
+    if args.model.trust_remote_code:
+        return
+    if is_kernel(name):
+        raise ArgumentsError(f"{option} is code of the Hub: it needs --trust_remote_code true")
+    if name in FLASH_PACKAGES and is_kernels_available() and not FLASH_PACKAGES[name]():
+        raise ArgumentsError(
+            f"{option}: its package is not installed, and the one named kernels would fetch code of the Hub for it: "
+            "install flash-attn, or pass --trust_remote_code true"
+        )
+
+
+def _check_support(args: Arguments, checkpoint: Checkpoint, name: str, option: str) -> None:
+    """Builds the encoder without memory for its weights, which makes the library look at its attention."""
+    try:
+        with torch.device("meta"):
+            AutoModel.from_config(
+                copy.deepcopy(checkpoint.encoder_config),
+                attn_implementation=name,
+                trust_remote_code=args.model.trust_remote_code,
+            )
+    except (ValueError, ImportError, OSError) as error:
+        raise ArgumentsError(f"{option}: {one_line(error)}") from error
+
+
+def _check_padding_free(checkpoint: Checkpoint, name: str | None, is_flash: bool) -> None:
+    family, able = checkpoint.encoder_config.model_type, ", ".join(sorted(PADDING_FREE_FAMILIES))
+    if family not in PADDING_FREE_FAMILIES:
+        raise ArgumentsError(f"--padding_free: {family} cannot keep the texts of one row apart; {able} can")
+    if name not in (None, "sdpa") and not is_flash:
+        logger.warning(
+            "--padding_free with --attn_implementation %s compares each token of a batch with all others, which takes "
+            "longer than padding: leave it out, or use sdpa or flash attention",
+            name,
+        )
