@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from bertcls_hf.calibration import CALIBRATION_FILE
 from bertcls_hf.data import SPLIT_NAMES
 from bertcls_hf.finished_run import FinishedRun
 from bertcls_hf.intervals import CONFIDENCE, SHARES, Interval
@@ -490,6 +491,11 @@ def limits(run: FinishedRun) -> list[str]:
         share = (lengths >= run.max_seq_length).mean()
         found.append(
             f"Longer texts are cut at {run.max_seq_length} tokens, which {share:.1%} of the {split} texts reach."
+        )
+    if run.args.training.calibrate:
+        found.append(
+            f"The figures are of the model's own outputs: what `{CALIBRATION_FILE}` holds is applied by "
+            "`python -m bertcls_hf.predict`, and not by a pipeline."
         )
     return [*found, *_rare_labels(run)]
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from bertcls_hf.intervals import Interval, wilson_interval
+from bertcls_hf.scores import CALIBRATION_BINS
 
 
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#5F5F5F"
@@ -48,8 +49,6 @@ MOST_LABEL_BARS = 25
 MOST_LENGTH_BINS = 6
 FEWEST_TEXTS = 8
 LONGEST_NAME = 18
-# As many as the expected calibration error has.
-CALIBRATION_BINS = 15
 # Above it, points lie on each other.
 MOST_POINTS = 2000
 # Above it, the losses of single steps hide their course.

@@ -34,7 +34,7 @@ CARD_FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 MARK = "Written by bertcls_hf"
 STORAGE_ADVICE = "; the model and its results are saved, but not their card"
-PROGRAM = "python run_classification.py"
+PROGRAM, LAUNCHER = "run_classification.py", "accelerate launch --num_processes"
 # The Hub's names of metrics, where ours do not hold them.
 HUB_METRICS = {
     "mcc": "matthews_correlation",
@@ -93,7 +93,7 @@ def _render(run: FinishedRun, pictures: dict[str, Picture]) -> str:
         mark=MARK,
         training_pictures=[_shown(pictures[name]) for name in (HEAD_CURVES, CURVES) if name in pictures],
         result_pictures=[_shown(p) for name, p in pictures.items() if name not in (HEAD_CURVES, CURVES)],
-        command=public_command(PROGRAM, run.command),
+        command=public_command(_program(run.args.training.world_size), run.command),
         recipe=recipe,
         # Longer than any run of backticks in an option.
         fence="`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", recipe))]),
@@ -107,6 +107,11 @@ def _render(run: FinishedRun, pictures: dict[str, Picture]) -> str:
     )
     # Conditions leave blank lines behind.
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _program(processes: int) -> str:
+    """What stands before the options; which launcher started several processes is not known to them."""
+    return f"python {PROGRAM}" if processes == 1 else f"{LAUNCHER} {processes} {PROGRAM}"
 
 
 def _shown(picture: Picture) -> dict[str, str]:

@@ -111,6 +111,10 @@ def test_ranks_train_as_one_process_does(
     assert_same_run(one, many)
     # Only the main process speaks.
     assert output.count("***** train metrics *****") == 1
+    assert output.count("the model card is ") == 1
+    card = (many / "README.md").read_text(encoding="utf-8")
+    assert f"accelerate launch --num_processes {processes} run_classification.py --model_name_or_path" in card
+    assert "On the test data, 17 texts: accuracy" in card
 
 
 @pytest.mark.slow

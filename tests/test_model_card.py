@@ -372,6 +372,10 @@ class TestKindsOfRuns:
         assert settings["start of the head"] == ["logistic"]
         assert settings["features"] == ["computed once by the frozen encoder, and cached"]
 
+    def test_a_calibration_is_named_as_what_the_figures_leave_out(self, command: Command, tmp_path: Path) -> None:
+        assert main(command(calibrate=True, num_train_epochs=1)) == 0
+        assert "what `calibration.json` holds" in section(card_of(tmp_path / "out"), "Limits")
+
     def test_a_sweep_shows_its_best_trials(self, command: Command, tmp_path: Path) -> None:
         assert main(command(boost=True, sweep=3, learning_rate=None, num_train_epochs=1)) == 0
         text = card_of(tmp_path / "out")
