@@ -1,0 +1,300 @@
+"""From a trained classifier's folder to a folder of ONNX graphs, checked against PyTorch and measured.
+
+Importing this needs the packages of requirements-deploy.txt.
+"""
+
+import copy
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from bertcls_hf.arguments import DataArguments, ExportArguments, ModelArguments
+from bertcls_hf.data import load_data
+from bertcls_hf.errors import ArgumentsError, StorageError, one_line
+from bertcls_hf.labels import LabelSet
+from bertcls_hf.model_loading import load_tokenizer, open_checkpoint
+from bertcls_hf.onnx_graph import (
+    Batch,
+    export_graph,
+    graph_inputs,
+    largest_difference,
+    model_runner,
+    quantize_graph,
+    random_batch,
+    session_runner,
+)
+from bertcls_hf.onnx_report import (
+    LATENCY_ROWS,
+    LATENCY_TOKENS,
+    Evaluation,
+    Variant,
+    environment,
+    measure_latency,
+    measure_metrics,
+    table,
+)
+from bertcls_hf.tokenization import resolve_max_seq_length, tokenize
+
+
+logger = logging.getLogger(__name__)
+
+GRAPH_FILE, INT8_FILE, REPORT_FILE = "model.onnx", "model_int8.onnx", "onnx_report.json"
+CALIBRATION_FILE = "calibration.json"
+TOLERANCE = 1e-4
+EXAMPLE_SHAPE = (2, 8)
+# Rows and tokens, as far as the model takes them; some rows are padded.
+PARITY_SHAPES = ((1, 3), (2, 9), (3, 17), (8, 64), (1, 512))
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """What an output_dir holds.
+
+    Args:
+        folder: where it lies.
+        encoder_config: of its encoder.
+        labels: names its outputs.
+        model: float32, in evaluation mode.
+        tokenizer: its own.
+        max_seq_length: the longest text in tokens.
+        calibration: `temperature` and `thresholds` of its probabilities; 1 and None where nothing was calibrated.
+    """
+
+    folder: Path
+    encoder_config: PreTrainedConfig
+    labels: LabelSet
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_seq_length: int
+    calibration: dict[str, Any]
+
+    @property
+    def family(self) -> str:
+        """The encoder's, in the words of transformers."""
+        return self.encoder_config.model_type
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The graph's inputs."""
+        return graph_inputs(self.model, self.tokenizer)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the graph carries besides its weights; all but `problem_type` is JSON."""
+        return {
+            "id2label": json.dumps(self.labels.id2label, ensure_ascii=False),
+            "problem_type": self.labels.problem_type,
+            "max_seq_length": json.dumps(self.max_seq_length),
+            **{name: json.dumps(value) for name, value in self.calibration.items()},
+        }
+
+    def random_batch(self, rows: int, tokens: int) -> Batch:
+        """Random inputs, always the same for a shape."""
+        generator = np.random.default_rng(RANDOM_SEED)
+        return random_batch(self.tokenizer, self.input_names, rows, min(tokens, self.max_seq_length), generator)
+
+
+def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str:
+    """Exports, checks and measures; output_dir appears when all is done.
+
+    Args:
+        folder: of a trained classifier.
+        args: the export's options.
+        data_args: what to evaluate on, where that is asked for, and the longest text.
+
+    Returns:
+        A table of sizes, latencies and a metric.
+
+    Raises:
+        ArgumentsError: the folder holds no trained classifier, or its graph does not compute what the model does.
+        DataError: the data to evaluate on is bad.
+        StorageError: output_dir cannot be written.
+    """
+    trained = load_trained(folder, data_args.max_seq_length)
+    evaluation = _evaluation(trained, data_args) if args.evaluate else None
+    with _staged(Path(args.output_dir)) as staging:
+        difference = _write_graph(staging / GRAPH_FILE, trained)
+        if args.quantize is not None:
+            quantize_graph(staging / GRAPH_FILE, trained.metadata, staging / INT8_FILE)
+        _write_companions(staging, trained)
+        return _write_report(staging, trained, args, difference, evaluation)
+
+
+def load_trained(folder: Path, max_seq_length: int | None) -> TrainedClassifier:
+    """Reads an output_dir; none of the code that it may hold is run.
+
+    Raises:
+        ArgumentsError: it holds no trained classifier, or one that cannot be read.
+    """
+    named = ModelArguments(model_name_or_path=str(folder))
+    checkpoint = open_checkpoint(named)
+    if checkpoint.labels is None:
+        raise ArgumentsError(f"{folder} holds an encoder without a trained head: train one with run_classification.py")
+    tokenizer = load_tokenizer(named, checkpoint)
+    try:
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ArgumentsError(f"{folder}: {one_line(error)}") from error
+    if loading["missing_keys"]:
+        raise ArgumentsError(f"{folder} lacks weights: {', '.join(sorted(loading['missing_keys'])[:3])} …")
+    length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
+    return TrainedClassifier(
+        folder, checkpoint.encoder_config, checkpoint.labels, model.eval(), tokenizer, length, _calibration(folder)
+    )
+
+
+def _calibration(folder: Path) -> dict[str, Any]:
+    path = folder / CALIBRATION_FILE
+    if not path.exists():
+        return {"temperature": 1.0, "thresholds": None}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"temperature": float(content["temperature"]), "thresholds": content["thresholds"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArgumentsError(f"{path} is no calibration ({type(error).__name__}: {one_line(error)})") from error
+
+
+def _evaluation(trained: TrainedClassifier, args: DataArguments) -> Evaluation:
+    """The test split, or the validation split where no test split is labelled."""
+    data = load_data(args, trained.labels, trains=False, predicts=False)
+    split = next(filter(data.has_labels, ("test", "validation")), None)
+    if split is None:
+        raise ArgumentsError("--evaluate: there is no labelled test or validation data: give --test_file")
+    tokenized = tokenize(data, trained.tokenizer, args, trained.max_seq_length)[split]
+    return Evaluation(split, tokenized, trained.tokenizer, trained.input_names, trained.labels)
+
+
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A folder that becomes the target when all is well, and is removed when not."""
+    target = target.absolute()
+    staging = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex}")
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+        if target.exists():
+            shutil.rmtree(target)
+        staging.rename(target)
+    except OSError as error:
+        raise StorageError(f"--output_dir {target} cannot be written ({one_line(error)})") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_graph(path: Path, trained: TrainedClassifier) -> float:
+    """Writes the float32 graph.
+
+    Returns:
+        The largest difference between its logits and PyTorch's.
+
+    Raises:
+        ArgumentsError: the family cannot be exported.
+    """
+    try:
+        export_graph(trained.model, trained.random_batch(*EXAMPLE_SHAPE), trained.metadata, path)
+        in_torch, in_graph = model_runner(trained.model), session_runner(path, threads=1)
+        batches = [trained.random_batch(*shape) for shape in PARITY_SHAPES]
+        difference = max(largest_difference(in_torch(batch), in_graph(batch)) for batch in batches)
+    except OSError:
+        raise
+    except Exception as error:  # PyTorch's tracer, its translator and the run-time each raise their own kinds
+        raise ArgumentsError(f"{trained.family} cannot be exported to ONNX: {_first_cause(error)}") from error
+    if difference > TOLERANCE:
+        raise ArgumentsError(
+            f"{trained.family} cannot be exported to ONNX: the graph's logits differ from PyTorch's by "
+            f"{difference:.1e}, more than {TOLERANCE:.0e}"
+        )
+    logger.info("the graph's logits differ from PyTorch's by %.1e at most", difference)
+    return difference
+
+
+def _first_cause(error: BaseException) -> str:
+    """The first line of what was raised first; PyTorch wraps it into pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+
+
+def _write_companions(folder: Path, trained: TrainedClassifier) -> None:
+    """Writes what servers and pipelines read beside a graph: configuration and tokenizer; and the calibration."""
+    _portable_config(trained).save_pretrained(folder)
+    tokenizer = trained.tokenizer
+    tokenizer.model_max_length = trained.max_seq_length
+    tokenizer.model_input_names = list(trained.input_names)
+    if tokenizer.is_fast:
+        # Programs that read tokenizer.json alone find there what the pre-training or the last call has left.
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.enable_truncation(trained.max_seq_length)
+    tokenizer.save_pretrained(folder)
+    if (trained.folder / CALIBRATION_FILE).exists():
+        shutil.copyfile(trained.folder / CALIBRATION_FILE, folder / CALIBRATION_FILE)
+
+
+def _portable_config(trained: TrainedClassifier) -> PreTrainedConfig:
+    """The encoder's configuration with the task's labels, under the name of the family's stock class.
+
+    Beside a graph, a configuration only tells labels, sizes and the task, and this one needs no code of ours.
+    """
+    config = copy.deepcopy(trained.encoder_config)
+    config.architectures = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].__name__]
+    config.id2label, config.label2id = trained.labels.id2label, trained.labels.label2id
+    config.problem_type = trained.labels.problem_type
+    return config
+
+
+def _write_report(
+    folder: Path, trained: TrainedClassifier, args: ExportArguments, difference: float, evaluation: Evaluation | None
+) -> str:
+    threads = args.threads or torch.get_num_threads()
+    variants = _variants(folder, trained, threads)
+    tokens = min(LATENCY_TOKENS, trained.max_seq_length)
+    if args.latency_rounds:
+        batches = {rows: trained.random_batch(rows, tokens) for rows in LATENCY_ROWS}
+        measure_latency(variants, batches, args.latency_rounds)
+    if evaluation is not None:
+        measure_metrics(variants, evaluation)
+    report = {
+        "model": trained.folder.absolute().name,
+        "largest_difference": difference,
+        "latency": {"threads": threads, "tokens_per_text": tokens, "rounds": args.latency_rounds},
+        "evaluation": None if evaluation is None else {"split": evaluation.split, "rows": len(evaluation.rows)},
+        "variants": {variant.name: variant.as_json() for variant in variants},
+        "environment": environment(),
+    }
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    (folder / REPORT_FILE).write_text(text, encoding="utf-8")
+    return table(variants, trained.labels.problem_type)
+
+
+def _variants(folder: Path, trained: TrainedClassifier, threads: int) -> list[Variant]:
+    torch.set_num_threads(threads)
+    weights = trained.folder.glob("model*.safetensors")
+    variants = [Variant("PyTorch", model_runner(trained.model), _bytes(weights))]
+    for name, file in (("ONNX", GRAPH_FILE), ("ONNX int8", INT8_FILE)):
+        if (folder / file).exists():
+            variants.append(Variant(name, session_runner(folder / file, threads), _bytes(folder.glob(f"{file}*"))))
+    return variants
+
+
+def _bytes(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
