@@ -2,7 +2,7 @@
 
     python -m bertcls_hf.export outputs/quickstart --output_dir outputs/quickstart_onnx --quantize int8 --evaluate
 
-The new folder needs nothing of the old one. The graph's metadata hold labels, longest text, temperature and thresholds.
+The new folder needs nothing of the old one. The graph's metadata: labels, longest text, temperature, thresholds.
 A graph whose logits differ from PyTorch's by more than 1e-4 is refused, and nothing is written.
 
 Data options change what --evaluate reads; left out, they are those of the run's recipe.yaml.

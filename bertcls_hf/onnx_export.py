@@ -283,7 +283,18 @@ def _write_report(
     }
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     (folder / REPORT_FILE).write_text(text, encoding="utf-8")
-    return table(variants, trained.labels.problem_type)
+    return "\n".join((table(variants, trained.labels.problem_type), *_captions(report)))
+
+
+def _captions(report: dict[str, Any]) -> Iterator[str]:
+    """What the table's figures were measured on."""
+    latency, evaluation = report["latency"], report["evaluation"]
+    if latency["rounds"]:
+        yield "ms: median of {rounds} measurements, {tokens_per_text} tokens per text, threads: {threads}".format(
+            **latency
+        )
+    if evaluation is not None:
+        yield "metric: on the {rows:,} rows of the {split} split".format(**evaluation)
 
 
 def _variants(folder: Path, trained: TrainedClassifier, threads: int) -> list[Variant]:
