@@ -240,7 +240,8 @@ def _write_companions(folder: Path, trained: TrainedClassifier) -> None:
     _portable_config(trained).save_pretrained(folder)
     tokenizer = trained.tokenizer
     tokenizer.model_max_length = trained.max_seq_length
-    tokenizer.model_input_names = list(trained.input_names)
+    # It is saved only where it is one of the tokenizer's initial arguments.
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = list(trained.input_names)
     if tokenizer.is_fast:
         # Programs that read tokenizer.json alone find there what the pre-training or the last call has left.
         tokenizer.backend_tokenizer.no_padding()
