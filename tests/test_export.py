@@ -1,7 +1,9 @@
 """The export to ONNX: what the graph computes, what it carries, and what is refused."""
 
+import ast
 import copy
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from conftest import ROOT
 from test_modeling import FAMILIES, default_model, make_model
 from transformers import (
     AutoModelForSequenceClassification,
@@ -402,3 +405,17 @@ class TestDataOptions:
         self, stock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
     ) -> None:
         assert message in refused([stock, "--output_dir", tmp_path / "onnx", *options], capsys)
+
+
+@pytest.mark.slow
+def test_the_readmes_code_runs_without_torch(exported: Path, tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Export to ONNX\n")[1]
+    code = section.split("```python\n")[1].split("```")[0]
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "quickstart_onnx").symlink_to(exported)
+    # torch is there but cannot be imported, as where it is not installed.
+    blocked = f"import sys\nsys.modules['torch'] = None\n{code}"
+    done = subprocess.run([sys.executable, "-c", blocked], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (label,) = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert label in {"bad", "fair", "good"}
