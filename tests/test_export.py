@@ -27,7 +27,7 @@ from transformers import (
 )
 
 import run_classification
-from bertcls_hf import onnx_export
+from bertcls_hf import onnx_export, onnx_graph
 from bertcls_hf.export import main
 from bertcls_hf.modeling import to_stock
 
@@ -249,6 +249,24 @@ def test_named_data_replaces_the_runs(command: Callable[..., list[str]], reviews
     assert main(argv) == 0
     report = json.loads((tmp_path / "onnx" / "onnx_report.json").read_text())
     assert report["evaluation"] == {"split": "test", "rows": rows}
+
+
+@pytest.mark.slow
+def test_weights_that_fit_into_no_file_lie_beside_the_graph(
+    stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if a file held no byte of weights, instead of 2 GB.
+    monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 0)
+    monkeypatch.setattr(onnx_graph, "LARGEST_FILE", 0)
+    target = tmp_path / "onnx"
+    assert main([str(stock), "--output_dir", str(target), "--quantize", "int8", "--latency_rounds", "0"]) == 0
+    moved = target.rename(tmp_path / "moved")
+    assert_same_logits(stock, moved)
+    assert logits_of_graph(moved, TEXTS, "model_int8.onnx").shape == (len(TEXTS), 3)
+    report = json.loads((moved / "onnx_report.json").read_text())
+    for name, file in (("ONNX", "model.onnx"), ("ONNX int8", "model_int8.onnx")):
+        sizes = [(moved / part).stat().st_size for part in (file, f"{file}.data")]
+        assert report["variants"][name]["bytes"] == sum(sizes)
 
 
 def refused(argv: list[Any], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
