@@ -633,32 +633,6 @@ class Arguments:
                 raise ArgumentsError(f"--{option} cannot be used with --streaming: a stream is read once, in order")
 
 
-@dataclass
-class ExportArguments:
-    """What `python -m bertcls_hf.export` makes of a trained classifier."""
-
-    _argument_group_name = "export"
-
-    output_dir: str = HfArg(help="Folder of the export; it must be empty or absent.")
-    quantize: Literal["int8"] | None = HfArg(
-        default=None, help="int8: also write model_int8.onnx, whose weights take a quarter of the space."
-    )
-    evaluate: bool = HfArg(
-        default=False,
-        help="Compare the metrics of PyTorch and ONNX on the run's test data (else its validation data), which its "
-        "recipe.yaml names, or on data named here.",
-    )
-    threads: int | None = HfArg(
-        default=None, help="Threads of the measured latencies. Default: as many as PyTorch takes."
-    )
-    latency_rounds: int = HfArg(default=10, help="Measurements of each latency, of which the median counts; 0 is off.")
-    overwrite: bool = HfArg(default=False, help="Replace what an earlier export left in output_dir.")
-
-    def __post_init__(self) -> None:
-        _require_at_least(self, 1, "threads")
-        _require_at_least(self, 0, "latency_rounds")
-
-
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, BoostArguments, ClassifierTrainingArguments)
 
 

@@ -4,8 +4,6 @@
 
 The new folder needs nothing of the old one. The graph's metadata: labels, longest text, temperature, thresholds.
 A graph whose logits differ from PyTorch's by more than 1e-4 is refused, and nothing is written.
-
-Data options change what --evaluate reads; left out, they are those of the run's recipe.yaml.
 """
 
 import argparse
@@ -18,11 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from transformers.hf_argparser import HfArgumentParser
-
-from bertcls_hf.arguments import DataArguments, ExportArguments
+from bertcls_hf.arguments import DataArguments
 from bertcls_hf.errors import ArgumentsError, ExitCode, RunError
-from bertcls_hf.parsing import COMPANIONS, OptionParser, read_recipe
+from bertcls_hf.export_arguments import ExportArguments
+from bertcls_hf.parsing import COMPANIONS, DataclassParser, OptionParser, nearest_name, read_recipe
 
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -32,6 +29,7 @@ EXPORTED_FILES = (
     "model.onnx*", "model_int8.onnx*", "onnx_report.json", "calibration.json", "config.json", "tokenizer*.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
 )  # fmt: skip
+DATA_OPTIONS = tuple(f.name for f in fields(DataArguments))
 SOURCES = frozenset({"dataset_name", "train_file", "validation_file", "test_file"})
 # What says how a run read its own sources, and nothing of other ones.
 OF_A_SOURCE = SOURCES.union(
@@ -39,24 +37,31 @@ OF_A_SOURCE = SOURCES.union(
 )
 
 
-class _Parser(HfArgumentParser):
-    """The export's options and those of the data; of these, only the given ones are in the namespace."""
+def parse(argv: Sequence[str] | None) -> tuple[Path, ExportArguments, dict[str, Any]]:
+    """Model, the export's options, and those data options that are given; `--help` prints and exits.
 
-    def __init__(self) -> None:
-        super().__init__(
-            (ExportArguments, DataArguments), prog="python -m bertcls_hf.export", description=__doc__,
-            usage="%(prog)s MODEL --output_dir DIR [--option value ...]", allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        data_options = {f.name for f in fields(DataArguments)}
-        for action in self._actions:
-            if action.dest in data_options:
-                action.default = argparse.SUPPRESS
-        self.add_argument("model", metavar="MODEL", type=Path, help="output_dir of a run, or any folder like it")
-
-    def error(self, message: str) -> Any:
-        """Raises instead of printing the usage."""
-        raise ArgumentsError(message)
+    Raises:
+        ArgumentsError: a wrong option.
+    """
+    parser = DataclassParser(
+        [ExportArguments, DataArguments],
+        prog="python -m bertcls_hf.export",
+        usage="python -m bertcls_hf.export MODEL --output_dir DIR [--option value ...]",
+        description="Exports a trained classifier to ONNX. Data options change what --evaluate reads; left out, they "
+        "are those of the run's recipe.yaml.",
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="output_dir of a run, or any folder like it")
+    for action in parser._actions:
+        if action.dest in DATA_OPTIONS:
+            action.default = argparse.SUPPRESS
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = {*DATA_OPTIONS, *(f.name for f in fields(ExportArguments))}
+        raise ArgumentsError(f"unknown option {unknown[0]}{nearest_name(unknown[0], known, '--')}")
+    options = vars(given)
+    folder = options.pop("model")
+    own = ExportArguments(**{f.name: options.pop(f.name) for f in fields(ExportArguments)})
+    return folder, own, options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("bertcls_hf").setLevel(logging.INFO)
     try:
-        given = vars(_Parser().parse_args(argv))
-        folder = given.pop("model")
-        args = ExportArguments(**{f.name: given.pop(f.name) for f in fields(ExportArguments)})
+        folder, args, given = parse(argv)
         check_before_loading(folder, args)
         data_args = data_arguments(folder, args.evaluate, given)
         # onnx, torch and datasets take seconds to import, and may be missing: a mistake should not wait for them.
@@ -125,7 +128,7 @@ def data_arguments(folder: Path, evaluate: bool, given: dict[str, Any]) -> DataA
     if named and not evaluate:
         raise ArgumentsError(f"--{named[0]} names data to evaluate on: add --evaluate")
     recipe = read_recipe(folder / RECIPE_FILE, OptionParser()) if (folder / RECIPE_FILE).exists() else {}
-    usable = {f.name for f in fields(DataArguments)}.difference(OF_A_SOURCE if named else ())
+    usable = set(DATA_OPTIONS).difference(OF_A_SOURCE if named else ())
     merged = {name: value for name, value in recipe.items() if name in usable} | given
     if evaluate and not SOURCES & merged.keys():
         raise ArgumentsError(f"--evaluate: {folder} has no {RECIPE_FILE} that names data: give --test_file")

@@ -16,20 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoModelForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
 
-from bertcls_hf.arguments import DataArguments, ExportArguments, ModelArguments
+from bertcls_hf.arguments import DataArguments
+from bertcls_hf.calibration import CALIBRATION_FILE
 from bertcls_hf.data import load_data
-from bertcls_hf.errors import ArgumentsError, StorageError, one_line
-from bertcls_hf.labels import LabelSet
-from bertcls_hf.model_loading import load_tokenizer, open_checkpoint
+from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.export_arguments import ExportArguments
+from bertcls_hf.files import TEMPORARY_MARK, storage_error
+from bertcls_hf.inference import Predictor
+from bertcls_hf.modeling import TextClassifierConfig
 from bertcls_hf.onnx_graph import (
     Batch,
     export_graph,
@@ -50,13 +46,12 @@ from bertcls_hf.onnx_report import (
     measure_metrics,
     table,
 )
-from bertcls_hf.tokenization import resolve_max_seq_length, tokenize
+from bertcls_hf.tokenization import tokenize
 
 
 logger = logging.getLogger(__name__)
 
 GRAPH_FILE, INT8_FILE, REPORT_FILE = "model.onnx", "model_int8.onnx", "onnx_report.json"
-CALIBRATION_FILE = "calibration.json"
 TOLERANCE = 1e-4
 EXAMPLE_SHAPE = (2, 8)
 # Rows and tokens, as far as the model takes them; some rows are padded.
@@ -70,21 +65,17 @@ class TrainedClassifier:
 
     Args:
         folder: where it lies.
-        encoder_config: of its encoder.
-        labels: names its outputs.
-        model: float32, in evaluation mode.
-        tokenizer: its own.
-        max_seq_length: the longest text in tokens.
-        calibration: `temperature` and `thresholds` of its probabilities; 1 and None where nothing was calibrated.
+        loaded: model, float32 on the processor, with tokenizer, labels, longest text and calibration.
     """
 
     folder: Path
-    encoder_config: PreTrainedConfig
-    labels: LabelSet
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    max_seq_length: int
-    calibration: dict[str, Any]
+    loaded: Predictor
+
+    @property
+    def encoder_config(self) -> PreTrainedConfig:
+        """Of a stock class, its own."""
+        config = self.loaded.model.config
+        return config.encoder_config if isinstance(config, TextClassifierConfig) else config
 
     @property
     def family(self) -> str:
@@ -94,22 +85,25 @@ class TrainedClassifier:
     @property
     def input_names(self) -> tuple[str, ...]:
         """The graph's inputs."""
-        return graph_inputs(self.model, self.tokenizer)
+        return graph_inputs(self.loaded.model, self.loaded.tokenizer)
 
     @property
     def metadata(self) -> dict[str, str]:
         """What the graph carries besides its weights; all but `problem_type` is JSON."""
+        labels, calibration = self.loaded.labels, self.loaded.calibration
         return {
-            "id2label": json.dumps(self.labels.id2label, ensure_ascii=False),
-            "problem_type": self.labels.problem_type,
-            "max_seq_length": json.dumps(self.max_seq_length),
-            **{name: json.dumps(value) for name, value in self.calibration.items()},
+            "id2label": json.dumps(labels.id2label, ensure_ascii=False),
+            "problem_type": labels.problem_type,
+            "max_seq_length": json.dumps(self.loaded.max_seq_length),
+            "temperature": json.dumps(calibration.temperature),
+            "thresholds": json.dumps(calibration.thresholds),
         }
 
     def random_batch(self, rows: int, tokens: int) -> Batch:
         """Random inputs, always the same for a shape."""
+        length = min(tokens, self.loaded.max_seq_length)
         generator = np.random.default_rng(RANDOM_SEED)
-        return random_batch(self.tokenizer, self.input_names, rows, min(tokens, self.max_seq_length), generator)
+        return random_batch(self.loaded.tokenizer, self.input_names, rows, length, generator)
 
 
 def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str:
@@ -128,7 +122,8 @@ def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str
         DataError: the data to evaluate on is bad.
         StorageError: output_dir cannot be written.
     """
-    trained = load_trained(folder, data_args.max_seq_length)
+    loaded = Predictor.from_pretrained(str(folder), device="cpu", max_seq_length=data_args.max_seq_length)
+    trained = TrainedClassifier(folder, loaded)
     evaluation = _evaluation(trained, data_args) if args.evaluate else None
     with _staged(Path(args.output_dir)) as staging:
         difference = _write_graph(staging / GRAPH_FILE, trained)
@@ -138,57 +133,22 @@ def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str
         return _write_report(staging, trained, args, difference, evaluation)
 
 
-def load_trained(folder: Path, max_seq_length: int | None) -> TrainedClassifier:
-    """Reads an output_dir; none of the code that it may hold is run.
-
-    Raises:
-        ArgumentsError: it holds no trained classifier, or one that cannot be read.
-    """
-    named = ModelArguments(model_name_or_path=str(folder))
-    checkpoint = open_checkpoint(named)
-    if checkpoint.labels is None:
-        raise ArgumentsError(f"{folder} holds an encoder without a trained head: train one with run_classification.py")
-    tokenizer = load_tokenizer(named, checkpoint)
-    try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ArgumentsError(f"{folder}: {one_line(error)}") from error
-    if loading["missing_keys"]:
-        raise ArgumentsError(f"{folder} lacks weights: {', '.join(sorted(loading['missing_keys'])[:3])} …")
-    length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
-    return TrainedClassifier(
-        folder, checkpoint.encoder_config, checkpoint.labels, model.eval(), tokenizer, length, _calibration(folder)
-    )
-
-
-def _calibration(folder: Path) -> dict[str, Any]:
-    path = folder / CALIBRATION_FILE
-    if not path.exists():
-        return {"temperature": 1.0, "thresholds": None}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {"temperature": float(content["temperature"]), "thresholds": content["thresholds"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArgumentsError(f"{path} is no calibration ({type(error).__name__}: {one_line(error)})") from error
-
-
 def _evaluation(trained: TrainedClassifier, args: DataArguments) -> Evaluation:
     """The test split, or the validation split where no test split is labelled."""
-    data = load_data(args, trained.labels, trains=False, predicts=False)
+    loaded = trained.loaded
+    data = load_data(args, loaded.labels, trains=False, predicts=False)
     split = next(filter(data.has_labels, ("test", "validation")), None)
     if split is None:
         raise ArgumentsError("--evaluate: there is no labelled test or validation data: give --test_file")
-    tokenized = tokenize(data, trained.tokenizer, args, trained.max_seq_length)[split]
-    return Evaluation(split, tokenized, trained.tokenizer, trained.input_names, trained.labels)
+    tokenized = tokenize(data, loaded.tokenizer, args, loaded.max_seq_length)[split]
+    return Evaluation(split, tokenized, loaded.tokenizer, trained.input_names, loaded.labels)
 
 
 @contextmanager
 def _staged(target: Path) -> Iterator[Path]:
     """A folder that becomes the target when all is well, and is removed when not."""
     target = target.absolute()
-    staging = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex}")
+    staging = target.with_name(f"{target.name}{TEMPORARY_MARK}{uuid.uuid4().hex}")
     try:
         staging.mkdir(parents=True)
         yield staging
@@ -196,7 +156,7 @@ def _staged(target: Path) -> Iterator[Path]:
             shutil.rmtree(target)
         staging.rename(target)
     except OSError as error:
-        raise StorageError(f"--output_dir {target} cannot be written ({one_line(error)})") from error
+        raise storage_error(target, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -211,8 +171,8 @@ def _write_graph(path: Path, trained: TrainedClassifier) -> float:
         ArgumentsError: the family cannot be exported.
     """
     try:
-        export_graph(trained.model, trained.random_batch(*EXAMPLE_SHAPE), trained.metadata, path)
-        in_torch, in_graph = model_runner(trained.model), session_runner(path, threads=1)
+        export_graph(trained.loaded.model, trained.random_batch(*EXAMPLE_SHAPE), trained.metadata, path)
+        in_torch, in_graph = model_runner(trained.loaded.model), session_runner(path, threads=1)
         batches = [trained.random_batch(*shape) for shape in PARITY_SHAPES]
         difference = max(largest_difference(in_torch(batch), in_graph(batch)) for batch in batches)
     except OSError:
@@ -238,14 +198,14 @@ def _first_cause(error: BaseException) -> str:
 def _write_companions(folder: Path, trained: TrainedClassifier) -> None:
     """Writes what servers and pipelines read beside a graph: configuration and tokenizer; and the calibration."""
     _portable_config(trained).save_pretrained(folder)
-    tokenizer = trained.tokenizer
-    tokenizer.model_max_length = trained.max_seq_length
+    tokenizer, length = trained.loaded.tokenizer, trained.loaded.max_seq_length
+    tokenizer.model_max_length = length
     # It is saved only where it is one of the tokenizer's initial arguments.
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = list(trained.input_names)
     if tokenizer.is_fast:
         # Programs that read tokenizer.json alone find there what the pre-training or the last call has left.
         tokenizer.backend_tokenizer.no_padding()
-        tokenizer.backend_tokenizer.enable_truncation(trained.max_seq_length)
+        tokenizer.backend_tokenizer.enable_truncation(length)
     tokenizer.save_pretrained(folder)
     if (trained.folder / CALIBRATION_FILE).exists():
         shutil.copyfile(trained.folder / CALIBRATION_FILE, folder / CALIBRATION_FILE)
@@ -258,8 +218,8 @@ def _portable_config(trained: TrainedClassifier) -> PreTrainedConfig:
     """
     config = copy.deepcopy(trained.encoder_config)
     config.architectures = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].__name__]
-    config.id2label, config.label2id = trained.labels.id2label, trained.labels.label2id
-    config.problem_type = trained.labels.problem_type
+    labels = trained.loaded.labels
+    config.id2label, config.label2id, config.problem_type = labels.id2label, labels.label2id, labels.problem_type
     return config
 
 
@@ -268,7 +228,7 @@ def _write_report(
 ) -> str:
     threads = args.threads or torch.get_num_threads()
     variants = _variants(folder, trained, threads)
-    tokens = min(LATENCY_TOKENS, trained.max_seq_length)
+    tokens = min(LATENCY_TOKENS, trained.loaded.max_seq_length)
     if args.latency_rounds:
         batches = {rows: trained.random_batch(rows, tokens) for rows in LATENCY_ROWS}
         measure_latency(variants, batches, args.latency_rounds)
@@ -284,7 +244,7 @@ def _write_report(
     }
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     (folder / REPORT_FILE).write_text(text, encoding="utf-8")
-    return "\n".join((table(variants, trained.labels.problem_type), *_captions(report)))
+    return "\n".join((table(variants, trained.loaded.labels.problem_type), *_captions(report)))
 
 
 def _captions(report: dict[str, Any]) -> Iterator[str]:
@@ -301,7 +261,7 @@ def _captions(report: dict[str, Any]) -> Iterator[str]:
 def _variants(folder: Path, trained: TrainedClassifier, threads: int) -> list[Variant]:
     torch.set_num_threads(threads)
     weights = trained.folder.glob("model*.safetensors")
-    variants = [Variant("PyTorch", model_runner(trained.model), _bytes(weights))]
+    variants = [Variant("PyTorch", model_runner(trained.loaded.model), _bytes(weights))]
     for name, file in (("ONNX", GRAPH_FILE), ("ONNX int8", INT8_FILE)):
         if (folder / file).exists():
             variants.append(Variant(name, session_runner(folder / file, threads), _bytes(folder.glob(f"{file}*"))))

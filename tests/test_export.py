@@ -138,6 +138,21 @@ def test_our_own_classifiers_give_the_logits_of_pytorch(
 
 
 @pytest.mark.slow
+def test_thresholds_are_in_the_order_of_the_labels(
+    tiny_bert: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    options = {"pooling": "cls", "problem_type": "multi_label_classification", "loss": "bce"}
+    model = save(bert(tiny_bert, **options), tokenizer, tmp_path / "model")
+    calibration = {"temperature": 0.5, "thresholds": {"bad": 0.25, "fair": 0.5, "good": 0.75}}
+    (model / "calibration.json").write_text(json.dumps(calibration))
+    assert main([str(model), "--output_dir", str(tmp_path / "onnx"), "--latency_rounds", "0"]) == 0
+    metadata = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["thresholds"]) == [0.25, 0.5, 0.75]
+    assert json.loads(metadata["temperature"]) == 0.5
+    assert json.loads((tmp_path / "onnx" / "calibration.json").read_text()) == calibration
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_gives_the_logits_of_pytorch(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
@@ -293,7 +308,7 @@ class TestBrokenModels:
 
     def test_an_encoder(self, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         line = refused([tiny_bert, "--output_dir", tmp_path / "onnx"], capsys)
-        assert "without a trained head" in line
+        assert "without a trained classification head" in line
 
     @pytest.mark.parametrize("damage", ["cut", "absent", "other weights"])
     def test_damaged_weights(
@@ -415,8 +430,8 @@ class TestDataOptions:
         [
             (["--threads", "0"], "--threads 0: must be 1 or more"),
             (["--quantize", "int4"], "invalid choice: 'int4'"),
-            (["--max_seq_length", "65"], "the model has positions for 64 tokens"),
-            (["--learning_rate", "1"], "unrecognized arguments: --learning_rate"),
+            (["--max_seq_length", "65"], "max_seq_length 65: must lie between 3 and the model's 64 positions"),
+            (["--learning_rate", "1"], "unknown option --learning_rate"),
         ],
     )
     def test_wrong_options(
