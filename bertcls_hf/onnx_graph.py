@@ -97,7 +97,7 @@ def _quiet() -> Iterator[None]:
 def quantize_graph(source: Path, metadata: Mapping[str, str], path: Path) -> None:
     """Writes the graph with int8 weights; activations are quantised when it runs, so it needs no data.
 
-    Weights have a scale per column, and 7 bits: processors without VNNI would overflow on 8.
+    Weights have a scale per column, and 7 bits: with 8, processors without VNNI can overflow.
     """
     is_large = sum(file.stat().st_size for file in source.parent.glob(f"{source.name}*")) > LARGEST_FILE
     with _quiet():
