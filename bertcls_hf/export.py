@@ -1,0 +1,142 @@
+"""Exports a trained classifier to ONNX: encoder, pooling and head in one graph, from token ids to logits.
+
+    python -m bertcls_hf.export outputs/quickstart --output_dir outputs/quickstart_onnx --quantize int8 --evaluate
+
+The new folder needs nothing of the old one. The graph's metadata: labels, longest text, temperature, thresholds.
+A graph whose logits differ from PyTorch's by more than 1e-4 is refused, and nothing is written.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bertcls_hf.arguments import DataArguments
+from bertcls_hf.errors import ArgumentsError, ExitCode, RunError
+from bertcls_hf.export_arguments import ExportArguments
+from bertcls_hf.parsing import COMPANIONS, DataclassParser, OptionParser, nearest_name, read_recipe
+
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+RECIPE_FILE = "recipe.yaml"
+# What an export may leave; a folder that holds anything else is never replaced.
+EXPORTED_FILES = (
+    "model.onnx*", "model_int8.onnx*", "onnx_report.json", "calibration.json", "config.json", "tokenizer*.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
+)  # fmt: skip
+DATA_OPTIONS = tuple(f.name for f in fields(DataArguments))
+SOURCES = frozenset({"dataset_name", "train_file", "validation_file", "test_file"})
+# What says how a run read its own sources, and nothing of other ones.
+OF_A_SOURCE = SOURCES.union(
+    COMPANIONS["dataset_name"], ("streaming", "validation_split_percentage", "test_split_percentage")
+)
+
+
+def parse(argv: Sequence[str] | None) -> tuple[Path, ExportArguments, dict[str, Any]]:
+    """Model, the export's options, and those data options that are given; `--help` prints and exits.
+
+    Raises:
+        ArgumentsError: a wrong option.
+    """
+    parser = DataclassParser(
+        [ExportArguments, DataArguments],
+        prog="python -m bertcls_hf.export",
+        usage="python -m bertcls_hf.export MODEL --output_dir DIR [--option value ...]",
+        description="Exports a trained classifier to ONNX. Data options change what --evaluate reads; left out, they "
+        "are those of the run's recipe.yaml.",
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="output_dir of a run, or any folder like it")
+    for action in parser._actions:
+        if action.dest in DATA_OPTIONS:
+            action.default = argparse.SUPPRESS
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = {*DATA_OPTIONS, *(f.name for f in fields(ExportArguments))}
+        raise ArgumentsError(f"unknown option {unknown[0]}{nearest_name(unknown[0], known, '--')}")
+    options = vars(given)
+    folder = options.pop("model")
+    own = ExportArguments(**{f.name: options.pop(f.name) for f in fields(ExportArguments)})
+    return folder, own, options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("bertcls_hf").setLevel(logging.INFO)
+    try:
+        folder, args, given = parse(argv)
+        check_before_loading(folder, args)
+        data_args = data_arguments(folder, args.evaluate, given)
+        # onnx, torch and datasets take seconds to import, and may be missing: a mistake should not wait for them.
+        from bertcls_hf.onnx_export import export
+
+        sys.stdout.write(export(folder, args, data_args) + "\n")
+    except RunError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return ExitCode.DONE
+
+
+def check_before_loading(folder: Path, args: ExportArguments) -> None:
+    """Checks what needs no heavy import.
+
+    Raises:
+        ArgumentsError: a package is missing, the folder holds no model, or output_dir is in use.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ArgumentsError(
+            f"exporting needs {' and '.join(missing)}: pip install -c constraints.txt -r requirements-deploy.txt"
+        )
+    if not (folder / "config.json").is_file():
+        raise ArgumentsError(f"{folder} holds no trained model (no config.json): name the output_dir of a run")
+    _refuse_used_folder(Path(args.output_dir), args.overwrite)
+
+
+def _refuse_used_folder(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise ArgumentsError(f"--output_dir {target} is a file: name a folder")
+    names = sorted(path.name for path in target.iterdir())
+    foreign = [name for name in names if not any(fnmatch(name, known) for known in EXPORTED_FILES)]
+    if foreign:
+        raise ArgumentsError(f"--output_dir {target} holds {foreign[0]}, which is of no export: name another folder")
+    if names and not overwrite:
+        raise ArgumentsError(
+            f"--output_dir {target} holds an earlier export: name another folder, or pass --overwrite"
+        )
+
+
+def data_arguments(folder: Path, evaluate: bool, given: dict[str, Any]) -> DataArguments:
+    """The data options of the run, overridden by the given ones; data that is given replaces all of the run's.
+
+    Args:
+        folder: holds the run's `recipe.yaml`, if it has one.
+        evaluate: whether data is read.
+        given: options from the command line, by field name.
+
+    Raises:
+        ArgumentsError: data is given but not evaluated on, or the other way round; or a wrong recipe or value.
+    """
+    named = sorted(SOURCES & given.keys())
+    if named and not evaluate:
+        raise ArgumentsError(f"--{named[0]} names data to evaluate on: add --evaluate")
+    recipe = read_recipe(folder / RECIPE_FILE, OptionParser()) if (folder / RECIPE_FILE).exists() else {}
+    usable = set(DATA_OPTIONS).difference(OF_A_SOURCE if named else ())
+    merged = {name: value for name, value in recipe.items() if name in usable} | given
+    if evaluate and not SOURCES & merged.keys():
+        raise ArgumentsError(f"--evaluate: {folder} has no {RECIPE_FILE} that names data: give --test_file")
+    if merged.get("test_file"):
+        # The other splits need not be read, nor be there.
+        merged |= {"train_file": None, "validation_file": None, "streaming": False}
+    return DataArguments(**merged)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""From a trained classifier's folder to a folder of ONNX graphs, checked against PyTorch and measured.
+
+Importing this needs the packages of requirements-deploy.txt.
+"""
+
+import copy
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
+
+from bertcls_hf.arguments import DataArguments
+from bertcls_hf.calibration import CALIBRATION_FILE
+from bertcls_hf.data import load_data
+from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.export_arguments import ExportArguments
+from bertcls_hf.files import TEMPORARY_MARK, storage_error
+from bertcls_hf.inference import Predictor
+from bertcls_hf.modeling import TextClassifierConfig
+from bertcls_hf.onnx_graph import (
+    Batch,
+    export_graph,
+    graph_inputs,
+    largest_difference,
+    model_runner,
+    quantize_graph,
+    random_batch,
+    session_runner,
+)
+from bertcls_hf.onnx_report import (
+    LATENCY_ROWS,
+    LATENCY_TOKENS,
+    Evaluation,
+    Variant,
+    environment,
+    measure_latency,
+    measure_metrics,
+    table,
+)
+from bertcls_hf.tokenization import tokenize
+
+
+logger = logging.getLogger(__name__)
+
+GRAPH_FILE, INT8_FILE, REPORT_FILE = "model.onnx", "model_int8.onnx", "onnx_report.json"
+TOLERANCE = 1e-4
+EXAMPLE_SHAPE = (2, 8)
+# Rows and tokens, as far as the model takes them; some rows are padded.
+PARITY_SHAPES = ((1, 3), (2, 9), (3, 17), (8, 64), (1, 512))
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """What an output_dir holds.
+
+    Args:
+        folder: where it lies.
+        loaded: model, float32 on the processor, with tokenizer, labels, longest text and calibration.
+    """
+
+    folder: Path
+    loaded: Predictor
+
+    @property
+    def encoder_config(self) -> PreTrainedConfig:
+        """Of a stock class, its own."""
+        config = self.loaded.model.config
+        return config.encoder_config if isinstance(config, TextClassifierConfig) else config
+
+    @property
+    def family(self) -> str:
+        """The encoder's, in the words of transformers."""
+        return self.encoder_config.model_type
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The graph's inputs."""
+        return graph_inputs(self.loaded.model, self.loaded.tokenizer)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the graph carries besides its weights; all but `problem_type` is JSON."""
+        labels, calibration = self.loaded.labels, self.loaded.calibration
+        return {
+            "id2label": json.dumps(labels.id2label, ensure_ascii=False),
+            "problem_type": labels.problem_type,
+            "max_seq_length": json.dumps(self.loaded.max_seq_length),
+            "temperature": json.dumps(calibration.temperature),
+            "thresholds": json.dumps(calibration.thresholds),
+        }
+
+    def random_batch(self, rows: int, tokens: int) -> Batch:
+        """Random inputs, always the same for a shape."""
+        length = min(tokens, self.loaded.max_seq_length)
+        generator = np.random.default_rng(RANDOM_SEED)
+        return random_batch(self.loaded.tokenizer, self.input_names, rows, length, generator)
+
+
+def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str:
+    """Exports, checks and measures; output_dir appears when all is done.
+
+    Args:
+        folder: of a trained classifier.
+        args: the export's options.
+        data_args: what to evaluate on, where that is asked for, and the longest text.
+
+    Returns:
+        A table of sizes, latencies and a metric.
+
+    Raises:
+        ArgumentsError: the folder holds no trained classifier, or its graph does not compute what the model does.
+        DataError: the data to evaluate on is bad.
+        StorageError: output_dir cannot be written.
+    """
+    loaded = Predictor.from_pretrained(str(folder), device="cpu", max_seq_length=data_args.max_seq_length)
+    trained = TrainedClassifier(folder, loaded)
+    evaluation = _evaluation(trained, data_args) if args.evaluate else None
+    with _staged(Path(args.output_dir)) as staging:
+        difference = _write_graph(staging / GRAPH_FILE, trained)
+        if args.quantize is not None:
+            quantize_graph(staging / GRAPH_FILE, trained.metadata, staging / INT8_FILE)
+        _write_companions(staging, trained)
+        return _write_report(staging, trained, args, difference, evaluation)
+
+
+def _evaluation(trained: TrainedClassifier, args: DataArguments) -> Evaluation:
+    """The test split, or the validation split where no test split is labelled."""
+    loaded = trained.loaded
+    data = load_data(args, loaded.labels, trains=False, predicts=False)
+    split = next(filter(data.has_labels, ("test", "validation")), None)
+    if split is None:
+        raise ArgumentsError("--evaluate: there is no labelled test or validation data: give --test_file")
+    tokenized = tokenize(data, loaded.tokenizer, args, loaded.max_seq_length)[split]
+    return Evaluation(split, tokenized, loaded.tokenizer, trained.input_names, loaded.labels)
+
+
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A folder that becomes the target when all is well, and is removed when not."""
+    target = target.absolute()
+    staging = target.with_name(f"{target.name}{TEMPORARY_MARK}{uuid.uuid4().hex}")
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+        if target.exists():
+            shutil.rmtree(target)
+        staging.rename(target)
+    except OSError as error:
+        raise storage_error(target, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_graph(path: Path, trained: TrainedClassifier) -> float:
+    """Writes the float32 graph.
+
+    Returns:
+        The largest difference between its logits and PyTorch's.
+
+    Raises:
+        ArgumentsError: the family cannot be exported.
+    """
+    try:
+        export_graph(trained.loaded.model, trained.random_batch(*EXAMPLE_SHAPE), trained.metadata, path)
+        in_torch, in_graph = model_runner(trained.loaded.model), session_runner(path, threads=1)
+        batches = [trained.random_batch(*shape) for shape in PARITY_SHAPES]
+        difference = max(largest_difference(in_torch(batch), in_graph(batch)) for batch in batches)
+    except OSError:
+        raise
+    except Exception as error:  # PyTorch's tracer, its translator and the run-time each raise their own kinds
+        raise ArgumentsError(f"{trained.family} cannot be exported to ONNX: {_first_cause(error)}") from error
+    if difference > TOLERANCE:
+        raise ArgumentsError(
+            f"{trained.family} cannot be exported to ONNX: the graph's logits differ from PyTorch's by "
+            f"{difference:.1e}, more than {TOLERANCE:.0e}"
+        )
+    logger.info("the graph's logits differ from PyTorch's by %.1e at most", difference)
+    return difference
+
+
+def _first_cause(error: BaseException) -> str:
+    """The first line of what was raised first; PyTorch wraps it into pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+
+
+def _write_companions(folder: Path, trained: TrainedClassifier) -> None:
+    """Writes what servers and pipelines read beside a graph: configuration and tokenizer; and the calibration."""
+    _portable_config(trained).save_pretrained(folder)
+    tokenizer, length = trained.loaded.tokenizer, trained.loaded.max_seq_length
+    tokenizer.model_max_length = length
+    # It is saved only where it is one of the tokenizer's initial arguments.
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = list(trained.input_names)
+    if tokenizer.is_fast:
+        # Programs that read tokenizer.json alone find there what the pre-training or the last call has left.
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.enable_truncation(length)
+    tokenizer.save_pretrained(folder)
+    if (trained.folder / CALIBRATION_FILE).exists():
+        shutil.copyfile(trained.folder / CALIBRATION_FILE, folder / CALIBRATION_FILE)
+
+
+def _portable_config(trained: TrainedClassifier) -> PreTrainedConfig:
+    """The encoder's configuration with the task's labels, under the name of the family's stock class.
+
+    Beside a graph, a configuration only tells labels, sizes and the task, and this one needs no code of ours.
+    """
+    config = copy.deepcopy(trained.encoder_config)
+    config.architectures = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].__name__]
+    labels = trained.loaded.labels
+    config.id2label, config.label2id, config.problem_type = labels.id2label, labels.label2id, labels.problem_type
+    return config
+
+
+def _write_report(
+    folder: Path, trained: TrainedClassifier, args: ExportArguments, difference: float, evaluation: Evaluation | None
+) -> str:
+    threads = args.threads or torch.get_num_threads()
+    variants = _variants(folder, trained, threads)
+    tokens = min(LATENCY_TOKENS, trained.loaded.max_seq_length)
+    if args.latency_rounds:
+        batches = {rows: trained.random_batch(rows, tokens) for rows in LATENCY_ROWS}
+        measure_latency(variants, batches, args.latency_rounds)
+    if evaluation is not None:
+        measure_metrics(variants, evaluation)
+    report = {
+        "model": trained.folder.absolute().name,
+        "largest_difference": difference,
+        "latency": {"threads": threads, "tokens_per_text": tokens, "rounds": args.latency_rounds},
+        "evaluation": None if evaluation is None else {"split": evaluation.split, "rows": len(evaluation.rows)},
+        "variants": {variant.name: variant.as_json() for variant in variants},
+        "environment": environment(),
+    }
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    (folder / REPORT_FILE).write_text(text, encoding="utf-8")
+    return "\n".join((table(variants, trained.loaded.labels.problem_type), *_captions(report)))
+
+
+def _captions(report: dict[str, Any]) -> Iterator[str]:
+    """What the table's figures were measured on."""
+    latency, evaluation = report["latency"], report["evaluation"]
+    if latency["rounds"]:
+        yield "ms: median of {rounds} measurements, {tokens_per_text} tokens per text, threads: {threads}".format(
+            **latency
+        )
+    if evaluation is not None:
+        yield "metric: on the {rows:,} rows of the {split} split".format(**evaluation)
+
+
+def _variants(folder: Path, trained: TrainedClassifier, threads: int) -> list[Variant]:
+    torch.set_num_threads(threads)
+    weights = trained.folder.glob("model*.safetensors")
+    variants = [Variant("PyTorch", model_runner(trained.loaded.model), _bytes(weights))]
+    for name, file in (("ONNX", GRAPH_FILE), ("ONNX int8", INT8_FILE)):
+        if (folder / file).exists():
+            variants.append(Variant(name, session_runner(folder / file, threads), _bytes(folder.glob(f"{file}*"))))
+    return variants
+
+
+def _bytes(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)

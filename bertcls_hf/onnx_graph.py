@@ -1,0 +1,174 @@
+"""A classifier as one ONNX graph, from token ids to logits; its int8 twin, and the sessions that run them.
+
+Importing this needs the packages of requirements-deploy.txt.
+"""
+
+import contextlib
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+# (rows, length) int64 arrays by input name.
+Batch = Mapping[str, np.ndarray]
+# From a batch to (rows, labels) float32 logits.
+Runner = Callable[[Batch], np.ndarray]
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+LOGITS = "logits"
+# Products with weights, and the embedding tables, which are half of a small encoder.
+QUANTIZED_OPERATORS = ["MatMul", "Gemm", "Gather"]
+# A protocol buffer holds no more; larger models have their weights in a file beside them.
+LARGEST_FILE = 2**31 - 1
+ERRORS_ONLY = 3
+
+
+class _LogitsOf(nn.Module):
+    """The model with the inputs and the output of its graph."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+
+
+def graph_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The inputs that the tokenizer makes and the encoder reads, in the order of [`INPUTS`]."""
+    read = inspect.signature(model.base_model.forward).parameters
+    return tuple(name for name in INPUTS if name in read and name in tokenizer.model_input_names)
+
+
+def export_graph(model: PreTrainedModel, example: Batch, metadata: Mapping[str, str], path: Path) -> None:
+    """Writes the model as a float32 graph whose numbers of rows and tokens are free.
+
+    Args:
+        model: any `…ForSequenceClassification`, in evaluation mode.
+        example: inputs of at least two rows; a dimension of 1 could be taken for a constant.
+        metadata: goes into the file, where `get_modelmeta().custom_metadata_map` of a session finds it.
+        path: of the file; beyond 2 GB, its weights go into a second file beside it.
+
+    Raises:
+        RuntimeError: the model's code has steps that depend on the values of a text, or that ONNX has no words for.
+    """
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    with _quiet():
+        program = torch.onnx.export(
+            _LogitsOf(model),
+            kwargs={name: torch.from_numpy(values) for name, values in example.items()},
+            dynamic_shapes=dict.fromkeys(example, axes),
+            input_names=list(example),
+            output_names=[LOGITS],
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props.update(metadata)
+    program.save(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences libraries that log graphs, and advice on their own code; what fails is raised in any case."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def quantize_graph(source: Path, metadata: Mapping[str, str], path: Path) -> None:
+    """Writes the graph with int8 weights; activations are quantised when it runs, so it needs no data.
+
+    Weights have a scale per column, and 7 bits: with 8, processors without VNNI can overflow.
+    """
+    is_large = sum(file.stat().st_size for file in source.parent.glob(f"{source.name}*")) > LARGEST_FILE
+    with _quiet():
+        quantize_dynamic(
+            source,
+            path,
+            op_types_to_quantize=QUANTIZED_OPERATORS,
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=is_large,
+        )
+    # The quantiser leaves it out.
+    graph = onnx.load(path, load_external_data=False)
+    onnx.helper.set_model_props(graph, dict(metadata))
+    path.write_bytes(graph.SerializeToString())
+
+
+def session_runner(path: Path, threads: int) -> Runner:
+    """Runs a graph on the processor."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = ERRORS_ONLY
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(batch: Batch) -> np.ndarray:
+        return session.run([LOGITS], dict(batch))[0]
+
+    return run
+
+
+def model_runner(model: PreTrainedModel) -> Runner:
+    """Runs the model in PyTorch."""
+
+    def run(batch: Batch) -> np.ndarray:
+        with torch.inference_mode():
+            return model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits.numpy()
+
+    return run
+
+
+def random_batch(
+    tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...], rows: int, length: int, generator: np.random.Generator
+) -> Batch:
+    """Random tokens between special ones; the first row fills the length, others may be padded.
+
+    Args:
+        tokenizer: knows the tokens.
+        names: of the inputs.
+        rows: number of texts.
+        length: tokens of the longest.
+        generator: draws tokens and lengths.
+    """
+    lengths = generator.integers(min(3, length), length, size=(rows, 1), endpoint=True)
+    lengths[0] = length
+    ids = generator.integers(len(tokenizer), size=(rows, length))
+    if tokenizer.cls_token_id is not None:
+        ids[:, 0] = tokenizer.cls_token_id
+    if tokenizer.sep_token_id is not None:
+        np.put_along_axis(ids, lengths - 1, tokenizer.sep_token_id, axis=1)
+    positions = np.arange(length)
+    mask = positions < lengths
+    batch = {
+        "input_ids": np.where(mask, ids, tokenizer.pad_token_id),
+        "attention_mask": mask.astype(np.int64),
+        "token_type_ids": (mask & (positions >= length // 2)).astype(np.int64),
+    }
+    return {name: batch[name] for name in names}
+
+
+def largest_difference(expected: np.ndarray, actual: np.ndarray) -> float:
+    """Of two arrays of logits, relative where the expected one exceeds 1; infinite where either is not a number."""
+    differences = np.abs(expected - actual) / np.maximum(np.abs(expected), 1)
+    return float(np.nan_to_num(differences, nan=np.inf, posinf=np.inf).max())
