@@ -21,6 +21,8 @@ else
 QUICKSTART := quickstart
 SENTENCES :=
 endif
+# What `make demo` shows: an output_dir, a Hub id or pypi:PACKAGE.
+MODEL ?= outputs/quickstart
 # Parallel test processes, and anything else for pytest: make test-quick PYTEST_ARGS="-k metrics"
 TEST_WORKERS ?= 2
 PYTEST_ARGS ?=
@@ -42,7 +44,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-deploy venv-dev quickstart test test-quick lint format-check typecheck format bench docs clean
+.PHONY: help venv venv-deploy venv-dev quickstart demo test test-quick lint format-check typecheck format bench docs clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":[^#]*## " } /^[a-z-]+:[^#]*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +70,9 @@ $(VENV)/.installed-dev: requirements-dev.txt requirements-deploy.txt requirement
 quickstart: venv ## train a small classifier and try it (HUB=1: a model and reviews from the Hub)
 	$(BIN)/python run_classification.py recipes/$(QUICKSTART).yaml
 	$(BIN)/python examples/classify_sentences.py outputs/$(QUICKSTART) $(SENTENCES)
+
+demo: venv-deploy ## open a page to try a trained model (MODEL=outputs/quickstart)
+	$(BIN)/python -m bertcls_hf.demo $(MODEL)
 
 test: venv-dev ## run the whole suite: the quick tests, then the slow ones
 	$(PYTEST) -m "not slow"

@@ -15,7 +15,7 @@ from bertcls_hf.intervals import CONFIDENCE, SHARES, Interval
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.metrics import METRIC_NAMES, classification_report, predicted_labels
 from bertcls_hf.provenance import data_name, device_name, versions
-from bertcls_hf.public_text import escape_markdown, pretty_metric, quote, without_local_paths
+from bertcls_hf.public_text import escape_markdown, plain_text, pretty_metric, quote, shortened, without_local_paths
 
 
 TASKS = {
@@ -30,6 +30,7 @@ HEADLINES = {
 }
 MOST_LABELS = 20
 MOST_ERRORS = 20
+MOST_EXAMPLES, LONGEST_EXAMPLE = 5, 300
 MOST_TRIALS = 5
 # Fewer rows make a label's figures guesses.
 FEW_ROWS = 30
@@ -284,6 +285,20 @@ def _texts(run: FinishedRun, rows: np.ndarray) -> list[str]:
     if "text_pair" not in chosen.column_names:
         return [quote(text) for text in chosen["text"]]
     return [f"{quote(a, 100)}<br>{quote(b, 100)}" for a, b in zip(chosen["text"], chosen["text_pair"], strict=True)]
+
+
+def example_texts(run: FinishedRun) -> list[str]:
+    """The starts of some texts of the headline's split whose labels differ, for trying the model; none of pairs."""
+    if run.headline is None:
+        return []
+    split = run.data.splits[run.headline.split]
+    assert isinstance(split, Dataset)
+    if "text_pair" in split.column_names:
+        return []
+    _, first = np.unique(run.headline.gold, axis=0, return_index=True)
+    texts = split.select(sorted(first.tolist())[:MOST_EXAMPLES])["text"]
+    plain = [plain_text(shortened(text or "", LONGEST_EXAMPLE)) for text in texts]
+    return list(dict.fromkeys(text for text in plain if text))
 
 
 def training_section(run: FinishedRun) -> dict[str, Any]:

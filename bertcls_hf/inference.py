@@ -56,6 +56,21 @@ class Prediction:
     probabilities: dict[str, float] | None
 
 
+@dataclass(frozen=True)
+class ReadPart:
+    """What a model reads of a text that may be too long for it.
+
+    Args:
+        text: the part itself.
+        tokens: how many the model reads, special ones included.
+        all_tokens: how many the whole text has.
+    """
+
+    text: str
+    tokens: int
+    all_tokens: int
+
+
 class Predictor:
     """A trained classifier for inference; calls from several threads take turns.
 
@@ -178,6 +193,22 @@ class Predictor:
         predicted = self.calibration.predicted(scores, self.labels)
         rows = zip(scores, predicted, strict=True)
         return [Prediction(self.labels.readable(label), self._named(score)) for score, label in rows]
+
+    def read_part(self, text: str) -> ReadPart:
+        """The part of a text that is left when it is cut to `max_seq_length` tokens.
+
+        It is the whole text where the tokenizer, one without offsets, does not say.
+        """
+        has_offsets = self.tokenizer.is_fast
+        with self._lock:
+            all_tokens = len(self.tokenizer(text, verbose=False)["input_ids"])
+            cut = self.tokenizer(
+                text, truncation=True, max_length=self.max_seq_length, return_offsets_mapping=has_offsets
+            )
+        tokens = len(cut["input_ids"])
+        read = [(start, end) for start, end in cut.get("offset_mapping", []) if end > start]
+        is_whole = tokens == all_tokens or not read
+        return ReadPart(text if is_whole else text[read[0][0] : read[-1][1]], tokens, all_tokens)
 
     def _named(self, score: Any) -> dict[str, float] | None:
         if self.labels.problem_type == REGRESSION:

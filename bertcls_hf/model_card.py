@@ -12,6 +12,7 @@ from bertcls_hf.card_pictures import CURVES, FIGURES_FOLDER, HEAD_CURVES, draw_p
 from bertcls_hf.card_sections import (
     data_section,
     environment_table,
+    example_texts,
     introduction,
     licence_table,
     limits,
@@ -133,6 +134,7 @@ def _metadata(run: FinishedRun) -> ModelCardData:
     base, dataset = run.args.model.model_name_or_path, run.args.data.dataset_name
     results = _eval_results(run)
     licence = run.licences[0]
+    examples = [{"text": text} for text in example_texts(run)]
     return ModelCardData(
         base_model=base if run.has_trained and is_hub_id(base) else None,
         datasets=[dataset] if dataset and is_hub_id(dataset) else None,
@@ -143,6 +145,7 @@ def _metadata(run: FinishedRun) -> ModelCardData:
         model_name=model_name(run) if results else None,
         pipeline_tag="text-classification",
         tags=["text-classification", "bertcls_hf"],
+        widget=examples or None,
     )
 
 

@@ -28,8 +28,13 @@ INNER_PATH = re.compile(r"""(?<![\w.:/~-])(?:~|\.\.|[A-Za-z]:)?[/\\][^\s"',;{}\[
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown and HTML show letter by letter, on one line; control characters are left out."""
-    plain = "".join(letter for letter in " ".join(text.split()) if _is_shown(letter))
+    plain = plain_text(text)
     return html.escape(MARKUP.sub(lambda found: f"\0{ord(found.group())};", plain), quote=False).replace("\0", "&#")
+
+
+def plain_text(text: str) -> str:
+    """Text on one line; control characters are left out."""
+    return "".join(letter for letter in " ".join(text.split()) if _is_shown(letter))
 
 
 def _is_shown(letter: str) -> bool:
@@ -38,8 +43,13 @@ def _is_shown(letter: str) -> bool:
 
 def quote(text: str | None, longest: int = LONGEST_QUOTE) -> str:
     """The start of a text, for a cell of a Markdown table."""
-    plain = " ".join((text or "").split())
-    return escape_markdown(plain if len(plain) <= longest else plain[: longest - 1].rstrip() + "…")
+    return escape_markdown(shortened(text or "", longest))
+
+
+def shortened(text: str, longest: int) -> str:
+    """The start of a text on one line, with a mark where more follows."""
+    plain = " ".join(text.split())
+    return plain if len(plain) <= longest else plain[: longest - 1].rstrip() + "…"
 
 
 def pretty_metric(name: str) -> str:

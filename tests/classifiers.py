@@ -1,5 +1,6 @@
 """Saved classifiers with random weights, of every task and both forms, and texts for them."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import (
 from bertcls_hf.calibration import CALIBRATION_FILE
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig
+from run_classification import main
 
 
 NAMES = {
@@ -29,6 +31,7 @@ NAMES = {
 }
 PROBLEM_TYPES = {"multi_label": MULTI_LABEL, "regression": REGRESSION}
 KINDS = sorted(NAMES)
+UNKNOWN_WORDS = ("", "영화", "这部电影", "정말 재미있다 很好看")
 
 
 def save_classifier(folder: Path, tiny_bert: Path, kind: str, seed: int = 0, **calibration: Any) -> Path:
@@ -64,3 +67,25 @@ def texts(rows: int) -> list[str]:
     made = [review(index)[0] for index in range(rows)]
     made[1:1] = ["", "  ", "good bad film " * 100]
     return made[:rows]
+
+
+def train_classifier(folder: Path, tiny_bert: Path) -> Path:
+    """A classifier that has learned which words make a review good or bad, and that unknown ones say nothing."""
+    train, validation = folder / "train.csv", folder / "validation.csv"
+    for path, rows in ((train, range(96)), (validation, range(100, 132))):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            found = [review(row) for row in rows]
+            unknown = ["", "영화 ", "电影 이 ", "很好看 "]
+            csv.writer(file).writerows(
+                [
+                    ("text", "label"),
+                    *((unknown[row // 2 % 4] + text, label) for row, (text, label) in enumerate(found)),
+                ]
+            )
+    options = {
+        "model_name_or_path": tiny_bert, "train_file": train, "validation_file": validation,
+        "output_dir": folder / "out", "num_train_epochs": 15, "learning_rate": 5e-3, "save_strategy": "no",
+        "per_device_train_batch_size": 16, "load_best_model_at_end": False, "disable_tqdm": True, "use_cpu": True,
+    }  # fmt: skip
+    assert main([f"--{name}={value}" for name, value in options.items()]) == 0
+    return folder / "out"

@@ -107,6 +107,10 @@ def test_metadata_holds_the_figures_of_all_results(
     assert result["task"] == {"type": "text-classification"}
     assert result["dataset"]["split"] == "test"
     assert metadata["pipeline_tag"] == "text-classification"
+    examples = [entry["text"] for entry in metadata["widget"]]
+    assert 2 <= len(examples) <= 5
+    assert len(set(examples)) == len(examples)
+    assert set(examples) <= {review(row)[0] for row in range(217)}
     assert "base_model" not in metadata
     assert "datasets" not in metadata
     by_name = {metric["name"]: metric for metric in result["metrics"]}

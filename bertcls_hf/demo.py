@@ -1,0 +1,175 @@
+"""Opens a page where a trained model can be tried: a text or a file in, labels and probabilities out.
+
+python -m bertcls_hf.demo outputs/mine
+python -m bertcls_hf.demo outputs/mine --export_space my_space    # the same page as a folder for a Hugging Face Space
+
+Exit codes: 0 done, 2 a wrong option or model, 74 a disk is full.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers.hf_argparser import HfArg
+
+from bertcls_hf.errors import ArgumentsError, ExitCode, RunError, one_line
+from bertcls_hf.packaged import is_packaged, packaged_model
+from bertcls_hf.parsing import DataclassParser, nearest_name
+
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from bertcls_hf.inference import Predictor
+
+# `__name__` is `__main__` where this is the command.
+logger = logging.getLogger("bertcls_hf.demo")
+
+LOOPBACK = "127.0.0.1"
+# A file to classify.
+LARGEST_UPLOAD = "200mb"
+
+
+@dataclass
+class DemoArguments:
+    """Where the page is, what it says, and how the model runs."""
+
+    host: str | None = HfArg(
+        default=None, help="Address to listen on; 0.0.0.0 lets other machines in. Default: GRADIO_SERVER_NAME, or "
+        f"{LOOPBACK}.",
+    )  # fmt: skip
+    port: int | None = HfArg(default=None, help="Default: GRADIO_SERVER_PORT, or the first free one from 7860 on.")
+    title: str | None = HfArg(default=None, help="Title of the page. Default: the model's name.")
+    export_space: str | None = HfArg(
+        default=None, help="Write the page as a folder that a Hugging Face Space runs, and open nothing."
+    )
+    model_revision: str = HfArg(default="main", help="Branch, tag or commit of the model on the Hub.")
+    trust_remote_code: bool = HfArg(default=False, help="Run the Python code that a model repository ships.")
+    max_seq_length: int | None = HfArg(
+        default=None, help="Longest text in tokens; longer ones are cut. Default: as in the model's training."
+    )
+    device: str | None = HfArg(default=None, help="cpu, cuda, cuda:1 … Default: an accelerator where there is one.")
+
+    def __post_init__(self) -> None:
+        if self.port is not None and not 0 < self.port < 2**16:
+            raise ArgumentsError(f"--port {self.port}: must lie between 1 and {2**16 - 1}")
+
+
+def parse(argv: Sequence[str]) -> tuple[str, DemoArguments]:
+    """Model and options; `--help` prints and exits.
+
+    Raises:
+        ArgumentsError: a wrong option.
+    """
+    parser = DataclassParser(
+        [DemoArguments],
+        prog="python -m bertcls_hf.demo",
+        usage="python -m bertcls_hf.demo MODEL [--option value ...]",
+        description="Opens a page where a trained model can be tried.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="an output_dir, a Hub id or pypi:PACKAGE")
+    options, names, unknown = parser.parse_args_into_dataclasses(
+        list(argv), return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown and unknown[0].startswith("-"):
+        known = [field.name for field in fields(DemoArguments)]
+        raise ArgumentsError(f"unknown option {unknown[0]}{nearest_name(unknown[0], known, '--')}")
+    if unknown:
+        raise ArgumentsError(f"unexpected argument {unknown[0]!r}: there is one model")
+    return names.model, options
+
+
+def run(model: str, options: DemoArguments) -> None:
+    """Opens the page and serves it until it is interrupted, or exports it.
+
+    Args:
+        model: an output_dir, a Hub id or pypi:PACKAGE.
+        options: the rest.
+
+    Raises:
+        ArgumentsError: no such model, a port in use, or a package that is not installed.
+        StorageError: the Space cannot be written.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from bertcls_hf.inference import Predictor
+
+    page_module = _import_page()
+    disable_progress_bar()
+    path = str(packaged_model(model)) if is_packaged(model) else model
+    title = options.title or model.removeprefix("pypi:").rstrip("/").rpartition("/")[2] or model
+    predictor = Predictor.from_pretrained(
+        path,
+        revision=options.model_revision,
+        trust_remote_code=options.trust_remote_code,
+        device=options.device,
+        max_seq_length=options.max_seq_length,
+    )
+    if options.export_space is None:
+        _serve(page_module, predictor, path, title, options)
+        return
+    from bertcls_hf.space_export import SpaceSettings, export_space
+
+    export_space(
+        Path(options.export_space), SpaceSettings(path, title, options.model_revision, options.max_seq_length)
+    )
+    logger.info("the Space is in %s; its README.md says how to try and to upload it", options.export_space)
+
+
+def _import_page() -> "ModuleType":
+    # Read when gradio is imported.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        from bertcls_hf import demo_page
+    except ImportError as error:
+        raise ArgumentsError(
+            f"the demo page needs a package that is missing ({one_line(error)}): pip install -c constraints.txt -r "
+            "requirements-deploy.txt"
+        ) from error
+    return demo_page
+
+
+def _serve(page_module: "ModuleType", predictor: "Predictor", path: str, title: str, options: DemoArguments) -> None:
+    from bertcls_hf.demo_card import read_card
+
+    card, examples = read_card(path, options.model_revision)
+    page = page_module.build_page(predictor, page_module.PageTexts(title, card, examples))
+    try:
+        page.launch(
+            server_name=options.host,
+            server_port=options.port,
+            share=False,
+            ssr_mode=False,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=[],
+            max_file_size=LARGEST_UPLOAD,
+            css=page_module.CSS,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise ArgumentsError(f"--port {options.port}: {one_line(error)}") from error
+    sys.stdout.write(f"The demo page is at {page.local_url} (Ctrl-C ends it)\n")
+    sys.stdout.flush()
+    page.block_thread()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("bertcls_hf").setLevel(logging.INFO)
+    try:
+        run(*parse(sys.argv[1:] if argv is None else argv))
+    except RunError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

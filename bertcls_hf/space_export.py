@@ -1,0 +1,161 @@
+"""The demo page as a folder that a Hugging Face Space runs: the same modules, with the versions they ran with here."""
+
+import platform
+import shutil
+import uuid
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from huggingface_hub import SpaceCard, SpaceCardData
+from huggingface_hub.utils import filter_repo_objects
+
+from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.files import TEMPORARY_MARK, storage_error
+from bertcls_hf.hub import pushed_files
+
+
+PACKAGE = Path(__file__).parent
+# What the modules behind the page import.
+REQUIREMENTS = (
+    "torch", "transformers", "datasets", "huggingface_hub", "httpx2", "safetensors", "numpy", "scipy", "pyarrow",
+    "xxhash", "filelock", "tqdm", "pyyaml", "gradio",
+)  # fmt: skip
+# Of the files that a push takes, those that tell of the training: a page has no use for them.
+NOT_IN_A_SPACE = ("recipe.yaml", "*_results.json", "*_report.json", "figures/*")
+# Weights in parts, which models from elsewhere may have.
+SHARDS = ("model-*.safetensors", "model.safetensors.index.json")
+MODEL_FOLDER = "model"
+APP = """\
+\"\"\"The demo page of a text classifier, for a Hugging Face Space or for `python app.py`.\"\"\"
+
+import sys
+from pathlib import Path
+
+from bertcls_hf.demo import main
+
+
+if __name__ == "__main__":
+    sys.exit(main([{arguments}]))
+"""
+README = """\
+# {title}
+
+The demo page of a text classifier, {source}.
+
+On your machine, with Python {python}:
+
+```bash
+pip install -r requirements.txt
+python app.py
+```
+
+As a Space of yours:
+
+```bash
+hf repos create me/my-space --type space --space-sdk gradio
+hf upload me/my-space . . --type space
+```
+
+`bertcls_hf/` is the package whose `python -m bertcls_hf.demo` opens the same page.
+"""
+
+
+@dataclass(frozen=True)
+class SpaceSettings:
+    """What a Space shows.
+
+    Args:
+        model: a folder, whose files are copied into the Space, or an id on the Hub.
+        title: of the page.
+        revision: of a model on the Hub.
+        max_seq_length: where it is not the model's own.
+    """
+
+    model: str
+    title: str
+    revision: str = "main"
+    max_seq_length: int | None = None
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether the model's files go into the Space."""
+        return Path(self.model).is_dir()
+
+
+def export_space(folder: Path, settings: SpaceSettings) -> None:
+    """Writes a Space, whole or not at all.
+
+    Args:
+        folder: a new or an empty one.
+        settings: what it shows.
+
+    Raises:
+        ArgumentsError: the folder holds something, or is a file.
+        StorageError: the disk is full, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArgumentsError(f"--export_space {folder}: it exists and is not empty; name another folder")
+    temporary = folder.with_name(f"{folder.name}{TEMPORARY_MARK}{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        _fill(temporary, settings)
+        # An empty folder is replaced too.
+        temporary.replace(folder)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(folder: Path, settings: SpaceSettings) -> None:
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    if settings.is_copied:
+        _copy_model(Path(settings.model), folder / MODEL_FOLDER)
+    _write(folder / "app.py", APP.format(arguments=_arguments(settings)))
+    _write(folder / "requirements.txt", "".join(f"{name}=={_public_version(name)}\n" for name in REQUIREMENTS))
+    SpaceCard(_card(settings)).save(folder / "README.md")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    target.mkdir()
+    names = {*pushed_files(source), *(path.name for pattern in SHARDS for path in source.glob(pattern))}
+    for name in filter_repo_objects(names, ignore_patterns=list(NOT_IN_A_SPACE)):
+        # Contents without permissions: weights may be readable for their owner only.
+        shutil.copyfile(source / name, target / name)
+
+
+def _arguments(settings: SpaceSettings) -> str:
+    """The arguments of `main` as Python writes them."""
+    model = f"str(Path(__file__).with_name({MODEL_FOLDER!r}))" if settings.is_copied else repr(settings.model)
+    options = ["--title", settings.title]
+    if not settings.is_copied:
+        options += ["--model_revision", settings.revision]
+    if settings.max_seq_length is not None:
+        options += ["--max_seq_length", str(settings.max_seq_length)]
+    return ", ".join([model, *map(repr, options)])
+
+
+def _public_version(name: str) -> str:
+    """Without what names a build, such as `+cpu`, since other machines have others."""
+    return version(name).partition("+")[0]
+
+
+def _card(settings: SpaceSettings) -> str:
+    python = ".".join(platform.python_version_tuple()[:2])
+    metadata = SpaceCardData(
+        title=settings.title,
+        sdk="gradio",
+        sdk_version=_public_version("gradio"),
+        python_version=python,
+        app_file="app.py",
+        models=None if settings.is_copied else [settings.model],
+        tags=["text-classification", "bertcls_hf"],
+    )
+    source = f"whose files are in `{MODEL_FOLDER}/`" if settings.is_copied else f"`{settings.model}` of the Hub"
+    text = README.format(title=settings.title, source=source, python=python)
+    return f"---\n{metadata.to_yaml()}\n---\n\n{text}"
