@@ -44,6 +44,13 @@ def _late_imports_first() -> None:
     importlib.import_module("bertcls_hf.sweep")
 
 
+@pytest.fixture(autouse=True)
+def _pictures_where_they_matter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Drawing takes longer than a training on a handful of texts, and hundreds of tests train.
+    if request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr("bertcls_hf.model_card.draw_pictures", lambda run: {})
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved random BERT of 3 layers x 16 with its WordPiece tokenizer (dropout on, 64 positions)."""

@@ -88,8 +88,9 @@ MODES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])
-@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize(
+    ("mode", "processes"), [*((mode, 2) for mode in MODES), *((mode, 3) for mode in list(MODES)[:2])]
+)
 def test_ranks_train_as_one_process_does(
     command: Callable[..., list[str]], tmp_path: Path, mode: str, processes: int
 ) -> None:
@@ -126,7 +127,7 @@ def test_ranks_share_a_stream_and_go_on_exactly(command: Callable[..., list[str]
                "eval_strategy": "no", "save_total_limit": 5}  # fmt: skip
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run("cpu_ddp", *command(**options, output_dir=whole))
-    run("cpu_ddp", *command(**options, output_dir=cut))
+    shutil.copytree(whole, cut)
     shutil.rmtree(cut / "checkpoint-16")
     positions = [json.loads((cut / "checkpoint-8" / f"stream_position_{rank}.json").read_text()) for rank in range(2)]
     assert [position["rows"] for position in positions] == [24, 24]
@@ -157,7 +158,7 @@ def test_ranks_share_the_features_of_a_stream(command: Callable[..., list[str]],
 @pytest.mark.slow
 def test_the_launcher_passes_a_signal_on_to_the_ranks(command: Callable[..., list[str]], tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    options = {"num_train_epochs": 60, "per_device_train_batch_size": 4, "save_strategy": "no", "eval_strategy": "no",
+    options = {"num_train_epochs": 25, "per_device_train_batch_size": 4, "save_strategy": "no", "eval_strategy": "no",
                "model_name_or_path": without_dropout(command, tmp_path)}  # fmt: skip
     process = start("cpu_ddp", *command(**options, output_dir=stopped))
     lines = []
@@ -229,7 +230,7 @@ from bertcls_hf.features import FeatureExtractor
 feature_cache.SHARD_ROWS = 8
 original = FeatureExtractor._extract_shard
 def slow(*args, **options):
-    time.sleep(3)
+    time.sleep(2)
     return original(*args, **options)
 FeatureExtractor._extract_shard = slow
 from run_classification import main
@@ -241,12 +242,12 @@ sys.exit(main(sys.argv[1:]))
 def test_an_extraction_may_take_longer_than_the_time_out_of_the_process_group(
     command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """Eleven shards of 3 s for two processes that wait for each other for 10 s at most."""
+    """Eleven shards of 2 s for two processes that wait for each other for 9 s at most."""
     script = tmp_path / "slow.py"
     script.write_text(SLOW_EXTRACTION)
-    options = {"boost": True, "head_learning_rate": 0.01, "learning_rate": None, "ddp_timeout": 10}
+    options = {"boost": True, "head_learning_rate": 0.01, "learning_rate": None, "ddp_timeout": 9}
     begin = time.monotonic()
     process = start("cpu_ddp", *command(**options, boost_cache_dir=tmp_path / "cache"), script=script)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert time.monotonic() - begin > 15
+    assert time.monotonic() - begin > 11

@@ -137,6 +137,7 @@ def test_a_disk_that_cannot_hold_the_checkpoints_is_refused_before_training(
         assert not list(disk.rglob("checkpoint-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [0, 30, 60, 80])
 def test_a_disk_that_fills_up_while_saving_leaves_the_checkpoint_before(
     command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, free: int

@@ -320,6 +320,7 @@ class TestHits:
             assert {Path(name).name.split(".")[0] for name in cache_times(root)} == components
             assert times.items() <= cache_times(root).items()
 
+    @pytest.mark.slow
     def test_a_second_run_reads_the_first_ones_features(
         self, command: Callable[..., list[str]], tiny_bert: Path, tmp_path: Path, root: Path
     ) -> None:

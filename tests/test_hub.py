@@ -142,7 +142,7 @@ class TestARunThatIsPushed:
         add_extras(out)
         # As an earlier, custom model of this folder would have left it.
         (out / "modeling.py").write_text("raise RuntimeError('stale')\n")
-        options = {"pooling": pooling, "do_train": True, "do_predict": True}
+        options = {"pooling": pooling, "do_train": True, "do_predict": True, "calibrate": True}
         done = run(command(num_train_epochs=1, push_to_hub=True, hub_model_id=NAME, **options), hub, tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]
         assert f"the model is pushed: {hub.endpoint}/{NAME}/commit/" in done.stderr
@@ -200,6 +200,7 @@ class TestARunThatIsPushed:
         assert pushed_names(hub) == set(pushed_files(out))
         assert hub.repositories[NAME].private
 
+    @pytest.mark.slow
     def test_without_the_flag_nothing_is_asked_of_the_hub(
         self, command: Callable[..., list[str]], hub: Hub, tmp_path: Path
     ) -> None:
@@ -448,6 +449,7 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> None:
         pause.wait(0.02)
 
 
+@pytest.mark.slow
 class TestEverySave:
     @pytest.fixture
     def options(self) -> dict:
@@ -550,7 +552,6 @@ class TestEverySave:
         # The second save found the first one's push at work.
         assert messages(hub) == ["Training in progress, step 6", "Trained classifier"]
 
-    @pytest.mark.slow
     def test_is_not_waited_for_by_a_run_that_is_stopped(
         self, command: Callable[..., list[str]], hub: Hub, options: dict, tmp_path: Path
     ) -> None:
@@ -574,7 +575,6 @@ class TestEverySave:
         assert messages(hub)[-1] == "Trained classifier"
         assert not (tmp_path / "out/_pushing").exists()
 
-    @pytest.mark.slow
     def test_is_done_by_the_first_of_several_processes(
         self, command: Callable[..., list[str]], hub: Hub, options: dict, tmp_path: Path
     ) -> None:

@@ -20,6 +20,9 @@ from bertcls_hf.model_card import AVERAGES, HUB_METRICS, MARK, write_model_card
 from run_classification import main
 
 
+pytestmark = pytest.mark.pictures
+
+
 Command = Callable[..., list[str]]
 
 

@@ -260,6 +260,7 @@ print(json.dumps({"logits": logits.tolist(), "scores": scores, "code": code}))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "needs_code"),
     [({"pooling": "pooler"}, False), ({"pooling": "mean", "pooling_layers": 2, "head": "mlp"}, True)],

@@ -41,7 +41,9 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)], ids=lambda number: number.name
+)
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_a_stopped_run_goes_on_exactly(
     command: Callable[..., list[str]],

@@ -44,6 +44,7 @@ def test_no_call_runs_data_as_code(path: Path) -> None:
     assert "allow_pickle=True" not in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_secret_in_the_environment_is_in_no_file_or_log(command: Callable[..., list[str]], tmp_path: Path) -> None:
     canary = "hf_canaryCANARYcanary0123456789"
     environment = {**os.environ, "HF_TOKEN": canary}
@@ -62,6 +63,7 @@ def test_a_secret_in_the_environment_is_in_no_file_or_log(command: Callable[...,
         assert path.name != "training_args.bin"
 
 
+@pytest.mark.slow
 def test_code_of_a_model_folder_is_not_run_unasked(tiny_bert: Path, command: Callable, tmp_path: Path) -> None:
     folder, canary = tmp_path / "evil", tmp_path / "canary"
     folder.mkdir()

@@ -138,6 +138,7 @@ class TestCache:
         with pytest.raises(AssertionError, match="the tokenizer ran"):
             run(path, tokenizer)
 
+    @pytest.mark.slow
     def test_another_process_reads_it(self, path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         code = f"""
 import sys

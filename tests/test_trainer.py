@@ -180,6 +180,7 @@ def test_each_trainable_parameter_moves_and_no_frozen_one(tiny_bert: Path, tmp_p
 
 
 class TestFiles:
+    @pytest.mark.pictures
     def test_exact_set_of_files(self, command: Callable[..., list[str]], tmp_path: Path) -> None:
         assert main(command(save_total_limit=1)) == 0
         out = tmp_path / "out"
