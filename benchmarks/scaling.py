@@ -7,7 +7,7 @@
 rows: generated texts of about 40 tokens, a small random encoder (2 layers x 128), so that what a run does besides the
     encoder shows: reading and tokenizing, extracting features, an epoch of a head on them. Loaded, and streamed.
 length: MiniLM on texts that fill 64, 128, 256 and 512 tokens: extraction, and updates of fine-tuning.
-ranks: the same at 128 tokens with one and two processes of one thread each, through `accelerate launch`.
+ranks: the same at 32 tokens with one and two processes of one thread each, through `accelerate launch`.
 estimate: hours, storage and money for a number of texts, from the encoder's operations and the prices that are given.
 
 Each figure comes from a process of its own with fresh caches; memory is that process's peak, in MiB.
@@ -36,6 +36,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PrinterCallback, 
 from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.data import load_data
+from bertcls_hf.feature_cache import SHARD_ROWS
 from bertcls_hf.features import FeatureExtractor
 from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.packaged import packaged_model
@@ -193,9 +194,9 @@ def _both_ways(texts: Path, length: int, processes: int = 1, threads: int | None
 
 def growth_with_ranks(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """One and more processes of a thread each, with the same work."""
-    length = 128
-    rows = max(options.tokens // length, BATCH_ROWS * UPDATES)
-    write_texts(folder / "ranks", rows, length)
+    length = 32
+    # Processes share out shards.
+    write_texts(folder / "ranks", 2 * max(options.ranks) * SHARD_ROWS, length)
     pq.write_table(pq.read_table(folder / "ranks"), folder / "ranks.parquet")
     results = [{"ranks": ranks, **_both_ways(folder / "ranks.parquet", length, ranks, 1)} for ranks in options.ranks]
     first = results[0]
