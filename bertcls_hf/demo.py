@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from transformers.hf_argparser import HfArg
 
 from bertcls_hf.errors import ArgumentsError, ExitCode, RunError, one_line
 from bertcls_hf.packaged import is_packaged, packaged_model
-from bertcls_hf.parsing import DataclassParser, nearest_name
+from bertcls_hf.parsing import DataclassParser
 
 
 if TYPE_CHECKING:
@@ -72,14 +72,7 @@ def parse(argv: Sequence[str]) -> tuple[str, DemoArguments]:
         description="Opens a page where a trained model can be tried.",
     )
     parser.add_argument("model", metavar="MODEL", help="an output_dir, a Hub id or pypi:PACKAGE")
-    options, names, unknown = parser.parse_args_into_dataclasses(
-        list(argv), return_remaining_strings=True, look_for_args_file=False
-    )
-    if unknown and unknown[0].startswith("-"):
-        known = [field.name for field in fields(DemoArguments)]
-        raise ArgumentsError(f"unknown option {unknown[0]}{nearest_name(unknown[0], known, '--')}")
-    if unknown:
-        raise ArgumentsError(f"unexpected argument {unknown[0]!r}: there is one model")
+    options, names = parser.parse_command(argv, "there is one model")
     return names.model, options
 
 

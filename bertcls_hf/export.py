@@ -19,11 +19,10 @@ from typing import Any
 from bertcls_hf.arguments import DataArguments
 from bertcls_hf.errors import ArgumentsError, ExitCode, RunError
 from bertcls_hf.export_arguments import ExportArguments
-from bertcls_hf.parsing import COMPANIONS, DataclassParser, OptionParser, nearest_name, read_recipe
+from bertcls_hf.parsing import COMPANIONS, RECIPE_FILE, DataclassParser, OptionParser, nearest_name, read_recipe
 
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-RECIPE_FILE = "recipe.yaml"
 # What an export may leave; a folder that holds anything else is never replaced.
 EXPORTED_FILES = (
     "model.onnx*", "model_int8.onnx*", "onnx_report.json", "calibration.json", "config.json", "tokenizer*.json",

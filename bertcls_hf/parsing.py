@@ -89,6 +89,26 @@ class DataclassParser(HfArgumentParser):
         if action.dest in REFUSED_OPTIONS:
             action.help = argparse.SUPPRESS
 
+    def parse_command(self, argv: Sequence[str], advice: str) -> tuple[Any, argparse.Namespace]:
+        """The options of the one argument class, and what was given beside them.
+
+        Args:
+            argv: the words behind the program's name.
+            advice: ends the error of a word that is no option.
+
+        Raises:
+            ArgumentsError: an unknown option or word.
+        """
+        options, others, unknown = self.parse_args_into_dataclasses(
+            list(argv), return_remaining_strings=True, look_for_args_file=False
+        )
+        if unknown and unknown[0].startswith("-"):
+            known = [f.name for f in fields(options)]
+            raise ArgumentsError(f"unknown option {unknown[0]}{nearest_name(unknown[0], known, '--')}")
+        if unknown:
+            raise ArgumentsError(f"unexpected argument {unknown[0]!r}: {advice}")
+        return options, others
+
     def error(self, message: str) -> Any:
         """Raises instead of printing the usage, which is hundreds of lines long."""
         message = re.sub(r"^argument (--\w+)[^:]*:", r"\1:", message)

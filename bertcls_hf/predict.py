@@ -11,11 +11,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
-from bertcls_hf.errors import ArgumentsError, ExitCode, RunError
-from bertcls_hf.parsing import DataclassParser, nearest_name
+from bertcls_hf.errors import ExitCode, RunError
+from bertcls_hf.parsing import DataclassParser
 from bertcls_hf.prediction_arguments import STANDARD, PredictionArguments
 
 
@@ -43,14 +42,7 @@ def parse(argv: Sequence[str]) -> tuple[str, list[str], PredictionArguments]:
         "files", metavar="FILE", nargs="*", help="csv, tsv, txt (read as tsv), json, jsonl or parquet; -: standard "
         "input, which is also read where no file is named"
     )  # fmt: skip
-    options, names, unknown = parser.parse_args_into_dataclasses(
-        list(argv), return_remaining_strings=True, look_for_args_file=False
-    )
-    if unknown and unknown[0].startswith("-"):
-        known = [f.name for f in fields(PredictionArguments)]
-        raise ArgumentsError(f"unknown option {unknown[0]}{nearest_name(unknown[0], known, '--')}")
-    if unknown:
-        raise ArgumentsError(f"unexpected argument {unknown[0]!r}: files come before the options")
+    options, names = parser.parse_command(argv, "files come before the options")
     return names.model, names.files or [STANDARD], options
 
 
