@@ -98,7 +98,7 @@ bench: venv ## run every script in benchmarks/
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
 
 docs: venv ## regenerate the option table in README.md
-	$(BIN)/python -m bertcls_hf.document_options README.md
+	$(BIN)/python -m bertcls_hf.config.document_options README.md
 
 clean: ## remove caches and build products (not outputs/, not the environment)
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertcls_hf.arguments import Arguments
+from bertcls_hf.config.arguments import Arguments
+from bertcls_hf.config.parsing import parse_arguments
 from bertcls_hf.errors import ExitCode, RunError
-from bertcls_hf.parsing import parse_arguments
 from bertcls_hf.paths import check_files
 
 

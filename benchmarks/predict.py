@@ -29,7 +29,7 @@ from finetuning import CORPUS, MODEL, now
 from transformers import Pipeline, pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from bertcls_hf.arguments import DataArguments, ModelArguments
+from bertcls_hf.config.arguments import DataArguments, ModelArguments
 from bertcls_hf.data_sources import load_path
 from bertcls_hf.inference import Predictor
 from bertcls_hf.labels import REGRESSION, SINGLE_LABEL, LabelSet

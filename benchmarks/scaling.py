@@ -35,12 +35,12 @@ from finetuning import MODEL, Stopwatch
 from transformers import AutoTokenizer, BertConfig, BertModel, PrinterCallback, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from bertcls_hf.config.parsing import build_arguments
 from bertcls_hf.data import load_data
 from bertcls_hf.feature_cache import SHARD_ROWS
 from bertcls_hf.features import FeatureExtractor
 from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.packaged import packaged_model
-from bertcls_hf.parsing import build_arguments
 from bertcls_hf.tokenization import tokenize
 from bertcls_hf.training import build_trainer
 

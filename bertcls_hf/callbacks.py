@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from bertcls_hf.arguments import ClassifierTrainingArguments
+from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.errors import DivergedError
 
 

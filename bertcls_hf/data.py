@@ -10,7 +10,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, LargeList, List
 from datasets.fingerprint import Hasher
 
-from bertcls_hf.arguments import DataArguments
+from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data_sources import Source, load_sources
 from bertcls_hf.errors import ArgumentsError, DataError
 from bertcls_hf.labels import (

@@ -28,8 +28,8 @@ from datasets import (
 from datasets.exceptions import DatasetGenerationError
 from pyarrow.parquet import read_metadata
 
-from bertcls_hf.arguments import DataArguments
 from bertcls_hf.columns import Columns, resolve_columns
+from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.errors import DataError, RunError, StorageError, one_line
 from bertcls_hf.json_files import (
     JSON_SUFFIXES,

@@ -14,7 +14,7 @@ from transformers.utils.import_utils import (
     is_kernels_available,
 )
 
-from bertcls_hf.arguments import Arguments
+from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.model_loading import Checkpoint
 from bertcls_hf.modeling import PADDING_FREE_FAMILIES

@@ -16,10 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bertcls_hf.arguments import DataArguments
+from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.config.parsing import COMPANIONS, RECIPE_FILE, DataclassParser, OptionParser, nearest_name, read_recipe
 from bertcls_hf.errors import ArgumentsError, ExitCode, RunError
 from bertcls_hf.export_arguments import ExportArguments
-from bertcls_hf.parsing import COMPANIONS, RECIPE_FILE, DataclassParser, OptionParser, nearest_name, read_recipe
 
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")

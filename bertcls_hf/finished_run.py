@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainerState
 
-from bertcls_hf.arguments import Arguments
+from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.data import ClassificationData
 from bertcls_hf.intervals import Interval, metric_intervals
 from bertcls_hf.labels import LabelSet

@@ -20,8 +20,8 @@ import yaml
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.hf_api import ModelInfo
 
+from bertcls_hf.config.parsing import RECIPE_FILE
 from bertcls_hf.errors import ExitCode, PushError, one_line
-from bertcls_hf.parsing import RECIPE_FILE
 
 
 logger = logging.getLogger(__name__)

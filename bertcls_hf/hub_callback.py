@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from bertcls_hf.arguments import ClassifierTrainingArguments
+from bertcls_hf.config.arguments import ClassifierTrainingArguments
+from bertcls_hf.config.parsing import RECIPE_FILE
 from bertcls_hf.errors import ArgumentsError, PushError, storage_problem
 from bertcls_hf.hub import push_folder, run_repository, upload
-from bertcls_hf.parsing import RECIPE_FILE
 
 
 if TYPE_CHECKING:

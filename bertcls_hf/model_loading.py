@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from bertcls_hf.arguments import ModelArguments
+from bertcls_hf.config.arguments import ModelArguments
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.modeling import (

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
 
-from bertcls_hf.arguments import DataArguments
 from bertcls_hf.calibration import CALIBRATION_FILE
+from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data import load_data
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export_arguments import ExportArguments

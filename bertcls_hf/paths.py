@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from bertcls_hf.arguments import DataArguments
+from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.errors import DataError
 
 

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bertcls_hf.config.parsing import DataclassParser
 from bertcls_hf.errors import ExitCode, RunError
-from bertcls_hf.parsing import DataclassParser
 from bertcls_hf.prediction_arguments import STANDARD, PredictionArguments
 
 

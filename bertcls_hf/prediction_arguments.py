@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from transformers.hf_argparser import HfArg
 
-from bertcls_hf.arguments import DataArguments, ModelArguments
+from bertcls_hf.config.arguments import DataArguments, ModelArguments
 from bertcls_hf.errors import ArgumentsError
 
 

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bertcls_hf.arguments import DataArguments
 from bertcls_hf.columns import Columns, resolve_columns
+from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data_sources import delimited_file_columns, resolved_format, text_format_of
 from bertcls_hf.errors import ArgumentsError, DataError, one_line
 from bertcls_hf.json_files import JSON_SUFFIXES, kind_of, parse_object, read_json

@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import hf_hub_download, is_offline_mode, metadata_load
 
 import bertcls_hf
-from bertcls_hf.arguments import ClassifierTrainingArguments, DataArguments, ModelArguments
+from bertcls_hf.config.arguments import ClassifierTrainingArguments, DataArguments, ModelArguments
 from bertcls_hf.packaged import PREFIX, is_packaged, packaged_model
 from bertcls_hf.public_text import without_local_paths
 

@@ -11,10 +11,16 @@ import datasets
 import transformers
 import yaml
 
-from bertcls_hf.arguments import ARGUMENT_CLASSES, PUSH_OPTIONS, Arguments, ClassifierTrainingArguments, own_fields
+from bertcls_hf.config.arguments import (
+    ARGUMENT_CLASSES,
+    PUSH_OPTIONS,
+    Arguments,
+    ClassifierTrainingArguments,
+    own_fields,
+)
+from bertcls_hf.config.parsing import COMMAND_LINE_ONLY, RECIPE_FILE
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.modeling import TextClassifierConfig
-from bertcls_hf.parsing import COMMAND_LINE_ONLY, RECIPE_FILE
 
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
-from bertcls_hf.arguments import DataArguments
+from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data import ClassificationData
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.streaming import TextStream, TokenStream

@@ -10,10 +10,10 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
-from bertcls_hf.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.callbacks import training_callbacks
 from bertcls_hf.checkpoints import STATE, require_checkpoint_space, resolve_resume, stopped_early
+from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data import ClassificationData
 from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.labels import REGRESSION, LabelSet

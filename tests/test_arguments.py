@@ -13,9 +13,15 @@ import pytest
 from conftest import ROOT
 from transformers import TrainingArguments
 
-from bertcls_hf.arguments import ARGUMENT_CLASSES, REFUSED_OPTIONS, Arguments, ClassifierTrainingArguments, own_fields
+from bertcls_hf.config.arguments import (
+    ARGUMENT_CLASSES,
+    REFUSED_OPTIONS,
+    Arguments,
+    ClassifierTrainingArguments,
+    own_fields,
+)
+from bertcls_hf.config.parsing import OptionParser, parse_arguments
 from bertcls_hf.errors import ArgumentsError, ExitCode
-from bertcls_hf.parsing import OptionParser, parse_arguments
 
 
 DATA = ["--train_file", "train.csv"]

@@ -17,7 +17,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from test_text_files import NSMC
 
-from bertcls_hf.arguments import DataArguments
+from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data import ClassificationData, class_weights, load_data
 from bertcls_hf.errors import ArgumentsError, DataError
 from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from bertcls_hf.arguments import ARGUMENT_CLASSES, own_fields
-from bertcls_hf.document_options import END, START, main, options_markdown, with_options
+from bertcls_hf.config.arguments import ARGUMENT_CLASSES, own_fields
+from bertcls_hf.config.document_options import END, START, main, options_markdown, with_options
 
 
 README = ROOT / "README.md"
@@ -88,7 +88,7 @@ def test_a_missing_page_is_an_error(tmp_path: Path) -> None:
 
 
 def test_it_runs_as_a_module(page: Path) -> None:
-    command = [sys.executable, "-m", "bertcls_hf.document_options", str(page), "--check"]
+    command = [sys.executable, "-m", "bertcls_hf.config.document_options", str(page), "--check"]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 1
 
 

@@ -10,11 +10,11 @@ from test_modeling import FAMILIES
 from training_runs import losses, without_dropout
 
 import bertcls_hf.encoder_checks
-from bertcls_hf.arguments import ClassifierTrainingArguments
+from bertcls_hf.config.arguments import ClassifierTrainingArguments
+from bertcls_hf.config.parsing import build_arguments, explicit_options
 from bertcls_hf.encoder_checks import check_encoder
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.model_loading import Checkpoint
-from bertcls_hf.parsing import build_arguments, explicit_options
 from run_classification import main
 
 

@@ -22,7 +22,7 @@ from huggingface_hub.utils import close_session
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from bertcls_hf import hub as hub_command
-from bertcls_hf.arguments import ClassifierTrainingArguments
+from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.errors import ArgumentsError, PushError
 from bertcls_hf.hub import HubRepository, push_folder, pushed_files
 from bertcls_hf.hub_callback import PushRun

@@ -25,7 +25,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from bertcls_hf.arguments import ModelArguments
+from bertcls_hf.config.arguments import ModelArguments
 from bertcls_hf.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.model_loading import Checkpoint, resolve_config
 from bertcls_hf.modeling import (

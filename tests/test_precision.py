@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from training_runs import assert_same_run, losses, without_dropout
 from transformers import AutoModelForSequenceClassification
 
-from bertcls_hf.arguments import ClassifierTrainingArguments
+from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from run_classification import main
 
 

@@ -22,7 +22,7 @@ from conftest import ROOT
 from test_feature_cache import small_disk
 
 from bertcls_hf import predict, prediction_run
-from bertcls_hf.arguments import DataArguments, ModelArguments
+from bertcls_hf.config.arguments import DataArguments, ModelArguments
 from bertcls_hf.errors import ExitCode
 from bertcls_hf.inference import Predictor
 from bertcls_hf.predict import main

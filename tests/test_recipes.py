@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from bertcls_hf.arguments import ARGUMENT_CLASSES, Arguments
-from bertcls_hf.parsing import build_arguments, explicit_options
+from bertcls_hf.config.arguments import ARGUMENT_CLASSES, Arguments
+from bertcls_hf.config.parsing import build_arguments, explicit_options
 
 
 EXPECTED = {

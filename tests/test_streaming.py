@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from test_resume import SAVES, assert_same_run
 from transformers import AutoTokenizer
 
-from bertcls_hf.arguments import DataArguments
+from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data import load_data
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.streaming import StreamOrder, StreamPosition, TokenStream

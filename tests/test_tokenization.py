@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, write_reviews
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from bertcls_hf.arguments import DataArguments, ModelArguments
+from bertcls_hf.config.arguments import DataArguments, ModelArguments
 from bertcls_hf.data import ClassificationData, load_data
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.labels import SINGLE_LABEL, LabelSet

@@ -1,4 +1,4 @@
-"""Writes the options' documentation into a Markdown file: `python -m bertcls_hf.document_options README.md`.
+"""Writes the options' documentation into a Markdown file: `python -m bertcls_hf.config.document_options README.md`.
 
 What stands between the two markers is replaced by a table for each argument class; with `--check` nothing is written,
 and the exit code is 1 where the file is out of date.
@@ -12,8 +12,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from bertcls_hf.arguments import ARGUMENT_CLASSES, REFUSED_OPTIONS, own_fields
-from bertcls_hf.parsing import NEGATED_OPTIONS
+from bertcls_hf.config.arguments import ARGUMENT_CLASSES, REFUSED_OPTIONS, own_fields
+from bertcls_hf.config.parsing import NEGATED_OPTIONS
 
 
 START, END = "<!-- options:start -->", "<!-- options:end -->"
@@ -76,7 +76,7 @@ def with_options(text: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m bertcls_hf.document_options", description="Documents the options."
+        prog="python -m bertcls_hf.config.document_options", description="Documents the options."
     )
     parser.add_argument("path", type=Path, help="a Markdown file with the two markers")
     parser.add_argument(
@@ -92,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if text == expected:
         return 0
     if args.check:
-        sys.stderr.write(f"{args.path} is out of date: run `python -m bertcls_hf.document_options {args.path}`\n")
+        sys.stderr.write(
+            f"{args.path} is out of date: run `python -m bertcls_hf.config.document_options {args.path}`\n"
+        )
         return 1
     args.path.write_text(expected, encoding="utf-8")
     return 0

@@ -17,7 +17,7 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser, string_to_bool
 from transformers.training_args import TrainingArguments
 
-from bertcls_hf.arguments import ARGUMENT_CLASSES, PUSH_OPTIONS, REFUSED_OPTIONS, Arguments
+from bertcls_hf.config.arguments import ARGUMENT_CLASSES, PUSH_OPTIONS, REFUSED_OPTIONS, Arguments
 from bertcls_hf.errors import ArgumentsError, one_line
 
 
