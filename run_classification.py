@@ -18,8 +18,8 @@ from typing import Any
 
 from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.config.parsing import parse_arguments
+from bertcls_hf.data.input_paths import check_files
 from bertcls_hf.errors import ExitCode, RunError
-from bertcls_hf.paths import check_files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +42,8 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
 
     from bertcls_hf import training
     from bertcls_hf.checkpoints import refuse_other_model
-    from bertcls_hf.data import class_weights, load_data
+    from bertcls_hf.data.load import class_weights, load_data
+    from bertcls_hf.data.tokenization import report_lengths, resolve_max_seq_length, tokenize
     from bertcls_hf.encoder_checks import check_encoder
     from bertcls_hf.features import FeatureExtractor
     from bertcls_hf.finished_run import FinishedRun
@@ -52,7 +53,6 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
     from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
     from bertcls_hf.run_record import start_run, write_recipe
     from bertcls_hf.sweep import HeadSweep
-    from bertcls_hf.tokenization import report_lengths, resolve_max_seq_length, tokenize
 
     start_run(args)
     checkpoint = open_checkpoint(args.model)

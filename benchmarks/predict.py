@@ -30,16 +30,16 @@ from transformers import Pipeline, pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.config.arguments import DataArguments, ModelArguments
-from bertcls_hf.data_sources import load_path
+from bertcls_hf.data.labels import REGRESSION, SINGLE_LABEL, LabelSet
+from bertcls_hf.data.python_packages import packaged_corpus
+from bertcls_hf.data.sources import load_path
+from bertcls_hf.data.tokenization import resolve_max_seq_length
 from bertcls_hf.inference import Predictor
-from bertcls_hf.labels import REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
-from bertcls_hf.packaged import packaged_corpus
 from bertcls_hf.prediction_arguments import PredictionArguments
 from bertcls_hf.prediction_input import open_sources, read_rows
 from bertcls_hf.prediction_output import OutputFile
 from bertcls_hf.prediction_run import write_predictions
-from bertcls_hf.tokenization import resolve_max_seq_length
 
 
 PIPELINE, LOGITS, COMMAND = "(a) pipeline", "(b) Predictor", "(c) the command"

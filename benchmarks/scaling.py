@@ -36,12 +36,12 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PrinterCallback, 
 from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.config.parsing import build_arguments
-from bertcls_hf.data import load_data
+from bertcls_hf.data.load import load_data
+from bertcls_hf.data.python_packages import packaged_model
+from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.feature_cache import SHARD_ROWS
 from bertcls_hf.features import FeatureExtractor
 from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
-from bertcls_hf.packaged import packaged_model
-from bertcls_hf.tokenization import tokenize
 from bertcls_hf.training import build_trainer
 
 

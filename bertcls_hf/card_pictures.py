@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 from transformers import TrainerState
 
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.figures import (
     Curves,
     Picture,
@@ -20,7 +21,6 @@ from bertcls_hf.figures import (
     length_bins,
 )
 from bertcls_hf.finished_run import FinishedRun
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.metrics import classification_report, predicted_labels
 from bertcls_hf.public_text import pretty_metric
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 
+from bertcls_hf.data.streaming import position_path
 from bertcls_hf.errors import ArgumentsError, StorageError
-from bertcls_hf.streaming import position_path
 
 
 logger = logging.getLogger(__name__)

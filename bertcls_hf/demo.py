@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from transformers.hf_argparser import HfArg
 
 from bertcls_hf.config.parsing import DataclassParser
+from bertcls_hf.data.python_packages import is_packaged, packaged_model
 from bertcls_hf.errors import ArgumentsError, ExitCode, RunError, one_line
-from bertcls_hf.packaged import is_packaged, packaged_model
 
 
 if TYPE_CHECKING:

@@ -17,15 +17,15 @@ import gradio as gr
 import numpy as np
 
 from bertcls_hf.attribution import Occlusion, occlude
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION
+from bertcls_hf.data.text_files import LONGEST_FIELD
 from bertcls_hf.errors import RunError
 from bertcls_hf.inference import Prediction, Predictor
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION
 from bertcls_hf.prediction_arguments import PredictionArguments
 from bertcls_hf.prediction_input import Row, open_sources, read_rows
 from bertcls_hf.prediction_lines import format_rows
 from bertcls_hf.prediction_output import OutputFile
 from bertcls_hf.prediction_run import write_predictions
-from bertcls_hf.text_files import LONGEST_FIELD
 
 
 MOST_BARS = 10

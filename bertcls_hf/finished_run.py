@@ -12,9 +12,9 @@ from datasets import Dataset
 from transformers import TrainerState
 
 from bertcls_hf.config.arguments import Arguments
-from bertcls_hf.data import ClassificationData
+from bertcls_hf.data.labels import LabelSet
+from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.intervals import Interval, metric_intervals
-from bertcls_hf.labels import LabelSet
 from bertcls_hf.metrics import probabilities
 from bertcls_hf.provenance import data_licence, model_licence
 from bertcls_hf.results import Evaluation

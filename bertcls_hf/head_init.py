@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
+from bertcls_hf.data.labels import SINGLE_LABEL
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features import FeatureDataset
-from bertcls_hf.labels import SINGLE_LABEL
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig
 
 

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from sklearn import metrics as sk
 from transformers import EvalPrediction
 
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.scores import expected_calibration_error, predicted_labels, probabilities
 
 

@@ -18,8 +18,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from bertcls_hf.config.arguments import ModelArguments
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
+from bertcls_hf.data.python_packages import is_packaged, packaged_model
 from bertcls_hf.errors import ArgumentsError, one_line
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.modeling import (
     STOCK_HEADS,
     TextClassifier,
@@ -29,7 +30,6 @@ from bertcls_hf.modeling import (
     from_stock,
     pooler_option,
 )
-from bertcls_hf.packaged import is_packaged, packaged_model
 
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedCo
 
 from bertcls_hf.calibration import CALIBRATION_FILE
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data import load_data
+from bertcls_hf.data.load import load_data
+from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export_arguments import ExportArguments
 from bertcls_hf.files import TEMPORARY_MARK, storage_error
@@ -46,7 +47,6 @@ from bertcls_hf.onnx_report import (
     measure_metrics,
     table,
 )
-from bertcls_hf.tokenization import tokenize
 
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
-from bertcls_hf.labels import REGRESSION, LabelSet, ProblemType
+from bertcls_hf.data.labels import REGRESSION, LabelSet, ProblemType
 from bertcls_hf.metrics import DEFAULT_METRIC, build_compute_metrics
 from bertcls_hf.onnx_graph import Batch, Runner
 from bertcls_hf.scores import predicted_labels, probabilities

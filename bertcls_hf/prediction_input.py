@@ -11,14 +11,14 @@ from typing import Any, BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bertcls_hf.columns import Columns, resolve_columns
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data_sources import delimited_file_columns, resolved_format, text_format_of
+from bertcls_hf.data.columns import Columns, resolve_columns
+from bertcls_hf.data.input_paths import existing_path
+from bertcls_hf.data.json_files import JSON_SUFFIXES, kind_of, parse_object, read_json
+from bertcls_hf.data.sources import delimited_file_columns, resolved_format, text_format_of
+from bertcls_hf.data.text_files import DELIMITED_SUFFIXES, TextFormat, read_delimited
 from bertcls_hf.errors import ArgumentsError, DataError, one_line
-from bertcls_hf.json_files import JSON_SUFFIXES, kind_of, parse_object, read_json
-from bertcls_hf.paths import existing_path
 from bertcls_hf.prediction_arguments import STANDARD
-from bertcls_hf.text_files import DELIMITED_SUFFIXES, TextFormat, read_delimited
 
 
 FIELDS = ("id", "text", "text_pair")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bertcls_hf.labels import REGRESSION, LabelSet
+from bertcls_hf.data.labels import REGRESSION, LabelSet
 
 
 PredictionFormat = Literal["jsonl", "csv"]

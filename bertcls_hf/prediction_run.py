@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION
 from bertcls_hf.errors import ArgumentsError, DivergedError
 from bertcls_hf.inference import Predictor
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION
 from bertcls_hf.prediction_arguments import PredictionArguments
 from bertcls_hf.prediction_input import Row
 from bertcls_hf.prediction_lines import format_rows, prediction_rows

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import expit, softmax
 
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 
 DEFAULT_THRESHOLD = 0.5

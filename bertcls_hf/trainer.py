@@ -18,10 +18,10 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.calibration import CALIBRATION_FILE
+from bertcls_hf.data.streaming import StreamOrder, TokenStream
 from bertcls_hf.errors import StorageError, storage_problem
 from bertcls_hf.features import FeatureDataset
 from bertcls_hf.modeling import TextClassifier, classification_loss, classify_features, fold_layer_weights, to_stock
-from bertcls_hf.streaming import StreamOrder, TokenStream
 
 
 LENGTH_COLUMN = "length"

@@ -14,14 +14,14 @@ from bertcls_hf.calibration import CALIBRATION_FILE, Calibration, read_calibrati
 from bertcls_hf.callbacks import training_callbacks
 from bertcls_hf.checkpoints import STATE, require_checkpoint_space, resolve_resume, stopped_early
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
-from bertcls_hf.data import ClassificationData
+from bertcls_hf.data.labels import REGRESSION, LabelSet
+from bertcls_hf.data.load import ClassificationData
+from bertcls_hf.data.streaming import StreamPosition, TextStream, TokenStream
 from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
-from bertcls_hf.labels import REGRESSION, LabelSet
 from bertcls_hf.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metrics, greater_is_better
 from bertcls_hf.modeling import TextClassifier
 from bertcls_hf.preemption import StopOnSignal
 from bertcls_hf.results import Evaluation, write_predictions, write_report
-from bertcls_hf.streaming import StreamPosition, TextStream, TokenStream
 from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer, FlatteningCollator
 
 

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from bertcls_hf.calibration import CALIBRATION_FILE
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.modeling import TextClassifier, TextClassifierConfig
 from run_classification import main
 

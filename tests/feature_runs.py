@@ -28,8 +28,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bertcls_hf import feature_cache
 from bertcls_hf.config.parsing import parse_arguments
+from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.features import FeatureDataset, FeatureExtractor
-from bertcls_hf.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.modeling import TextClassifier
 

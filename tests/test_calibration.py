@@ -22,9 +22,9 @@ from bertcls_hf.calibration import (
     read_calibration,
     write_calibration,
 )
+from bertcls_hf.data.labels import MULTI_LABEL, SINGLE_LABEL, LabelSet
 from bertcls_hf.errors import DivergedError, ExitCode
 from bertcls_hf.inference import Predictor
-from bertcls_hf.labels import MULTI_LABEL, SINGLE_LABEL, LabelSet
 from bertcls_hf.scores import predicted_labels
 from run_classification import main
 

@@ -18,9 +18,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from test_text_files import NSMC
 
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data import ClassificationData, class_weights, load_data
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
+from bertcls_hf.data.load import ClassificationData, class_weights, load_data
 from bertcls_hf.errors import ArgumentsError, DataError
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 
 
 def load(
@@ -151,7 +151,7 @@ class TestHub:
                 called.update(options, args=args)
                 return DatasetDict(splits)
 
-            monkeypatch.setattr("bertcls_hf.data_sources.load_dataset", load_dataset)
+            monkeypatch.setattr("bertcls_hf.data.sources.load_dataset", load_dataset)
             return called
 
         return serve
@@ -211,7 +211,7 @@ class TestHub:
         def load_dataset(*args: Any, **options: Any) -> None:
             raise RuntimeError("no\n  such\nthing")
 
-        monkeypatch.setattr("bertcls_hf.data_sources.load_dataset", load_dataset)
+        monkeypatch.setattr("bertcls_hf.data.sources.load_dataset", load_dataset)
         with pytest.raises(DataError, match="--dataset_name x/y: RuntimeError: no such thing; check the name"):
             load(dataset_name="x/y")
 
@@ -424,7 +424,7 @@ class TestCache:
 
     @pytest.fixture
     def no_reader(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("bertcls_hf.data_sources.read_delimited", None)
+        monkeypatch.setattr("bertcls_hf.data.sources.read_delimited", None)
 
     @pytest.mark.usefixtures("no_reader")
     def test_a_moved_file_is_not_read_again(self, path: Path, tmp_path: Path) -> None:

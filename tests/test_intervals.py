@@ -5,8 +5,8 @@ import pytest
 from transformers import EvalPrediction
 
 from bertcls_hf import intervals
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.intervals import metric_intervals, wilson_interval
-from bertcls_hf.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.metrics import METRIC_NAMES, build_compute_metrics, predicted_labels, probabilities
 
 

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
-from bertcls_hf.errors import DataError
-from bertcls_hf.labels import (
+from bertcls_hf.data.labels import (
     MULTI_LABEL,
     REGRESSION,
     SINGLE_LABEL,
@@ -21,6 +20,7 @@ from bertcls_hf.labels import (
     refuse_unseen_labels,
     sort_names,
 )
+from bertcls_hf.errors import DataError
 
 
 NAMES = ClassLabel(names=["pos", "neg", "none"])

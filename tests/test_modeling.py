@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from bertcls_hf.config.arguments import ModelArguments
-from bertcls_hf.labels import SINGLE_LABEL, LabelSet
+from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.model_loading import Checkpoint, resolve_config
 from bertcls_hf.modeling import (
     TextClassifier,

@@ -17,10 +17,10 @@ from test_resume import SAVES, assert_same_run
 from transformers import AutoTokenizer
 
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data import load_data
+from bertcls_hf.data.load import load_data
+from bertcls_hf.data.streaming import StreamOrder, StreamPosition, TokenStream
+from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.streaming import StreamOrder, StreamPosition, TokenStream
-from bertcls_hf.tokenization import tokenize
 from run_classification import main
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from bertcls_hf.columns import resolve_columns
-from bertcls_hf.errors import DataError
-from bertcls_hf.json_files import column_kinds, label_feature, read_json
-from bertcls_hf.text_files import (
+from bertcls_hf.data.columns import resolve_columns
+from bertcls_hf.data.json_files import column_kinds, label_feature, read_json
+from bertcls_hf.data.text_files import (
     TextFormat,
     decoded_lines,
     delimited_columns,
@@ -17,6 +16,7 @@ from bertcls_hf.text_files import (
     read_text_tree,
     resolve_delimited_format,
 )
+from bertcls_hf.errors import DataError
 
 
 NSMC = (

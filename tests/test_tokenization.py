@@ -13,11 +13,11 @@ from conftest import ROOT, write_reviews
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import DataArguments, ModelArguments
-from bertcls_hf.data import ClassificationData, load_data
+from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
+from bertcls_hf.data.load import ClassificationData, load_data
+from bertcls_hf.data.tokenization import report_lengths, resolve_max_seq_length, tokenize
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.model_loading import load_tokenizer, open_checkpoint
-from bertcls_hf.tokenization import report_lengths, resolve_max_seq_length, tokenize
 
 
 @pytest.fixture

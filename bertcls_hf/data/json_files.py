@@ -8,10 +8,10 @@ from typing import Any
 
 from datasets import List, Value
 
-from bertcls_hf.columns import Columns
+from bertcls_hf.data.columns import Columns
+from bertcls_hf.data.labels import is_missing
+from bertcls_hf.data.text_files import TextFormat, decoded_lines
 from bertcls_hf.errors import DataError
-from bertcls_hf.labels import is_missing
-from bertcls_hf.text_files import TextFormat, decoded_lines
 
 
 JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}

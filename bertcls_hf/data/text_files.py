@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bertcls_hf.columns import KNOWN_COLUMNS
+from bertcls_hf.data.columns import KNOWN_COLUMNS
 from bertcls_hf.errors import ArgumentsError, DataError
 
 

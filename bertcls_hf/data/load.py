@@ -11,9 +11,7 @@ from datasets import ClassLabel, Dataset, LargeList, List
 from datasets.fingerprint import Hasher
 
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data_sources import Source, load_sources
-from bertcls_hf.errors import ArgumentsError, DataError
-from bertcls_hf.labels import (
+from bertcls_hf.data.labels import (
     MULTI_LABEL,
     REGRESSION,
     SINGLE_LABEL,
@@ -26,7 +24,9 @@ from bertcls_hf.labels import (
     raw_labels,
     refuse_unseen_labels,
 )
-from bertcls_hf.streaming import TextStream
+from bertcls_hf.data.sources import Source, load_sources
+from bertcls_hf.data.streaming import TextStream
+from bertcls_hf.errors import ArgumentsError, DataError
 
 
 logger = logging.getLogger(__name__)

@@ -18,10 +18,10 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 from datasets.distributed import split_dataset_by_node
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from bertcls_hf.columns import Columns
 from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.data.columns import Columns
+from bertcls_hf.data.labels import LabelSet, RawLabel, encode_labels, encoded_feature, raw_label, refuse_unseen_labels
 from bertcls_hf.errors import ArgumentsError, DataError, RunError, one_line
-from bertcls_hf.labels import LabelSet, RawLabel, encode_labels, encoded_feature, raw_label, refuse_unseen_labels
 
 
 Item = TypeVar("Item")

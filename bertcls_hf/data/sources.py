@@ -28,20 +28,19 @@ from datasets import (
 from datasets.exceptions import DatasetGenerationError
 from pyarrow.parquet import read_metadata
 
-from bertcls_hf.columns import Columns, resolve_columns
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.errors import DataError, RunError, StorageError, one_line
-from bertcls_hf.json_files import (
+from bertcls_hf.data.columns import Columns, resolve_columns
+from bertcls_hf.data.input_paths import existing_path, matching_files
+from bertcls_hf.data.json_files import (
     JSON_SUFFIXES,
     column_kinds,
     label_feature,
     read_json_columns,
     refuse_other_than_text,
 )
-from bertcls_hf.packaged import is_packaged, packaged_corpus
-from bertcls_hf.paths import existing_path, matching_files
-from bertcls_hf.streaming import RawStream
-from bertcls_hf.text_files import (
+from bertcls_hf.data.python_packages import is_packaged, packaged_corpus
+from bertcls_hf.data.streaming import RawStream
+from bertcls_hf.data.text_files import (
     DELIMITED_SUFFIXES,
     UNLABELLED_FOLDER,
     TextFormat,
@@ -51,6 +50,7 @@ from bertcls_hf.text_files import (
     resolve_delimited_format,
     text_tree_files,
 )
+from bertcls_hf.errors import DataError, RunError, StorageError, one_line
 
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data import ClassificationData
+from bertcls_hf.data.load import ClassificationData
+from bertcls_hf.data.streaming import TextStream, TokenStream
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.streaming import TextStream, TokenStream
 
 
 logger = logging.getLogger(__name__)
