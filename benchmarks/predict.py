@@ -35,7 +35,7 @@ from bertcls_hf.data.python_packages import packaged_corpus
 from bertcls_hf.data.sources import load_path
 from bertcls_hf.data.tokenization import resolve_max_seq_length
 from bertcls_hf.inference import Predictor
-from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
+from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.prediction_arguments import PredictionArguments
 from bertcls_hf.prediction_input import open_sources, read_rows
 from bertcls_hf.prediction_output import OutputFile

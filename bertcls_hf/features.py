@@ -27,12 +27,12 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from bertcls_hf.batching import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.streaming import TokenStream, read_ahead
 from bertcls_hf.feature_cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
-from bertcls_hf.fingerprints import tokenizer_fingerprint, weights_fingerprint
-from bertcls_hf.modeling import TextClassifier, TextClassifierConfig, feature_components, merge_components
+from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
+from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig, feature_components, merge_components
+from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from bertcls_hf.data.labels import SINGLE_LABEL
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features import FeatureDataset
-from bertcls_hf.modeling import TextClassifier, TextClassifierConfig
+from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 
 
 logger = logging.getLogger(__name__)

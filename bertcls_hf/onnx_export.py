@@ -26,7 +26,7 @@ from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export_arguments import ExportArguments
 from bertcls_hf.files import TEMPORARY_MARK, storage_error
 from bertcls_hf.inference import Predictor
-from bertcls_hf.modeling import TextClassifierConfig
+from bertcls_hf.models.modeling import TextClassifierConfig
 from bertcls_hf.onnx_graph import (
     Batch,
     export_graph,

@@ -20,7 +20,7 @@ from bertcls_hf.config.arguments import (
 )
 from bertcls_hf.config.parsing import COMMAND_LINE_ONLY, RECIPE_FILE
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.modeling import TextClassifierConfig
+from bertcls_hf.models.modeling import TextClassifierConfig
 
 
 logger = logging.getLogger(__name__)

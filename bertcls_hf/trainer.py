@@ -21,7 +21,13 @@ from bertcls_hf.calibration import CALIBRATION_FILE
 from bertcls_hf.data.streaming import StreamOrder, TokenStream
 from bertcls_hf.errors import StorageError, storage_problem
 from bertcls_hf.features import FeatureDataset
-from bertcls_hf.modeling import TextClassifier, classification_loss, classify_features, fold_layer_weights, to_stock
+from bertcls_hf.models.modeling import (
+    TextClassifier,
+    classification_loss,
+    classify_features,
+    fold_layer_weights,
+    to_stock,
+)
 
 
 LENGTH_COLUMN = "length"

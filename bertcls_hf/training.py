@@ -19,7 +19,7 @@ from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.streaming import StreamPosition, TextStream, TokenStream
 from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metrics, greater_is_better
-from bertcls_hf.modeling import TextClassifier
+from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.preemption import StopOnSignal
 from bertcls_hf.results import Evaluation, write_predictions, write_report
 from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer, FlatteningCollator

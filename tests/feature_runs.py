@@ -30,8 +30,8 @@ from bertcls_hf import feature_cache
 from bertcls_hf.config.parsing import parse_arguments
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.features import FeatureDataset, FeatureExtractor
-from bertcls_hf.model_loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
-from bertcls_hf.modeling import TextClassifier
+from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
+from bertcls_hf.models.modeling import TextClassifier
 
 
 ROOT = Path(__file__).parents[1]

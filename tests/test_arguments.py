@@ -562,7 +562,7 @@ class TestOwnFields:
 class TestScript:
     """The real script, in a process of its own."""
 
-    HEAVY = ("datasets", "sklearn", "transformers.trainer", "bertcls_hf.modeling")
+    HEAVY = ("datasets", "sklearn", "transformers.trainer", "bertcls_hf.models.modeling")
 
     def test_help_lists_every_option_and_exits_with_0(self) -> None:
         result = self.run("run_classification.py", "--help")

@@ -14,7 +14,7 @@ from transformers import BertConfig
 
 from bertcls_hf.features import FeatureDataset
 from bertcls_hf.head_init import init_head_by_logistic_regression
-from bertcls_hf.modeling import TextClassifier, TextClassifierConfig
+from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 from run_classification import main
 
 

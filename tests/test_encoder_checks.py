@@ -9,12 +9,12 @@ import torch
 from test_modeling import FAMILIES
 from training_runs import losses, without_dropout
 
-import bertcls_hf.encoder_checks
+import bertcls_hf.models.encoder_checks
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.config.parsing import build_arguments, explicit_options
-from bertcls_hf.encoder_checks import check_encoder
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.model_loading import Checkpoint
+from bertcls_hf.models.encoder_checks import check_encoder
+from bertcls_hf.models.loading import Checkpoint
 from run_classification import main
 
 
@@ -79,7 +79,7 @@ def test_flash_attention_needs_its_package(gpu: None, options: dict[str, Any]) -
 
 
 def test_a_kernel_in_its_place_is_remote_code(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bertcls_hf.encoder_checks, "is_kernels_available", lambda: True)
+    monkeypatch.setattr(bertcls_hf.models.encoder_checks, "is_kernels_available", lambda: True)
     with pytest.raises(ArgumentsError, match="the one named kernels would fetch code of the Hub"):
         check(attn_implementation=FLASH, bf16=True)
     with pytest.raises(ArgumentsError, match="FlashAttention2 has been"):

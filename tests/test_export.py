@@ -29,7 +29,7 @@ from transformers import (
 import run_classification
 from bertcls_hf import onnx_export, onnx_graph
 from bertcls_hf.export import main
-from bertcls_hf.modeling import to_stock
+from bertcls_hf.models.modeling import to_stock
 
 
 TEXTS = [

@@ -41,8 +41,7 @@ from safetensors.torch import load_file, save_file
 from test_feature_cache import DAMAGES, small_disk
 from transformers import AutoTokenizer, BertConfig
 
-from bertcls_hf import batching, feature_cache, features
-from bertcls_hf.batching import run_batches, token_budget_batches
+from bertcls_hf import feature_cache, features
 from bertcls_hf.errors import ArgumentsError, ExitCode, StorageError
 from bertcls_hf.feature_cache import read_meta
 from bertcls_hf.features import (
@@ -53,7 +52,9 @@ from bertcls_hf.features import (
     plan_extraction,
     tokenizer_fingerprint,
 )
-from bertcls_hf.modeling import TextClassifier, TextClassifierConfig, merge_components
+from bertcls_hf.models import token_batches as batching
+from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig, merge_components
+from bertcls_hf.models.token_batches import run_batches, token_budget_batches
 from run_classification import main
 
 

@@ -27,8 +27,8 @@ from transformers import (
 
 from bertcls_hf.config.arguments import ModelArguments
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
-from bertcls_hf.model_loading import Checkpoint, resolve_config
-from bertcls_hf.modeling import (
+from bertcls_hf.models.loading import Checkpoint, resolve_config
+from bertcls_hf.models.modeling import (
     TextClassifier,
     TextClassifierConfig,
     classification_loss,

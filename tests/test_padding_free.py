@@ -14,7 +14,7 @@ from test_modeling import FAMILIES, make_model
 from training_runs import assert_same_run, losses, without_dropout
 from transformers.integrations import flash_attention
 
-from bertcls_hf.modeling import PADDING_FREE_FAMILIES, PADDING_FREE_SDPA, TextClassifier, encoder_has_pooler
+from bertcls_hf.models.modeling import PADDING_FREE_FAMILIES, PADDING_FREE_SDPA, TextClassifier, encoder_has_pooler
 from bertcls_hf.trainer import FlatteningCollator
 from run_classification import main
 

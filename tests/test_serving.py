@@ -20,7 +20,7 @@ from conftest import ROOT
 from test_modeling import make_model
 from transformers import AutoTokenizer, BertConfig, pipeline
 
-from bertcls_hf.modeling import to_stock
+from bertcls_hf.models.modeling import to_stock
 
 
 pytest.importorskip("mlflow", reason="MLflow is not installed")

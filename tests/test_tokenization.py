@@ -17,7 +17,7 @@ from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.data.load import ClassificationData, load_data
 from bertcls_hf.data.tokenization import report_lengths, resolve_max_seq_length, tokenize
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.model_loading import load_tokenizer, open_checkpoint
+from bertcls_hf.models.loading import load_tokenizer, open_checkpoint
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from bertcls_hf.callbacks import training_callbacks
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
-from bertcls_hf.modeling import TextClassifier, TextClassifierConfig
+from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer, EpochSampler
 from run_classification import main
 

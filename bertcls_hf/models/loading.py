@@ -21,7 +21,7 @@ from bertcls_hf.config.arguments import ModelArguments
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.data.python_packages import is_packaged, packaged_model
 from bertcls_hf.errors import ArgumentsError, one_line
-from bertcls_hf.modeling import (
+from bertcls_hf.models.modeling import (
     STOCK_HEADS,
     TextClassifier,
     TextClassifierConfig,

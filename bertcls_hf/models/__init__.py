@@ -1,0 +1,1 @@
+"""The classifier, how it is loaded, and what it needs to compute."""
