@@ -21,7 +21,7 @@ from bertcls_hf.figures import (
     length_bins,
 )
 from bertcls_hf.finished_run import FinishedRun
-from bertcls_hf.metrics import classification_report, predicted_labels
+from bertcls_hf.metrics.metrics import classification_report, predicted_labels
 from bertcls_hf.public_text import pretty_metric
 
 

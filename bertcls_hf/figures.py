@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from bertcls_hf.intervals import Interval, wilson_interval
-from bertcls_hf.scores import CALIBRATION_BINS
+from bertcls_hf.metrics.intervals import Interval, wilson_interval
+from bertcls_hf.metrics.probabilities import CALIBRATION_BINS
 
 
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#5F5F5F"

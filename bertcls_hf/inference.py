@@ -24,11 +24,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bertcls_hf.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.python_packages import is_packaged, packaged_model
 from bertcls_hf.data.tokenization import NO_LIMIT
 from bertcls_hf.errors import ArgumentsError, one_line
+from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
 from bertcls_hf.models.loading import Checkpoint, labels_of
 from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
 
-from bertcls_hf.calibration import CALIBRATION_FILE
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.load import load_data
 from bertcls_hf.data.tokenization import tokenize
@@ -26,6 +25,7 @@ from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export_arguments import ExportArguments
 from bertcls_hf.files import TEMPORARY_MARK, storage_error
 from bertcls_hf.inference import Predictor
+from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifierConfig
 from bertcls_hf.onnx_graph import (
     Batch,

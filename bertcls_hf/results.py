@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from bertcls_hf.calibration import Calibration
 from bertcls_hf.data.labels import REGRESSION, LabelSet
-from bertcls_hf.metrics import classification_report
+from bertcls_hf.metrics.calibration import Calibration
+from bertcls_hf.metrics.metrics import classification_report
 from bertcls_hf.prediction_lines import format_rows, prediction_rows
 
 

@@ -17,10 +17,10 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
-from bertcls_hf.calibration import CALIBRATION_FILE
 from bertcls_hf.data.streaming import StreamOrder, TokenStream
 from bertcls_hf.errors import StorageError, storage_problem
 from bertcls_hf.features import FeatureDataset
+from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import (
     TextClassifier,
     classification_loss,

@@ -15,8 +15,8 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
-from bertcls_hf.calibration import CALIBRATION_FILE
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 from run_classification import main
 

@@ -13,7 +13,10 @@ from conftest import review
 from scipy.special import softmax
 
 from bertcls_hf import training
-from bertcls_hf.calibration import (
+from bertcls_hf.data.labels import MULTI_LABEL, SINGLE_LABEL, LabelSet
+from bertcls_hf.errors import DivergedError, ExitCode
+from bertcls_hf.inference import Predictor
+from bertcls_hf.metrics.calibration import (
     Calibration,
     fit_calibration,
     fit_temperature,
@@ -22,10 +25,7 @@ from bertcls_hf.calibration import (
     read_calibration,
     write_calibration,
 )
-from bertcls_hf.data.labels import MULTI_LABEL, SINGLE_LABEL, LabelSet
-from bertcls_hf.errors import DivergedError, ExitCode
-from bertcls_hf.inference import Predictor
-from bertcls_hf.scores import predicted_labels
+from bertcls_hf.metrics.probabilities import predicted_labels
 from run_classification import main
 
 

@@ -8,7 +8,7 @@ import pytest
 from transformers import EvalPrediction
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
-from bertcls_hf.metrics import (
+from bertcls_hf.metrics.metrics import (
     METRIC_NAMES,
     build_compute_metrics,
     classification_report,

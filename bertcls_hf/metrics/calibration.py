@@ -18,7 +18,12 @@ from scipy.special import log_expit, log_softmax
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.errors import ArgumentsError, DivergedError
 from bertcls_hf.files import write_atomically
-from bertcls_hf.scores import DEFAULT_THRESHOLD, expected_calibration_error, predicted_labels, probabilities
+from bertcls_hf.metrics.probabilities import (
+    DEFAULT_THRESHOLD,
+    expected_calibration_error,
+    predicted_labels,
+    probabilities,
+)
 
 
 logger = logging.getLogger(__name__)

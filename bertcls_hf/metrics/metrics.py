@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 from transformers import EvalPrediction
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
-from bertcls_hf.scores import expected_calibration_error, predicted_labels, probabilities
+from bertcls_hf.metrics.probabilities import expected_calibration_error, predicted_labels, probabilities
 
 
 DEFAULT_METRIC = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "macro_f1", REGRESSION: "mse"}

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
-from bertcls_hf.metrics import METRIC_NAMES, predicted_labels
+from bertcls_hf.metrics.metrics import METRIC_NAMES, predicted_labels
 
 
 CONFIDENCE = 0.95

@@ -1,0 +1,1 @@
+"""What a model's outputs are worth: probabilities, metrics, their intervals, and calibration."""
