@@ -39,8 +39,8 @@ from bertcls_hf.config.parsing import build_arguments
 from bertcls_hf.data.load import load_data
 from bertcls_hf.data.python_packages import packaged_model
 from bertcls_hf.data.tokenization import tokenize
-from bertcls_hf.feature_cache import SHARD_ROWS
-from bertcls_hf.features import FeatureExtractor
+from bertcls_hf.features.cache import SHARD_ROWS
+from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.training import build_trainer
 

@@ -26,10 +26,10 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from bertcls_hf import feature_cache
 from bertcls_hf.config.parsing import parse_arguments
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
-from bertcls_hf.features import FeatureDataset, FeatureExtractor
+from bertcls_hf.features.extractor import FeatureDataset, FeatureExtractor
+from bertcls_hf.features.extractor import cache as feature_cache
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.models.modeling import TextClassifier
 

@@ -184,8 +184,8 @@ def test_the_launcher_passes_a_signal_on_to_the_ranks(command: Callable[..., lis
 
 KILLED_SCRIPT = """
 import os, signal, sys, time
-from bertcls_hf import feature_cache
-from bertcls_hf.features import FeatureExtractor
+from bertcls_hf.features.extractor import cache as feature_cache
+from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.trainer import ClassificationTrainer
 feature_cache.SHARD_ROWS = 8
 kind = FeatureExtractor if sys.argv[1] == "extraction" else ClassificationTrainer
@@ -225,8 +225,8 @@ def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on(
 
 SLOW_EXTRACTION = """
 import sys, time
-from bertcls_hf import feature_cache
-from bertcls_hf.features import FeatureExtractor
+from bertcls_hf.features.extractor import cache as feature_cache
+from bertcls_hf.features.extractor import FeatureExtractor
 feature_cache.SHARD_ROWS = 8
 original = FeatureExtractor._extract_shard
 def slow(*args, **options):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from bertcls_hf import feature_cache
-from bertcls_hf.cache_command import main
-from bertcls_hf.feature_cache import CacheMeta, FeatureCache
+from bertcls_hf.features.__main__ import main
+from bertcls_hf.features.cache import CacheMeta, FeatureCache
+from bertcls_hf.features.extractor import cache as feature_cache
 
 
 DAY = 86_400

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from feature_runs import FailingLock, NoLock, Worker, hold_claim, rewrite
 
-from bertcls_hf import feature_cache
 from bertcls_hf.errors import ArgumentsError, ExitCode, StorageError
-from bertcls_hf.feature_cache import (
+from bertcls_hf.features.cache import (
     MISSING,
     STALE_SECONDS,
     CacheMeta,
@@ -30,6 +29,7 @@ from bertcls_hf.feature_cache import (
     write_atomically,
     writing_problem,
 )
+from bertcls_hf.features.extractor import cache as feature_cache
 
 
 ROWS, WIDTH = 20, 4

@@ -41,10 +41,10 @@ from safetensors.torch import load_file, save_file
 from test_feature_cache import DAMAGES, small_disk
 from transformers import AutoTokenizer, BertConfig
 
-from bertcls_hf import feature_cache, features
 from bertcls_hf.errors import ArgumentsError, ExitCode, StorageError
-from bertcls_hf.feature_cache import read_meta
-from bertcls_hf.features import (
+from bertcls_hf.features import extractor as features
+from bertcls_hf.features.cache import read_meta
+from bertcls_hf.features.extractor import (
     FeatureDataset,
     FeatureExtractor,
     component_names,
@@ -52,6 +52,7 @@ from bertcls_hf.features import (
     plan_extraction,
     tokenizer_fingerprint,
 )
+from bertcls_hf.features.extractor import cache as feature_cache
 from bertcls_hf.models import token_batches as batching
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig, merge_components
 from bertcls_hf.models.token_batches import run_batches, token_budget_batches
@@ -703,8 +704,8 @@ class TestStorage:
 
 RANK_SCRIPT = """
 import os, sys
-from bertcls_hf import feature_cache
-from bertcls_hf.features import FeatureExtractor
+from bertcls_hf.features.extractor import cache as feature_cache
+from bertcls_hf.features.extractor import FeatureExtractor
 feature_cache.SHARD_ROWS = 8
 original = FeatureExtractor._extract_shard
 def noted(self, job, shard, *rest):

@@ -213,7 +213,7 @@ def test_a_dataset_with_class_names_needs_no_validation_data(
 def test_boost_over_a_stream_equals_boost_over_a_file(
     command: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bertcls_hf.features.CHUNK_ROWS", 20)
+    monkeypatch.setattr("bertcls_hf.features.extractor.CHUNK_ROWS", 20)
     folder = tmp_path / "parts"
     folder.mkdir()
     rows = [review(index) for index in range(50)]

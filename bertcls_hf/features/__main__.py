@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bertcls_hf.feature_cache import META_FILE, CacheMeta, FeatureCache, cache_root, read_meta, shard_problem
+from bertcls_hf.features.cache import META_FILE, CacheMeta, FeatureCache, cache_root, read_meta, shard_problem
 
 
 # The names of cache folders; nothing else in the root is ever touched.
@@ -112,3 +112,7 @@ def _prune(root: Path, older_than_days: float, unfinished: bool) -> int:
             shutil.rmtree(folder)
     _say(f"{freed / 2**20:,.1f} MiB freed")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,9 +1,4 @@
-"""Boost: the features of a frozen backbone, computed once, kept in Arrow, and read back as a training set.
-
-python -m bertcls_hf.features list      # what is cached, for which model and data
-python -m bertcls_hf.features verify    # reads every shard and checks it
-python -m bertcls_hf.features prune --older_than_days 30
-"""
+"""Boost: the features of a frozen backbone, computed once, kept in Arrow, and read back as a training set."""
 
 import copy
 import functools
@@ -29,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.streaming import TokenStream, read_ahead
-from bertcls_hf.feature_cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
+from bertcls_hf.features.cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig, feature_components, merge_components
 from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches
@@ -439,9 +434,3 @@ def _label_tensor(split: Dataset) -> torch.Tensor | None:
     is_list = column.type.num_fields > 0
     labels = column.flatten().to_numpy().reshape(len(split), -1) if is_list else column.to_numpy()
     return torch.from_numpy(labels.copy())
-
-
-if __name__ == "__main__":
-    from bertcls_hf.cache_command import main
-
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Boost: the features of a frozen encoder, computed once and cached."""
