@@ -40,8 +40,6 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
     # datasets, scikit-learn and the Trainer take seconds to import: a mistyped option should not wait for them.
     from transformers import set_seed
 
-    from bertcls_hf import training
-    from bertcls_hf.checkpoints import refuse_other_model
     from bertcls_hf.data.load import class_weights, load_data
     from bertcls_hf.data.tokenization import report_lengths, resolve_max_seq_length, tokenize
     from bertcls_hf.features.extractor import FeatureExtractor
@@ -51,8 +49,10 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
     from bertcls_hf.model_card import write_model_card
     from bertcls_hf.models.encoder_checks import check_encoder
     from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
-    from bertcls_hf.run_record import start_run, write_recipe
-    from bertcls_hf.sweep import HeadSweep
+    from bertcls_hf.train import phases as training
+    from bertcls_hf.train.checkpoints import refuse_other_model
+    from bertcls_hf.train.recipe import start_run, write_recipe
+    from bertcls_hf.train.sweep import HeadSweep
 
     start_run(args)
     checkpoint = open_checkpoint(args.model)

@@ -17,10 +17,10 @@ from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.metrics.intervals import Interval, metric_intervals
 from bertcls_hf.metrics.metrics import probabilities
 from bertcls_hf.provenance import data_licence, model_licence
-from bertcls_hf.results import Evaluation
-from bertcls_hf.sweep import SWEEP_FILE
-from bertcls_hf.trainer import LENGTH_COLUMN, ClassificationTrainer
-from bertcls_hf.training import HEAD_FOLDER
+from bertcls_hf.train.phases import HEAD_FOLDER
+from bertcls_hf.train.results import Evaluation
+from bertcls_hf.train.sweep import SWEEP_FILE
+from bertcls_hf.train.trainer import LENGTH_COLUMN, ClassificationTrainer
 
 
 TRAIN_RESULTS, STATE = "train_results.json", "trainer_state.json"

@@ -15,7 +15,7 @@ from bertcls_hf.hub import push_folder, run_repository, upload
 
 
 if TYPE_CHECKING:
-    from bertcls_hf.trainer import ClassificationTrainer
+    from bertcls_hf.train.trainer import ClassificationTrainer
 
 logger = logging.getLogger(__name__)
 

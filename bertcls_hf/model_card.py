@@ -26,7 +26,7 @@ from bertcls_hf.finished_run import FinishedRun
 from bertcls_hf.metrics.metrics import METRIC_NAMES
 from bertcls_hf.provenance import data_name, is_hub_id
 from bertcls_hf.public_text import escape_markdown, pretty_metric, public_command, without_local_paths
-from bertcls_hf.run_record import recipe_text, resolved_options
+from bertcls_hf.train.recipe import recipe_text, resolved_options
 
 
 logger = logging.getLogger(__name__)

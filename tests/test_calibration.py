@@ -12,7 +12,6 @@ from classifiers import save_classifier
 from conftest import review
 from scipy.special import softmax
 
-from bertcls_hf import training
 from bertcls_hf.data.labels import MULTI_LABEL, SINGLE_LABEL, LabelSet
 from bertcls_hf.errors import DivergedError, ExitCode
 from bertcls_hf.inference import Predictor
@@ -26,6 +25,7 @@ from bertcls_hf.metrics.calibration import (
     write_calibration,
 )
 from bertcls_hf.metrics.probabilities import predicted_labels
+from bertcls_hf.train import phases as training
 from run_classification import main
 
 

@@ -12,10 +12,10 @@ from huggingface_hub import constants
 from test_feature_cache import small_disk
 from test_resume import assert_same_run
 
-from bertcls_hf.checkpoints import checkpoint_problem
 from bertcls_hf.models import loading as model_loading
 from bertcls_hf.models.modeling import TextClassifier
-from bertcls_hf.trainer import ClassificationTrainer
+from bertcls_hf.train.checkpoints import checkpoint_problem
+from bertcls_hf.train.trainer import ClassificationTrainer
 from run_classification import main
 
 

@@ -26,7 +26,7 @@ from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.errors import ArgumentsError, PushError
 from bertcls_hf.hub import HubRepository, push_folder, pushed_files
 from bertcls_hf.hub_callback import PushRun
-from bertcls_hf.trainer import ClassificationTrainer
+from bertcls_hf.train.trainer import ClassificationTrainer
 from run_classification import main
 
 

@@ -15,7 +15,7 @@ from training_runs import assert_same_run, losses, without_dropout
 from transformers.integrations import flash_attention
 
 from bertcls_hf.models.modeling import PADDING_FREE_FAMILIES, PADDING_FREE_SDPA, TextClassifier, encoder_has_pooler
-from bertcls_hf.trainer import FlatteningCollator
+from bertcls_hf.train.trainer import FlatteningCollator
 from run_classification import main
 
 

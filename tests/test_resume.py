@@ -16,8 +16,8 @@ import torch
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from bertcls_hf.checkpoints import checkpoint_problem, find_resumable_checkpoint, resolve_resume, stopped_early
 from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.train.checkpoints import checkpoint_problem, find_resumable_checkpoint, resolve_resume, stopped_early
 from run_classification import main
 
 

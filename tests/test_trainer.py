@@ -12,10 +12,10 @@ from conftest import review
 from datasets import Dataset
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from bertcls_hf.callbacks import training_callbacks
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
-from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer, EpochSampler
+from bertcls_hf.train.callbacks import training_callbacks
+from bertcls_hf.train.trainer import ClassificationCollator, ClassificationTrainer, EpochSampler
 from run_classification import main
 
 

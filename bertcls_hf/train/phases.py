@@ -10,8 +10,6 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
-from bertcls_hf.callbacks import training_callbacks
-from bertcls_hf.checkpoints import STATE, require_checkpoint_space, resolve_resume, stopped_early
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
@@ -20,9 +18,11 @@ from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metrics, greater_is_better
 from bertcls_hf.models.modeling import TextClassifier
-from bertcls_hf.preemption import StopOnSignal
-from bertcls_hf.results import Evaluation, write_predictions, write_report
-from bertcls_hf.trainer import ClassificationCollator, ClassificationTrainer, FlatteningCollator
+from bertcls_hf.train.callbacks import training_callbacks
+from bertcls_hf.train.checkpoints import STATE, require_checkpoint_space, resolve_resume, stopped_early
+from bertcls_hf.train.preemption import StopOnSignal
+from bertcls_hf.train.results import Evaluation, write_predictions, write_report
+from bertcls_hf.train.trainer import ClassificationCollator, ClassificationTrainer, FlatteningCollator
 
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from bertcls_hf.config.arguments import Arguments, Pooling
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.features.extractor import FeatureDataset, FeatureExtractor
 from bertcls_hf.models.loading import Checkpoint, load_classifier, resolve_config
-from bertcls_hf.training import build_trainer
+from bertcls_hf.train.phases import build_trainer
 
 
 logger = logging.getLogger(__name__)
