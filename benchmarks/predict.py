@@ -34,12 +34,12 @@ from bertcls_hf.data.labels import REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.data.python_packages import packaged_corpus
 from bertcls_hf.data.sources import load_path
 from bertcls_hf.data.tokenization import resolve_max_seq_length
-from bertcls_hf.inference import Predictor
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
-from bertcls_hf.prediction_arguments import PredictionArguments
-from bertcls_hf.prediction_input import open_sources, read_rows
-from bertcls_hf.prediction_output import OutputFile
-from bertcls_hf.prediction_run import write_predictions
+from bertcls_hf.predict.arguments import PredictionArguments
+from bertcls_hf.predict.input import open_sources, read_rows
+from bertcls_hf.predict.output import OutputFile
+from bertcls_hf.predict.predictor import Predictor
+from bertcls_hf.predict.run import write_predictions
 
 
 PIPELINE, LOGITS, COMMAND = "(a) pipeline", "(b) Predictor", "(c) the command"

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit, logsumexp
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION
-from bertcls_hf.inference import Predictor
+from bertcls_hf.predict.predictor import Predictor
 
 
 # Texts that are classified for one explanation, and about how many tokens they have together.

@@ -24,7 +24,7 @@ from bertcls_hf.errors import ArgumentsError, ExitCode, RunError, one_line
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from bertcls_hf.inference import Predictor
+    from bertcls_hf.predict.predictor import Predictor
 
 # `__name__` is `__main__` where this is the command.
 logger = logging.getLogger("bertcls_hf.demo")
@@ -89,7 +89,7 @@ def run(model: str, options: DemoArguments) -> None:
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from bertcls_hf.inference import Predictor
+    from bertcls_hf.predict.predictor import Predictor
 
     page_module = _import_page()
     disable_progress_bar()

@@ -20,12 +20,12 @@ from bertcls_hf.attribution import Occlusion, occlude
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION
 from bertcls_hf.data.text_files import LONGEST_FIELD
 from bertcls_hf.errors import RunError
-from bertcls_hf.inference import Prediction, Predictor
-from bertcls_hf.prediction_arguments import PredictionArguments
-from bertcls_hf.prediction_input import Row, open_sources, read_rows
-from bertcls_hf.prediction_lines import format_rows
-from bertcls_hf.prediction_output import OutputFile
-from bertcls_hf.prediction_run import write_predictions
+from bertcls_hf.predict.arguments import PredictionArguments
+from bertcls_hf.predict.input import Row, open_sources, read_rows
+from bertcls_hf.predict.lines import format_rows
+from bertcls_hf.predict.output import OutputFile
+from bertcls_hf.predict.predictor import Prediction, Predictor
+from bertcls_hf.predict.run import write_predictions
 
 
 MOST_BARS = 10

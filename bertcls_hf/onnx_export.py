@@ -24,7 +24,6 @@ from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export_arguments import ExportArguments
 from bertcls_hf.files import TEMPORARY_MARK, storage_error
-from bertcls_hf.inference import Predictor
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifierConfig
 from bertcls_hf.onnx_graph import (
@@ -47,6 +46,7 @@ from bertcls_hf.onnx_report import (
     measure_metrics,
     table,
 )
+from bertcls_hf.predict.predictor import Predictor
 
 
 logger = logging.getLogger(__name__)

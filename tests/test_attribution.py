@@ -9,8 +9,8 @@ from scipy.special import logit
 
 from bertcls_hf import attribution
 from bertcls_hf.attribution import MOST_SPANS, MOST_TOKENS, occlude, split_spans
-from bertcls_hf.inference import Predictor
 from bertcls_hf.metrics.calibration import Calibration
+from bertcls_hf.predict.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from scipy.special import softmax
 
 from bertcls_hf.data.labels import MULTI_LABEL, SINGLE_LABEL, LabelSet
 from bertcls_hf.errors import DivergedError, ExitCode
-from bertcls_hf.inference import Predictor
 from bertcls_hf.metrics.calibration import (
     Calibration,
     fit_calibration,
@@ -25,6 +24,7 @@ from bertcls_hf.metrics.calibration import (
     write_calibration,
 )
 from bertcls_hf.metrics.probabilities import predicted_labels
+from bertcls_hf.predict.predictor import Predictor
 from bertcls_hf.train import phases as training
 from run_classification import main
 

@@ -23,14 +23,14 @@ from huggingface_hub import metadata_load
 from packaging.requirements import Requirement
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from bertcls_hf import predict
 from bertcls_hf.attribution import occlude
 from bertcls_hf.demo import main
 from bertcls_hf.demo_card import read_card
 from bertcls_hf.demo_page import answers, harmless_card, preview_table
 from bertcls_hf.errors import ExitCode
-from bertcls_hf.inference import Predictor
-from bertcls_hf.prediction_lines import format_rows
+from bertcls_hf.predict import __main__ as predict
+from bertcls_hf.predict.lines import format_rows
+from bertcls_hf.predict.predictor import Predictor
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from scipy.special import logit
 from transformers import pipeline
 
-from bertcls_hf import inference
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.inference import Predictor
+from bertcls_hf.predict.__main__.__main__ import predictor as inference
+from bertcls_hf.predict.predictor import Predictor
 from run_classification import main
 
 

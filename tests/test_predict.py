@@ -21,13 +21,14 @@ from classifiers import save_classifier, texts
 from conftest import ROOT
 from test_feature_cache import small_disk
 
-from bertcls_hf import predict, prediction_run
 from bertcls_hf.config.arguments import DataArguments, ModelArguments
 from bertcls_hf.errors import ExitCode
-from bertcls_hf.inference import Predictor
-from bertcls_hf.predict import main
-from bertcls_hf.prediction_arguments import DATA_OPTIONS, PredictionArguments
-from bertcls_hf.prediction_output import OutputFile
+from bertcls_hf.predict import __main__ as predict
+from bertcls_hf.predict import run as prediction_run
+from bertcls_hf.predict.__main__.__main__ import main
+from bertcls_hf.predict.arguments import DATA_OPTIONS, PredictionArguments
+from bertcls_hf.predict.output import OutputFile
+from bertcls_hf.predict.predictor import Predictor
 
 
 TEXTS = texts(30)

@@ -13,7 +13,7 @@ from datasets import Dataset
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.metrics.calibration import Calibration
 from bertcls_hf.metrics.metrics import classification_report
-from bertcls_hf.prediction_lines import format_rows, prediction_rows
+from bertcls_hf.predict.lines import format_rows, prediction_rows
 
 
 logger = logging.getLogger(__name__)

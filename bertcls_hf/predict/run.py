@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION
 from bertcls_hf.errors import ArgumentsError, DivergedError
-from bertcls_hf.inference import Predictor
-from bertcls_hf.prediction_arguments import PredictionArguments
-from bertcls_hf.prediction_input import Row
-from bertcls_hf.prediction_lines import format_rows, prediction_rows
-from bertcls_hf.prediction_output import OutputFile, Progress, StandardOutput, TextDigest
+from bertcls_hf.predict.arguments import PredictionArguments
+from bertcls_hf.predict.input import Row
+from bertcls_hf.predict.lines import format_rows, prediction_rows
+from bertcls_hf.predict.output import OutputFile, Progress, StandardOutput, TextDigest
+from bertcls_hf.predict.predictor import Predictor
 
 
 logger = logging.getLogger(__name__)

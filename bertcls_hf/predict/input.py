@@ -18,7 +18,7 @@ from bertcls_hf.data.json_files import JSON_SUFFIXES, kind_of, parse_object, rea
 from bertcls_hf.data.sources import delimited_file_columns, resolved_format, text_format_of
 from bertcls_hf.data.text_files import DELIMITED_SUFFIXES, TextFormat, read_delimited
 from bertcls_hf.errors import ArgumentsError, DataError, one_line
-from bertcls_hf.prediction_arguments import STANDARD
+from bertcls_hf.predict.arguments import STANDARD
 
 
 FIELDS = ("id", "text", "text_pair")

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from bertcls_hf.errors import ArgumentsError, StorageError
 from bertcls_hf.files import storage_error, write_atomically
-from bertcls_hf.prediction_input import Row
+from bertcls_hf.predict.input import Row
 
 
 logger = logging.getLogger(__name__)

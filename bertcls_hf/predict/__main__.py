@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bertcls_hf.config.parsing import DataclassParser
 from bertcls_hf.errors import ExitCode, RunError
-from bertcls_hf.prediction_arguments import STANDARD, PredictionArguments
+from bertcls_hf.predict.arguments import STANDARD, PredictionArguments
 
 
 # `__name__` is `__main__` where this is the command.
@@ -60,10 +60,10 @@ def run(model: str, files: Sequence[str], options: PredictionArguments) -> None:
     # datasets and torch take seconds to import: a mistyped option should not wait for them.
     from transformers.utils.logging import disable_progress_bar
 
-    from bertcls_hf.inference import Predictor
-    from bertcls_hf.prediction_input import open_sources, read_rows
-    from bertcls_hf.prediction_output import OutputFile, StandardOutput, refuse_existing
-    from bertcls_hf.prediction_run import configure, settings, write_predictions
+    from bertcls_hf.predict.input import open_sources, read_rows
+    from bertcls_hf.predict.output import OutputFile, StandardOutput, refuse_existing
+    from bertcls_hf.predict.predictor import Predictor
+    from bertcls_hf.predict.run import configure, settings, write_predictions
 
     disable_progress_bar()
     path = None if options.output_file == STANDARD else Path(options.output_file)
