@@ -44,9 +44,9 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
     from bertcls_hf.data.tokenization import report_lengths, resolve_max_seq_length, tokenize
     from bertcls_hf.features.extractor import FeatureExtractor
     from bertcls_hf.features.logistic_head import check_head_init, init_head_by_logistic_regression
-    from bertcls_hf.finished_run import FinishedRun
-    from bertcls_hf.hub_callback import PushRun
-    from bertcls_hf.model_card import write_model_card
+    from bertcls_hf.hub.card.finished_run import FinishedRun
+    from bertcls_hf.hub.card.model_card import write_model_card
+    from bertcls_hf.hub.push_callback import PushRun
     from bertcls_hf.models.encoder_checks import check_encoder
     from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
     from bertcls_hf.train import phases as training

@@ -12,7 +12,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.files import TEMPORARY_MARK, storage_error
-from bertcls_hf.hub import pushed_files
+from bertcls_hf.hub.push import pushed_files
 
 
 PACKAGE = Path(__file__).parent

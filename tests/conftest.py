@@ -48,7 +48,7 @@ def _late_imports_first() -> None:
 def _pictures_where_they_matter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing takes longer than a training on a handful of texts, and hundreds of tests train.
     if request.node.get_closest_marker("pictures") is None:
-        monkeypatch.setattr("bertcls_hf.model_card.draw_pictures", lambda run: {})
+        monkeypatch.setattr("bertcls_hf.hub.card.model_card.draw_pictures", lambda run: {})
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from bertcls_hf import figures
-from bertcls_hf.figures import (
+from bertcls_hf.hub.card import figures
+from bertcls_hf.hub.card.figures import (
     Curves,
     Picture,
     draw_by_length,

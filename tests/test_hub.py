@@ -21,11 +21,11 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from bertcls_hf import hub as hub_command
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.errors import ArgumentsError, PushError
-from bertcls_hf.hub import HubRepository, push_folder, pushed_files
-from bertcls_hf.hub_callback import PushRun
+from bertcls_hf.hub import push as hub_command
+from bertcls_hf.hub.push import HubRepository, push_folder, pushed_files
+from bertcls_hf.hub.push_callback import PushRun
 from bertcls_hf.train.trainer import ClassificationTrainer
 from run_classification import main
 

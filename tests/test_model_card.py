@@ -14,9 +14,9 @@ import yaml
 from conftest import review, write_reviews
 from huggingface_hub import ModelCard, metadata_load
 
-from bertcls_hf import model_card, provenance
-from bertcls_hf.finished_run import FinishedRun
-from bertcls_hf.model_card import AVERAGES, HUB_METRICS, MARK, write_model_card
+from bertcls_hf.hub.card import model_card, provenance
+from bertcls_hf.hub.card.finished_run import FinishedRun
+from bertcls_hf.hub.card.model_card import AVERAGES, HUB_METRICS, MARK, write_model_card
 from run_classification import main
 
 

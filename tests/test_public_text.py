@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bertcls_hf.public_text import escape_markdown, public_command, quote, without_local_paths
+from bertcls_hf.hub.card.public_text import escape_markdown, public_command, quote, without_local_paths
 
 
 @pytest.mark.parametrize(

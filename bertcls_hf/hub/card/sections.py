@@ -10,12 +10,19 @@ from datasets import Dataset
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.data.load import SPLIT_NAMES
-from bertcls_hf.finished_run import FinishedRun
+from bertcls_hf.hub.card.finished_run import FinishedRun
+from bertcls_hf.hub.card.provenance import data_name, device_name, versions
+from bertcls_hf.hub.card.public_text import (
+    escape_markdown,
+    plain_text,
+    pretty_metric,
+    quote,
+    shortened,
+    without_local_paths,
+)
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.metrics.intervals import CONFIDENCE, SHARES, Interval
 from bertcls_hf.metrics.metrics import METRIC_NAMES, classification_report, predicted_labels
-from bertcls_hf.provenance import data_name, device_name, versions
-from bertcls_hf.public_text import escape_markdown, plain_text, pretty_metric, quote, shortened, without_local_paths
 
 
 TASKS = {

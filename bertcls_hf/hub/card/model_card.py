@@ -8,8 +8,13 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from bertcls_hf.card_pictures import CURVES, FIGURES_FOLDER, HEAD_CURVES, draw_pictures
-from bertcls_hf.card_sections import (
+from bertcls_hf.files import storage_error, write_atomically
+from bertcls_hf.hub.card.figures import Picture
+from bertcls_hf.hub.card.finished_run import FinishedRun
+from bertcls_hf.hub.card.pictures import CURVES, FIGURES_FOLDER, HEAD_CURVES, draw_pictures
+from bertcls_hf.hub.card.provenance import data_name, is_hub_id
+from bertcls_hf.hub.card.public_text import escape_markdown, pretty_metric, public_command, without_local_paths
+from bertcls_hf.hub.card.sections import (
     data_section,
     environment_table,
     example_texts,
@@ -20,12 +25,7 @@ from bertcls_hf.card_sections import (
     results_section,
     training_section,
 )
-from bertcls_hf.figures import Picture
-from bertcls_hf.files import storage_error, write_atomically
-from bertcls_hf.finished_run import FinishedRun
 from bertcls_hf.metrics.metrics import METRIC_NAMES
-from bertcls_hf.provenance import data_name, is_hub_id
-from bertcls_hf.public_text import escape_markdown, pretty_metric, public_command, without_local_paths
 from bertcls_hf.train.recipe import recipe_text, resolved_options
 
 

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.config.parsing import RECIPE_FILE
 from bertcls_hf.errors import ArgumentsError, PushError, storage_problem
-from bertcls_hf.hub import push_folder, run_repository, upload
+from bertcls_hf.hub.push import push_folder, run_repository, upload
 
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix
 from transformers import TrainerState
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from bertcls_hf.figures import (
+from bertcls_hf.hub.card.figures import (
     Curves,
     Picture,
     draw_by_length,
@@ -20,9 +20,9 @@ from bertcls_hf.figures import (
     draw_reliability,
     length_bins,
 )
-from bertcls_hf.finished_run import FinishedRun
+from bertcls_hf.hub.card.finished_run import FinishedRun
+from bertcls_hf.hub.card.public_text import pretty_metric
 from bertcls_hf.metrics.metrics import classification_report, predicted_labels
-from bertcls_hf.public_text import pretty_metric
 
 
 FIGURES_FOLDER = "figures"

@@ -13,7 +13,7 @@ from huggingface_hub import hf_hub_download, is_offline_mode, metadata_load
 import bertcls_hf
 from bertcls_hf.config.arguments import ClassifierTrainingArguments, DataArguments, ModelArguments
 from bertcls_hf.data.python_packages import PREFIX, is_packaged, packaged_model
-from bertcls_hf.public_text import without_local_paths
+from bertcls_hf.hub.card.public_text import without_local_paths
 
 
 CPU_DESCRIPTION = Path("/proc/cpuinfo")
