@@ -27,8 +27,8 @@ from transformers import (
 )
 
 import run_classification
-from bertcls_hf import onnx_export, onnx_graph
-from bertcls_hf.export import main
+from bertcls_hf.export import onnx_export, onnx_graph
+from bertcls_hf.export.__main__.__main__ import main
 from bertcls_hf.models.modeling import to_stock
 
 

@@ -22,11 +22,8 @@ from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.load import load_data
 from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.export_arguments import ExportArguments
-from bertcls_hf.files import TEMPORARY_MARK, storage_error
-from bertcls_hf.metrics.calibration import CALIBRATION_FILE
-from bertcls_hf.models.modeling import TextClassifierConfig
-from bertcls_hf.onnx_graph import (
+from bertcls_hf.export.arguments import ExportArguments
+from bertcls_hf.export.onnx_graph import (
     Batch,
     export_graph,
     graph_inputs,
@@ -36,7 +33,7 @@ from bertcls_hf.onnx_graph import (
     random_batch,
     session_runner,
 )
-from bertcls_hf.onnx_report import (
+from bertcls_hf.export.onnx_report import (
     LATENCY_ROWS,
     LATENCY_TOKENS,
     Evaluation,
@@ -46,6 +43,9 @@ from bertcls_hf.onnx_report import (
     measure_metrics,
     table,
 )
+from bertcls_hf.files import TEMPORARY_MARK, storage_error
+from bertcls_hf.metrics.calibration import CALIBRATION_FILE
+from bertcls_hf.models.modeling import TextClassifierConfig
 from bertcls_hf.predict.predictor import Predictor
 
 

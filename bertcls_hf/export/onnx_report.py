@@ -14,9 +14,9 @@ from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from bertcls_hf.data.labels import REGRESSION, LabelSet, ProblemType
+from bertcls_hf.export.onnx_graph import Batch, Runner
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, build_compute_metrics
 from bertcls_hf.metrics.probabilities import predicted_labels, probabilities
-from bertcls_hf.onnx_graph import Batch, Runner
 
 
 LATENCY_ROWS = (1, 32)

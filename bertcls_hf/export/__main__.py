@@ -19,7 +19,7 @@ from typing import Any
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.config.parsing import COMPANIONS, RECIPE_FILE, DataclassParser, OptionParser, nearest_name, read_recipe
 from bertcls_hf.errors import ArgumentsError, ExitCode, RunError
-from bertcls_hf.export_arguments import ExportArguments
+from bertcls_hf.export.arguments import ExportArguments
 
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_before_loading(folder, args)
         data_args = data_arguments(folder, args.evaluate, given)
         # onnx, torch and datasets take seconds to import, and may be missing: a mistake should not wait for them.
-        from bertcls_hf.onnx_export import export
+        from bertcls_hf.export.onnx_export import export
 
         sys.stdout.write(export(folder, args, data_args) + "\n")
     except RunError as error:
