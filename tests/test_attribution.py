@@ -7,8 +7,8 @@ import pytest
 from classifiers import save_classifier, train_classifier
 from scipy.special import logit
 
-from bertcls_hf import attribution
-from bertcls_hf.attribution import MOST_SPANS, MOST_TOKENS, occlude, split_spans
+from bertcls_hf.demo import occlusion as attribution
+from bertcls_hf.demo.occlusion import MOST_SPANS, MOST_TOKENS, occlude, split_spans
 from bertcls_hf.metrics.calibration import Calibration
 from bertcls_hf.predict.predictor import Predictor
 

@@ -23,10 +23,10 @@ from huggingface_hub import metadata_load
 from packaging.requirements import Requirement
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from bertcls_hf.attribution import occlude
-from bertcls_hf.demo import main
-from bertcls_hf.demo_card import read_card
-from bertcls_hf.demo_page import answers, harmless_card, preview_table
+from bertcls_hf.demo.__main__.__main__ import main
+from bertcls_hf.demo.card_text import read_card
+from bertcls_hf.demo.occlusion import occlude
+from bertcls_hf.demo.page import answers, harmless_card, preview_table
 from bertcls_hf.errors import ExitCode
 from bertcls_hf.predict import __main__ as predict
 from bertcls_hf.predict.lines import format_rows
@@ -191,8 +191,8 @@ class TestCommand:
     def test_gradio_is_missing(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
     ) -> None:
-        monkeypatch.delitem(sys.modules, "bertcls_hf.demo_page")
-        monkeypatch.delattr("bertcls_hf.demo_page")
+        monkeypatch.delitem(sys.modules, "bertcls_hf.demo.page")
+        monkeypatch.delattr("bertcls_hf.demo.page")
         monkeypatch.setitem(sys.modules, "gradio", None)
         assert main([str(tmp_path)]) == ExitCode.BAD_ARGUMENTS
         assert "requirements-deploy.txt" in capsys.readouterr().err
@@ -289,7 +289,7 @@ class TestSpace:
     @pytest.mark.slow
     def test_requirements_are_what_the_page_imports(self, space: Path) -> None:
         code = (
-            "import sys, bertcls_hf.demo_page, bertcls_hf.demo_card, bertcls_hf.space_export;"
+            "import sys, bertcls_hf.demo.page, bertcls_hf.demo.card_text, bertcls_hf.demo.space_export;"
             "print(*(module.__file__ for name, module in sys.modules.items() if name.startswith('bertcls_hf.')))"
         )
         done = subprocess.run(

@@ -15,7 +15,7 @@ from bertcls_hf.files import TEMPORARY_MARK, storage_error
 from bertcls_hf.hub.push import pushed_files
 
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 # What the modules behind the page import.
 REQUIREMENTS = (
     "torch", "transformers", "datasets", "huggingface_hub", "httpx2", "safetensors", "numpy", "scipy", "pyarrow",
@@ -32,7 +32,7 @@ APP = """\
 import sys
 from pathlib import Path
 
-from bertcls_hf.demo import main
+from bertcls_hf.demo.__main__.__main__ import main
 
 
 if __name__ == "__main__":

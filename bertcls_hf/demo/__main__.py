@@ -105,7 +105,7 @@ def run(model: str, options: DemoArguments) -> None:
     if options.export_space is None:
         _serve(page_module, predictor, path, title, options)
         return
-    from bertcls_hf.space_export import SpaceSettings, export_space
+    from bertcls_hf.demo.space_export import SpaceSettings, export_space
 
     export_space(
         Path(options.export_space), SpaceSettings(path, title, options.model_revision, options.max_seq_length)
@@ -117,7 +117,7 @@ def _import_page() -> "ModuleType":
     # Read when gradio is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        from bertcls_hf import demo_page
+        from bertcls_hf.demo import page as demo_page
     except ImportError as error:
         raise ArgumentsError(
             f"the demo page needs a package that is missing ({one_line(error)}): pip install -c constraints.txt -r "
@@ -127,7 +127,7 @@ def _import_page() -> "ModuleType":
 
 
 def _serve(page_module: "ModuleType", predictor: "Predictor", path: str, title: str, options: DemoArguments) -> None:
-    from bertcls_hf.demo_card import read_card
+    from bertcls_hf.demo.card_text import read_card
 
     card, examples = read_card(path, options.model_revision)
     page = page_module.build_page(predictor, page_module.PageTexts(title, card, examples))

@@ -1,0 +1,1 @@
+"""A page where a trained classifier can be tried, here or as a Hugging Face Space."""
