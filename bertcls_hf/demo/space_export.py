@@ -10,8 +10,8 @@ from pathlib import Path
 from huggingface_hub import SpaceCard, SpaceCardData
 from huggingface_hub.utils import filter_repo_objects
 
+from bertcls_hf.atomic_files import TEMPORARY_MARK, storage_error
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.files import TEMPORARY_MARK, storage_error
 from bertcls_hf.hub.push import pushed_files
 
 

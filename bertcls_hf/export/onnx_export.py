@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
 
+from bertcls_hf.atomic_files import TEMPORARY_MARK, storage_error
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.load import load_data
 from bertcls_hf.data.tokenization import tokenize
@@ -43,7 +44,6 @@ from bertcls_hf.export.onnx_report import (
     measure_metrics,
     table,
 )
-from bertcls_hf.files import TEMPORARY_MARK, storage_error
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifierConfig
 from bertcls_hf.predict.predictor import Predictor

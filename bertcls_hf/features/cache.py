@@ -26,8 +26,8 @@ import xxhash
 from filelock import FileLock, Timeout
 from huggingface_hub.constants import HF_HOME
 
+from bertcls_hf.atomic_files import TEMPORARY_MARK, write_atomically
 from bertcls_hf.errors import ArgumentsError, StorageError
-from bertcls_hf.files import TEMPORARY_MARK, write_atomically
 
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
 
+from bertcls_hf.atomic_files import write_atomically
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.errors import ArgumentsError, DivergedError
-from bertcls_hf.files import write_atomically
 from bertcls_hf.metrics.probabilities import (
     DEFAULT_THRESHOLD,
     expected_calibration_error,

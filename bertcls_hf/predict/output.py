@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import xxhash
 from filelock import FileLock, Timeout
 
+from bertcls_hf.atomic_files import storage_error, write_atomically
 from bertcls_hf.errors import ArgumentsError, StorageError
-from bertcls_hf.files import storage_error, write_atomically
 from bertcls_hf.predict.input import Row
 
 

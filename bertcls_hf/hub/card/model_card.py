@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from bertcls_hf.files import storage_error, write_atomically
+from bertcls_hf.atomic_files import storage_error, write_atomically
 from bertcls_hf.hub.card.figures import Picture
 from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.pictures import CURVES, FIGURES_FOLDER, HEAD_CURVES, draw_pictures
