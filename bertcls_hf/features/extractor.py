@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import logging
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
