@@ -11,9 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import copy
-import csv
 import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,15 +19,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-WORDS = (
-    "good great fine lovely superb bad awful poor dreadful boring film movie story plot acting the a was is it very "
-    "not and but so really of in to this that one two three four five six"
-).split()
-POSITIVE, NEGATIVE = WORDS[:5], WORDS[5:10]
+from tests.helpers.reviews import WORDS, write_reviews
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,27 +68,6 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     return folder
-
-
-def review(index: int) -> tuple[str, str]:
-    """A text whose words tell its label, and whose length differs from its neighbours'."""
-    words = POSITIVE if index % 2 else NEGATIVE
-    length = 3 + (index * 7) % 11
-    filler = WORDS[10:]
-    text = " ".join(
-        words[(index + i) % 5] if i % 3 == 0 else filler[(index * 5 + i * 3) % len(filler)] for i in range(length)
-    )
-    return f"{text} {index}", "pos" if index % 2 else "neg"
-
-
-def write_reviews(path: Path, rows: int, start: int = 0, header: bool = True) -> Path:
-    """A csv of `rows` reviews with the columns text and label."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if header:
-            writer.writerow(["text", "label"])
-        writer.writerows(review(start + index) for index in range(rows))
-    return path
 
 
 @pytest.fixture

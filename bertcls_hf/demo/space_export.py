@@ -32,7 +32,7 @@ APP = """\
 import sys
 from pathlib import Path
 
-from bertcls_hf.demo.__main__.__main__ import main
+from bertcls_hf.demo.__main__ import main
 
 
 if __name__ == "__main__":

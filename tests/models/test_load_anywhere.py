@@ -1,0 +1,127 @@
+"""Every saved format is read where pip installed transformers and torch, and nothing else."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from run_classification import main
+from tests.helpers.reviews import ROOT, review
+
+
+# Options of the run that saves a format; the first is a stock class, the others bring their code.
+FORMATS: dict[str, dict[str, object]] = {
+    "stock": {},
+    "mean": {"pooling": "mean"},
+    "multi_label": {"pooling": "mean", "label_delimiter": "|"},
+    "regression": {"pooling": "mean"},
+    "weighted": {"pooling": "mean", "pooling_layers": 3, "pooling_layers_merge": "weighted"},
+    "mlp": {"pooling": "cls", "head": "mlp"},
+}
+CLASSES = {name: "BertForSequenceClassification" if name == "stock" else "TextClassifier" for name in FORMATS}
+# What a run needs and a model must not.
+ABSENT = (
+    "bertcls_hf",
+    "datasets",
+    "accelerate",
+    "evaluate",
+    "sklearn",
+    "scipy",
+    "pyarrow",
+    "pandas",
+    "optuna",
+    "peft",
+)
+READ = """
+import importlib.util, json, sys
+asked = json.load(sys.stdin)
+present = [name for name in asked["absent"] if importlib.util.find_spec(name)]
+from transformers import pipeline
+answers = {}
+for name, (folder, trust, texts) in asked["formats"].items():
+    classify = pipeline("text-classification", folder, top_k=None, trust_remote_code=trust)
+    rows = [{row["label"]: row["score"] for row in rows} for rows in classify(texts)]
+    answers[name] = [type(classify.model).__name__, rows]
+json.dump({"present": present, "answers": answers}, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def bare_python() -> Iterator[Path]:
+    """The interpreter of a new virtual environment, which is removed afterwards: it is large."""
+    with tempfile.TemporaryDirectory(prefix="bertcls_hf_bare_") as folder:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
+        python = Path(folder, "bin", "python")
+        install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
+        try:
+            done = subprocess.run(
+                [*install, "torch", "transformers"], capture_output=True, text=True, timeout=600, check=False
+            )
+        except subprocess.TimeoutExpired:
+            pytest.skip("pip did not install torch and transformers within ten minutes")
+        if done.returncode != 0:
+            pytest.skip(f"pip cannot install torch and transformers: {done.stderr.strip().splitlines()[-1]}")
+        yield python
+
+
+def write_rows(path: Path, name: str, rows: int, start: int) -> Path:
+    """Reviews with the labels of a format."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for index in range(start, start + rows):
+            text, label = review(index)
+            words = text.split()
+            labels = {"multi_label": "|".join([label, "long"] if len(words) > 8 else [label]),
+                      "regression": str(len(words) / 10 + 0.05)}  # fmt: skip
+            writer.writerow([text, labels.get(name, label)])
+    return path
+
+
+def saved(name: str, command: Callable[..., list[str]], folder: Path) -> tuple[Path, list[dict]]:
+    """The output_dir of a run, and the lines that it predicted."""
+    folder.mkdir()
+    files = {
+        f"{split}_file": write_rows(folder / f"{split}.csv", name, rows, start)
+        for split, rows, start in (("train", 48, 0), ("validation", 16, 100), ("test", 17, 200))
+    }
+    out = folder / "out"
+    assert main(command(**files, **FORMATS[name], output_dir=out, do_train=True, do_predict=True)) == 0
+    return out, [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.slow
+def test_every_saved_format_is_read_with_transformers_and_torch_alone(
+    command: Callable[..., list[str]], bare_python: Path, tmp_path: Path
+) -> None:
+    runs = {name: saved(name, command, tmp_path / name) for name in FORMATS}
+    asked = {
+        "absent": ABSENT,
+        "formats": {
+            name: (str(out), name != "stock", [line["text"] for line in lines]) for name, (out, lines) in runs.items()
+        },
+    }
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(bare_python), "-c", READ], input=json.dumps(asked), capture_output=True, text=True, cwd=tmp_path,
+        env={**inherited, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    read = json.loads(done.stdout)
+    assert read["present"] == []
+    assert {name: kind for name, (kind, _) in read["answers"].items()} == CLASSES
+    for name, (out, lines) in runs.items():
+        assert (out / "modeling.py").exists() == (name != "stock")
+        rows = read["answers"][name][1]
+        assert len(rows) == len(lines) == 17
+        for row, line in zip(rows, lines, strict=True):
+            if name == "regression":
+                assert list(row.values()) == pytest.approx([line["label"]], abs=1e-5)
+            else:
+                assert row == pytest.approx(line["probabilities"], abs=2e-6), name  # rounded to six digits

@@ -1,0 +1,253 @@
+"""Several processes give what one gives, started by the commands of `recipes/accelerate`."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from safetensors.torch import load_file
+
+from run_classification import main
+from tests.helpers.reviews import ROOT, write_reviews
+from tests.helpers.training_runs import assert_same_run, losses, without_dropout
+
+
+FOLDER = ROOT / "recipes" / "accelerate"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+EXPECTED = {
+    "cpu_ddp": ("MULTI_GPU", 1, 2),
+    "ddp": ("MULTI_GPU", 1, 8),
+    "deepspeed_zero2": ("DEEPSPEED", 1, 8),
+    "fsdp2": ("FSDP", 1, 8),
+    "multi_node": ("MULTI_GPU", 4, 32),
+}
+
+
+def start(
+    config: str, *options: str, processes: int = 2, script: Path = ROOT / "run_classification.py"
+) -> subprocess.Popen[str]:
+    """`accelerate launch` of the entry script, or of one that calls it."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(FOLDER / f"{config}.yaml"),
+                "--num_processes", str(processes), "--main_process_port", "0"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*launcher, str(script), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env=environment,
+    )  # fmt: skip
+
+
+def run(config: str, *options: str, processes: int = 2) -> str:
+    """What the ranks print."""
+    process = start(config, *options, processes=processes)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_reads_every_configuration(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert isinstance(config, ClusterConfig)
+    assert (config.distributed_type.value, config.num_machines, config.num_processes) == EXPECTED[path.stem]
+
+
+def test_the_configurations_are_those_that_are_expected() -> None:
+    assert {path.stem for path in CONFIGS} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_opens_with_its_command(path: Path) -> None:
+    first, _, _ = path.read_text(encoding="utf-8").partition("\n#\n")
+    words = shlex.split(first.replace("\\\n#", "").removeprefix("# "))
+    assert words[:4] == ["accelerate", "launch", "--config_file", path.relative_to(ROOT).as_posix()]
+    assert "run_classification.py" in words
+
+
+def test_the_slurm_script_is_a_script() -> None:
+    subprocess.run(["bash", "-n", str(FOLDER / "slurm.sh")], check=True)
+
+
+MODES = {
+    "shuffled": {"train_sampling_strategy": "random"},
+    "bucketed, weighted and accumulated": {
+        "class_weights": "balanced", "gradient_accumulation_steps": 2, "total": 12,
+    },
+    "frozen": {"freeze_backbone": True, "head_learning_rate": 0.01, "train_sampling_strategy": "random"},
+    "boost": {"boost": True, "head_learning_rate": 0.01},
+    "without padding": {"padding_free": True, "train_sampling_strategy": "random"},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "processes"), [*((mode, 2) for mode in MODES), *((mode, 3) for mode in list(MODES)[:2])]
+)
+def test_ranks_train_as_one_process_does(
+    command: Callable[..., list[str]], tmp_path: Path, mode: str, processes: int
+) -> None:
+    options = dict(MODES[mode])
+    total = int(str(options.pop("total", 6)))
+    # Neither a rank's share nor an epoch divides evenly; dropout draws from each rank's own generator.
+    options |= {
+        "train_file": write_reviews(tmp_path / "uneven.csv", 47), "do_train": True, "do_eval": True, "dropout": 0.0,
+        "do_predict": True, "model_name_or_path": without_dropout(command, tmp_path),
+    }  # fmt: skip
+    accumulated = int(str(options.get("gradient_accumulation_steps", 1)))
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert main(command(**options, per_device_train_batch_size=total // accumulated, output_dir=one)) == 0
+    output = run(
+        "cpu_ddp",
+        *command(**options, per_device_train_batch_size=total // accumulated // processes, output_dir=many),
+        processes=processes,
+    )
+    assert_same_run(one, many)
+    # Only the main process speaks.
+    assert output.count("***** train metrics *****") == 1
+    assert output.count("the model card is ") == 1
+    card = (many / "README.md").read_text(encoding="utf-8")
+    assert f"accelerate launch --num_processes {processes} run_classification.py --model_name_or_path" in card
+    assert "On the test data, 17 texts: accuracy" in card
+
+
+@pytest.mark.slow
+def test_ranks_share_a_stream_and_go_on_exactly(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    for number in range(4):
+        write_reviews(tmp_path / f"part-{number}.csv", 20 + number, start=number * 30)
+    options = {"train_file": tmp_path / "part-*.csv", "streaming": True, "num_train_epochs": None, "max_steps": 16,
+               "shuffle_buffer_size": 16, "per_device_train_batch_size": 3, "save_strategy": "steps", "save_steps": 8,
+               "eval_strategy": "no", "save_total_limit": 5}  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run("cpu_ddp", *command(**options, output_dir=whole))
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoint-16")
+    positions = [json.loads((cut / "checkpoint-8" / f"stream_position_{rank}.json").read_text()) for rank in range(2)]
+    assert [position["rows"] for position in positions] == [24, 24]
+    run("cpu_ddp", *command(**options, output_dir=cut, resume_from_checkpoint="auto"))
+    first, second = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert losses(whole) == losses(cut)
+
+
+@pytest.mark.slow
+def test_ranks_share_the_features_of_a_stream(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    for number in range(3):
+        write_reviews(tmp_path / f"part-{number}.csv", 15 + number, start=number * 30)
+    options = {"train_file": tmp_path / "part-*.csv", "streaming": True, "boost": True, "head_learning_rate": 0.01,
+               "learning_rate": None, "train_sampling_strategy": "random", "dropout": 0.0, "do_train": True,
+               "do_eval": True, "do_predict": True}  # fmt: skip
+    one, many = tmp_path / "one", tmp_path / "many"
+    batch = {"per_device_train_batch_size": 6}
+    assert main(command(**{**options, **batch}, output_dir=one, boost_cache_dir=tmp_path / "cache-1")) == 0
+    batch = {"per_device_train_batch_size": 3}
+    run("cpu_ddp", *command(**{**options, **batch}, output_dir=many, boost_cache_dir=tmp_path / "cache-2"))
+    assert_same_run(one, many)
+    shards = [{path.relative_to(cache): path.read_bytes() for path in cache.rglob("*.arrow")}
+              for cache in (tmp_path / "cache-1", tmp_path / "cache-2")]  # fmt: skip
+    assert shards[0] == shards[1]
+
+
+@pytest.mark.slow
+def test_the_launcher_passes_a_signal_on_to_the_ranks(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    options = {"num_train_epochs": 25, "per_device_train_batch_size": 4, "save_strategy": "no", "eval_strategy": "no",
+               "model_name_or_path": without_dropout(command, tmp_path)}  # fmt: skip
+    process = start("cpu_ddp", *command(**options, output_dir=stopped))
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if "'loss'" in line or '"loss"' in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    output = "".join([*lines, *process.stdout])
+    assert process.wait(timeout=60) != 0
+    assert "stopped by SIGTERM" in output, output
+    checkpoints = [path.name for path in stopped.glob("checkpoint-*")]
+    assert len(checkpoints) == 1, output
+
+    begin = time.monotonic()
+    run("cpu_ddp", *command(**options, output_dir=stopped, resume_from_checkpoint="auto"))
+    run("cpu_ddp", *command(**options, output_dir=whole))
+    assert time.monotonic() - begin < 240
+    first, second = load_file(whole / "model.safetensors"), load_file(stopped / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+KILLED_SCRIPT = """
+import os, signal, sys, time
+from bertcls_hf.features import cache as feature_cache
+from bertcls_hf.features.extractor import FeatureExtractor
+from bertcls_hf.train.trainer import ClassificationTrainer
+feature_cache.SHARD_ROWS = 8
+kind = FeatureExtractor if sys.argv[1] == "extraction" else ClassificationTrainer
+name = "_extract_shard" if sys.argv[1] == "extraction" else "training_step"
+original, calls = getattr(kind, name), []
+def noted(*args, **options):
+    calls.append(None)
+    if os.environ["RANK"] == "1" and len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.3)  # so that each rank takes its share
+    return original(*args, **options)
+setattr(kind, name, noted)
+from run_classification import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["extraction", "training"])
+def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on(
+    command: Callable[..., list[str]], tmp_path: Path, phase: str
+) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_SCRIPT)
+    options = {"boost": phase == "extraction", "boost_cache_dir": tmp_path / "cache", "head_learning_rate": 0.01,
+               "freeze_backbone": True, "resume_from_checkpoint": "auto"}  # fmt: skip
+    begin = time.monotonic()
+    process = start("cpu_ddp", phase, *command(**options), script=script)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert time.monotonic() - begin < 60
+    assert "Signal 9 (SIGKILL)" in output
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    run("cpu_ddp", *command(**options))
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+SLOW_EXTRACTION = """
+import sys, time
+from bertcls_hf.features import cache as feature_cache
+from bertcls_hf.features.extractor import FeatureExtractor
+feature_cache.SHARD_ROWS = 8
+original = FeatureExtractor._extract_shard
+def slow(*args, **options):
+    time.sleep(2)
+    return original(*args, **options)
+FeatureExtractor._extract_shard = slow
+from run_classification import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_an_extraction_may_take_longer_than_the_time_out_of_the_process_group(
+    command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """Eleven shards of 2 s for two processes that wait for each other for 9 s at most."""
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW_EXTRACTION)
+    options = {"boost": True, "head_learning_rate": 0.01, "learning_rate": None, "ddp_timeout": 9}
+    begin = time.monotonic()
+    process = start("cpu_ddp", *command(**options, boost_cache_dir=tmp_path / "cache"), script=script)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert time.monotonic() - begin > 11
