@@ -585,7 +585,7 @@ class Arguments:
 
     @property
     def head_learning_rate(self) -> float:
-        """The head's learning rate as given, or its default: 1e-3 for a head on frozen features, else the encoder's."""
+        """The head's learning rate as given; by default 1e-3 for a head on frozen features, else the encoder's."""
         if self.training.head_learning_rate is not None:
             return self.training.head_learning_rate
         is_on_frozen_features = self.model.has_frozen_backbone or self.is_head_then_all
