@@ -48,7 +48,7 @@ class ResolvedRun:
 
     @property
     def main_phase(self) -> ClassifierTrainingArguments:
-        """The options of the training that makes the saved model; after one of the head alone, all learns at one rate."""
+        """The options of the training that makes the saved model; where the head came first, one rate for all."""
         training = self.args.training
         if not self.args.is_head_then_all:
             return training
