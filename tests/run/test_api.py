@@ -40,8 +40,8 @@ def test_it_is_the_run_of_the_command_line(
     timings = ("runtime", "per_second", "preparation_time")
     same = {name: value for name, value in saved.items() if not any(part in name for part in timings)}
     assert {name: result.metrics[name] for name in same} == pytest.approx(same, rel=1e-6)
-    recipes = [yaml.safe_load((folder / "recipe.yaml").read_text()) for folder in (result.output_dir, tmp_path / "again")]
-    assert recipes[0] | {"output_dir": ""} == recipes[1] | {"output_dir": ""}
+    mine, theirs = (yaml.safe_load((tmp_path / name / "recipe.yaml").read_text()) for name in ("out", "again"))
+    assert mine | {"output_dir": ""} == theirs | {"output_dir": ""}
 
 
 @pytest.mark.parametrize("kind", [Dataset.from_dict, pandas.DataFrame], ids=["Dataset", "DataFrame"])
@@ -56,7 +56,9 @@ def test_rows_in_memory_train_and_predict(kind: Callable[[dict], object], option
     assert not any(name.endswith("_file") for name in recipe)
 
 
-def test_rows_in_memory_give_the_weights_of_rows_in_a_file(options: dict, reviews: dict[str, Path], tmp_path: Path) -> None:
+def test_rows_in_memory_give_the_weights_of_rows_in_a_file(
+    options: dict, reviews: dict[str, Path], tmp_path: Path
+) -> None:
     files = {"validation_file": reviews["validation"]}
     in_memory = bertcls_hf.train(**options, **files, train_data=Dataset.from_dict(rows(48)))
     again = bertcls_hf.train(**{**options, "output_dir": tmp_path / "again"}, **files, train_file=reviews["train"])

@@ -29,7 +29,8 @@ def test_without_a_command_it_lists_them(capsys: pytest.CaptureFixture) -> None:
 
 def test_a_wrong_command_is_one_line(capsys: pytest.CaptureFixture) -> None:
     assert main(["trian"]) == ExitCode.BAD_ARGUMENTS
-    assert capsys.readouterr().err == "error: unknown command 'trian': use train, predict, features, export, hub, demo\n"
+    expected = "error: unknown command 'trian': use train, predict, features, export, hub, demo\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_it_tells_its_version(capsys: pytest.CaptureFixture) -> None:
