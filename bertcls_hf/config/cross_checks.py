@@ -72,6 +72,13 @@ def _check_frozen(args: "Arguments") -> None:
 
 def _check_sources(args: "Arguments") -> None:
     data, training, in_memory = args.data, args.training, args.in_memory
+    for split in sorted(in_memory):
+        if getattr(data, f"{split}_file"):
+            raise ArgumentsError(f"{split}_data is in memory, and --{split}_file names a file: give one of them")
+    if data.dataset_name and in_memory:
+        raise ArgumentsError(f"--dataset_name {data.dataset_name} and data in memory are two sources: give one")
+    if data.streaming and "train" in in_memory:
+        raise ArgumentsError("--streaming reads training data from files or the Hub, but train_data is in memory")
     if training.do_train and not (data.dataset_name or data.train_file or "train" in in_memory):
         raise ArgumentsError("no training data: give --train_file or --dataset_name")
     if not any((data.dataset_name, data.train_file, data.validation_file, data.test_file, in_memory)):

@@ -89,7 +89,7 @@ def defined_names() -> set[str]:
 def test_every_function_of_the_architecture_is_there() -> None:
     """Functions are written as `load_data()` or `TextClassifier.forward()`; `save_model()` is transformers'."""
     named = {part for span in code_spans(prose(ARCHITECTURE)) if span.endswith("()") for part in span[:-2].split(".")}
-    assert len(named) > 30
+    assert len(named) > 25
     assert named - defined_names() - {"save_model"} == set()
 
 
