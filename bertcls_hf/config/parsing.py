@@ -343,8 +343,8 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
         ArgumentsError: a value out of range, or options that contradict each other.
     """
     try:
-        groups = [_build(argument_class, options) for argument_class in ARGUMENT_CLASSES]
-        return Arguments(*groups, in_memory=frozenset(in_memory))
+        model, data, boost, training = (_build(argument_class, options) for argument_class in ARGUMENT_CLASSES)
+        return Arguments(model, data, boost, training, frozenset(in_memory))
     except (ValueError, OSError, ImportError) as error:
         raise ArgumentsError(one_line(error)) from error
 

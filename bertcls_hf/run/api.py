@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bertcls_hf.config.parsing import build_arguments, explicit_options, merge_sources, tokens_of_values
 from bertcls_hf.predict.predictor import Predictor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas
     from datasets import Dataset
 
-    Rows = Dataset | pandas.DataFrame
+    Rows: TypeAlias = Dataset | pandas.DataFrame
 
 
 @dataclass(frozen=True)
