@@ -45,7 +45,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-deploy venv-dev quickstart demo test test-quick lint format-check typecheck import-check format bench docs clean
+.PHONY: help venv venv-deploy venv-dev quickstart demo test test-quick lint format-check typecheck import-check format bench docs docs-site clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":[^#]*## " } /^[a-z-]+:[^#]*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,8 +101,15 @@ format: venv-dev ## rewrite the code in the project's style
 bench: venv ## run every script in benchmarks/
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
 
-docs: venv ## regenerate the option table in README.md
-	$(BIN)/python -m bertcls_hf.config.document_options README.md
+docs: venv ## regenerate the option tables in docs/options.md
+	$(BIN)/python -m bertcls_hf.config.document_options
+
+docs-site: $(VENV)/.installed-docs ## build the documentation as a site, in site/
+	$(BIN)/mkdocs build --strict
+
+$(VENV)/.installed-docs: requirements-docs.txt constraints.txt
+	$(call install,requirements-docs.txt)
+	@touch $@
 
 clean: ## remove caches and build products (not outputs/, not the environment)
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -1,4 +1,4 @@
-"""Writes the options' documentation into a Markdown file: `python -m bertcls_hf.config.document_options README.md`.
+"""Writes the options' documentation into a Markdown file: `python -m bertcls_hf.config.document_options`.
 
 What stands between the two markers is replaced by a table for each argument class; with `--check` nothing is written,
 and the exit code is 1 where the file is out of date.
@@ -16,6 +16,7 @@ from bertcls_hf.config.arguments import ARGUMENT_CLASSES, REFUSED_OPTIONS, own_f
 from bertcls_hf.config.parsing import NEGATED_OPTIONS
 
 
+DEFAULT_PAGE = Path("docs/options.md")
 START, END = "<!-- options:start -->", "<!-- options:end -->"
 COLUMNS = ("Option", "Also", "Value", "Default", "Meaning")
 TYPE_NAMES = {bool: "true, false", int: "whole number", float: "number", str: "text", list[str]: "texts"}
@@ -23,13 +24,18 @@ TYPE_NAMES = {bool: "true, false", int: "whole number", float: "number", str: "t
 
 def options_markdown() -> str:
     """A table of own options per argument class, and a sentence on the other options."""
-    sections = [f"**{c._argument_group_name}**\n\n{_table(c)}" for c in ARGUMENT_CLASSES]
+    sections = [f"{heading(c)}\n\n{_table(c)}" for c in ARGUMENT_CLASSES]
     refused = ", ".join(f"`{name}`" for name in sorted(REFUSED_OPTIONS))
     others = (
         "All other options of `transformers.TrainingArguments` work too, and `--help` lists them. Only these are "
         f"refused, with the reason: {refused}."
     )
-    return "\n\n".join([*sections, others])
+    return "\n\n".join([*sections, f"## Others\n\n{others}"])
+
+
+def heading(argument_class: type) -> str:
+    """The heading above the table of an argument class."""
+    return f"## {argument_class._argument_group_name.capitalize()}"  # type: ignore[attr-defined]
 
 
 def _table(argument_class: type) -> str:
@@ -78,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bertcls_hf.config.document_options", description="Documents the options."
     )
-    parser.add_argument("path", type=Path, help="a Markdown file with the two markers")
+    parser.add_argument(
+        "path", nargs="?", type=Path, default=DEFAULT_PAGE, help="a Markdown file with the two markers"
+    )
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit with 1 where the file is out of date"
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from bertcls_hf.config.arguments import ARGUMENT_CLASSES, own_fields
-from bertcls_hf.config.document_options import END, START, main, options_markdown, with_options
+from bertcls_hf.config.document_options import DEFAULT_PAGE, END, START, heading, main, options_markdown, with_options
 from tests.helpers.reviews import ROOT
 
 
-README = ROOT / "README.md"
+OPTIONS_PAGE = ROOT / DEFAULT_PAGE
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def row(option: str) -> list[str]:
 def test_every_own_option_has_one_row_in_the_table_of_its_class() -> None:
     text = options_markdown()
     for argument_class in ARGUMENT_CLASSES:
-        table = text.partition(f"**{argument_class._argument_group_name}**")[2].partition("\n**")[0]
+        table = text.partition(f"{heading(argument_class)}\n")[2].partition("\n## ")[0]
         documented = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
         assert documented == [f"--{f.name}" for f in own_fields(argument_class)]
 
@@ -92,7 +92,15 @@ def test_it_runs_as_a_module(page: Path) -> None:
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 1
 
 
-def test_the_readme_is_up_to_date() -> None:
-    if not README.exists() or START not in README.read_text(encoding="utf-8"):
-        pytest.skip("README.md has no options table")
-    assert main([str(README), "--check"]) == 0, "run `make docs`"
+def test_the_page_of_the_documentation_is_up_to_date() -> None:
+    assert main([str(OPTIONS_PAGE), "--check"]) == 0, "run `make docs`"
+
+
+def test_the_page_of_the_documentation_is_the_default(
+    page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / DEFAULT_PAGE).parent.mkdir()
+    page.rename(tmp_path / DEFAULT_PAGE)
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0
+    assert options_markdown() in (tmp_path / DEFAULT_PAGE).read_text(encoding="utf-8")

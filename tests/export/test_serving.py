@@ -1,4 +1,4 @@
-"""The README's way to serve a model over HTTP: MLflow, where it is installed (it is none of our requirements)."""
+"""The documented way to serve a model over HTTP: MLflow, where it is installed (it is none of our requirements)."""
 
 import json
 import os
@@ -29,8 +29,10 @@ SECONDS_TO_START = 120
 
 
 def packing_command() -> str:
-    """The Python code of the README that packs outputs/mine."""
-    (code,) = re.findall(r'^python -c "(import mlflow[^"]+)"$', (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    """The Python code of docs/serving.md that packs outputs/mine."""
+    (code,) = re.findall(
+        r'^python -c "(import mlflow[^"]+)"$', (ROOT / "docs/serving.md").read_text(), flags=re.MULTILINE
+    )
     return code
 
 
