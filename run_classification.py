@@ -40,7 +40,8 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
     # datasets, scikit-learn and the Trainer take seconds to import: a mistyped option should not wait for them.
     from transformers import set_seed
 
-    from bertcls_hf.data.load import class_weights, load_data
+    from bertcls_hf.data.class_weights import class_weights
+    from bertcls_hf.data.load import load_data
     from bertcls_hf.data.tokenization import report_lengths, resolve_max_seq_length, tokenize
     from bertcls_hf.features.extractor import FeatureExtractor
     from bertcls_hf.features.logistic_head import check_head_init, init_head_by_logistic_regression
