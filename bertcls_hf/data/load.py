@@ -106,6 +106,8 @@ def _labels(
     if stream is not None:
         return labels_of_stream(args, stream, sources.get("validation"), known_labels)
     if trains:
+        if "train" not in sources:
+            raise ArgumentsError("no training data: give --train_file or --dataset_name")
         return labels_of_split(args, sources["train"], known_labels)
     assert known_labels is not None
     return known_labels

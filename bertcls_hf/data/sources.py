@@ -28,7 +28,7 @@ from bertcls_hf.errors import ArgumentsError, DataError, one_line
 if TYPE_CHECKING:
     from pandas import DataFrame  # type: ignore[import-untyped]
 
-# pandas takes long to import, and only those who have such a frame need it.
+# Data in memory. pandas is not imported here, because its import takes long and a run from files has no use for it.
 Table: TypeAlias = "Dataset | DataFrame"
 
 
@@ -49,11 +49,11 @@ def load_sources(
     Args:
         args: the data options.
         needs_labels: splits without whose labels the run makes no sense.
-        in_memory: splits that the options do not say, or that are used in place of what they say.
+        in_memory: by split, data that is used in place of what the options name.
 
     Raises:
         DataError: see the readers; or a split that does not exist, or a column of a type that is no text.
-        ArgumentsError: training data in memory cannot be streamed.
+        ArgumentsError: data in memory is of no known split, or is to be streamed.
     """
     if unknown := sorted(in_memory.keys() - SPLIT_NAMES.keys()):
         raise ArgumentsError(f"data in memory for {unknown[0]!r}; the splits are {', '.join(SPLIT_NAMES)}")

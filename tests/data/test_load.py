@@ -321,6 +321,8 @@ class TestInMemory:
             load(in_memory={"train": self.frame(0)})
         with pytest.raises(DataError, match="no label column: the train data has the columns 'text'"):
             load(in_memory={"train": self.frame()[["text"]]})
+        with pytest.raises(ArgumentsError, match="no training data: give --train_file or --dataset_name"):
+            load(in_memory={"validation": self.frame()})
         with pytest.raises(ArgumentsError, match="data in memory for 'valid'; the splits are train, validation, test"):
             load(in_memory={"train": self.frame(), "valid": self.frame()})
 

@@ -4,7 +4,7 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -30,11 +30,9 @@ def counted_openings(path: Path) -> Iterator[list[int]]:
 
 def _openings(watcher: int) -> int:
     events = b""
-    try:
+    with suppress(BlockingIOError):  # raised where no event is left
         while True:
             events += os.read(watcher, 2**16)
-    except BlockingIOError:
-        pass  # all events are read
     count = 0
     while events:
         _, mask, _, name_length = EVENT_HEADER.unpack_from(events)
