@@ -46,24 +46,31 @@ def resolve_columns(
 ) -> Columns:
     """Picks the text and label columns, as named by the user or by their usual names.
 
+    Args:
+        available: the source's columns.
+        text_column_names: the text column, or the two of a pair; None: the first usual name that is there.
+        label_column_name: the label column; None: the first usual name that is there.
+        source: its name, for messages.
+        needs_label: whether a source without labels is refused.
+
     Raises:
         DataError: a column is missing; the message lists those that there are.
     """
     # Where a row was taken for the header, a name is a whole text.
-    there = f"{source} has the columns {', '.join(repr(name[:LONGEST_NAME]) for name in available)}"
+    listed = f"{source} has the columns {', '.join(repr(name[:LONGEST_NAME]) for name in available)}"
     texts = tuple(text_column_names) if text_column_names else _usual_text_columns(available)
     if not texts:
-        raise DataError(f"no text column: {there}; name one (or two, for pairs) with --text_column_names")
+        raise DataError(f"no text column: {listed}; name one (or two, for pairs) with --text_column_names")
     missing = [name for name in texts if name not in available]
     if missing:
-        raise DataError(f"no text column {missing[0]!r}: {there}; see --text_column_names")
+        raise DataError(f"no text column {missing[0]!r}: {listed}; see --text_column_names")
     if label_column_name:
         label = label_column_name if label_column_name in available else None
     else:
         label = next(iter(_present(LABEL_COLUMN_NAMES, [name for name in available if name not in texts])), None)
     if label is None and needs_label:
         wanted = f" {label_column_name!r}" if label_column_name else ""
-        raise DataError(f"no label column{wanted}: {there}; name it with --label_column_name")
+        raise DataError(f"no label column{wanted}: {listed}; name it with --label_column_name")
     has_id = ID_COLUMN_NAME in available and ID_COLUMN_NAME not in (*texts, label)
     return Columns(texts, label, ID_COLUMN_NAME if has_id else None)
 

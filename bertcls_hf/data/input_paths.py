@@ -13,8 +13,8 @@ def check_files(args: DataArguments) -> None:
     Raises:
         DataError: one is not.
     """
-    for name in filter(None, (args.validation_file, args.test_file)):
-        existing_path(name)
+    for path_name in filter(None, (args.validation_file, args.test_file)):
+        existing_path(path_name)
     if args.train_file and args.streaming and "://" not in args.train_file:
         matching_files(args.train_file)
     elif args.train_file and not args.streaming:
@@ -41,11 +41,11 @@ def matching_files(name: str) -> list[Path]:
         DataError: there are none, or they are of several formats.
     """
     path = Path(name).expanduser()
-    found = [path] if path.is_file() else path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path)))
-    files = sorted(file for file in found if file.is_file() and not file.name.startswith((".", "_")))
-    if not files:
+    candidates = [path] if path.is_file() else path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path)))
+    paths = sorted(path for path in candidates if path.is_file() and not path.name.startswith((".", "_")))
+    if not paths:
         raise DataError(f"{name}: no file, no folder of files and no pattern that files match")
-    suffixes = sorted({file.suffix.lower() for file in files})
+    suffixes = sorted({path.suffix.lower() for path in paths})
     if len(suffixes) > 1:
         raise DataError(f"{name}: files of several formats, {', '.join(suffixes)}: name one, as in '*{suffixes[0]}'")
-    return files
+    return paths

@@ -1,20 +1,23 @@
-"""Readers of json and jsonl files, which check that each column is of one kind."""
+"""The reader of json and jsonl files, which checks that each column is of one kind."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from datasets import List, Value
+from datasets import Features, List, Value
 
-from bertcls_hf.data.columns import Columns
+from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.data.columns import Columns, resolve_columns
 from bertcls_hf.data.labels import is_missing
-from bertcls_hf.data.text_files import TextFormat, decoded_lines
+from bertcls_hf.data.streaming import RawStream
+from bertcls_hf.data.table_reader import TextTableReader, string_features
 from bertcls_hf.errors import DataError
 
 
-JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 LABEL_FEATURES = {
     "text": Value("string"),
     "truth value": Value("bool"),
@@ -30,22 +33,100 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 ColumnKinds = dict[str, dict[str, int]]
 
 
-def read_json(path: Path, text_format: TextFormat) -> Iterator[dict[str, Any]]:
-    """Rows of a jsonl file, or of a json file that is a list of objects or an object with one such list.
+class JsonReader(TextTableReader):
+    """Reads a jsonl file, or a json file that is a list of objects or an object with one such list."""
 
-    Raises:
-        DataError: not JSON, or a row that is not an object; with the line or row number.
-    """
-    lines = (line for line in decoded_lines(path, text_format) if line.strip())
-    first, second = next(lines, None), next(lines, None)
-    if first is None:
-        raise DataError(f"{path}: the file is empty")
-    if path.suffix.lower() == ".json" and (second is None or not _is_object(first)):
-        yield from _read_document(path, text_format)
-        return
-    for number, line in enumerate(decoded_lines(path, text_format), start=1):
-        if line.strip():
-            yield parse_object(line, f"{path}, line {number}")
+    cache_name = "read_json_columns"
+
+    def __init__(self, path: Path, args: DataArguments, needs_label: bool, sample_rows: int | None = None):
+        super().__init__(path, args, needs_label, sample_rows)
+        self._name_of_columns = str(path)
+
+    @cached_property
+    def columns(self) -> Columns:
+        if self.sample_rows is not None:
+            return columns_of_sample(list(islice(self.records(), self.sample_rows)), self.args, str(self.path))
+        return resolve_columns(
+            list(self.column_kinds),
+            self.args.text_column_names,
+            self.args.label_column_name,
+            self._name_of_columns,
+            self.needs_label,
+        )
+
+    @cached_property
+    def column_kinds(self) -> ColumnKinds:
+        """What the columns hold, after a look at every row; missing values are passed over.
+
+        Raises:
+            DataError: see `records`; or there is no row.
+        """
+        kinds: ColumnKinds = {}
+        for number, record in enumerate(self.records(), start=1):
+            for name, value in record.items():
+                kinds_of_column = kinds.setdefault(name, {})
+                if isinstance(value, list) or not is_missing(value):
+                    kinds_of_column.setdefault(kind_of(value), number)
+        if not kinds:
+            raise DataError(f"{self.path}: no rows")
+        return kinds
+
+    def features(self) -> Features:
+        columns = self.columns
+        for name in columns.texts:
+            refuse_other_than_text(self.path, name, self.column_kinds[name])
+        features = string_features(*columns.standard_names().values())
+        if columns.label is not None:
+            features["label"] = label_feature(self.path, columns.label, self.column_kinds[columns.label])
+        return features
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        columns = self.columns
+        rows = standard_rows(self.records(), columns)
+        return rows if self.sample_rows is None else checked_rows(rows, columns, str(self.path))
+
+    def stream(self, paths: Sequence[Path], name: str) -> RawStream:
+        self._name_of_columns = name
+        return super().stream(paths, name)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The rows as the file has them.
+
+        Raises:
+            DataError: not JSON, or a row that is not an object; with the line or row number.
+        """
+        if self._is_one_document():
+            yield from self._records_of_document()
+            return
+        for number, line in enumerate(self.file.lines(), start=1):
+            if line.strip():
+                yield parse_object(line, f"{self.path}, line {number}")
+
+    def _is_one_document(self) -> bool:
+        """Whether the whole file is one JSON value, and not an object per line."""
+        lines = (line for line in self.file.lines() if line.strip())
+        first, second = next(lines, None), next(lines, None)
+        if first is None:
+            raise DataError(f"{self.path}: the file is empty")
+        return self.path.suffix.lower() == ".json" and (second is None or not _is_object(first))
+
+    def _records_of_document(self) -> Iterator[dict[str, Any]]:
+        try:
+            document = json.loads("".join(self.file.lines()))
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{self.path}, line {error.lineno}: not valid JSON: {error.msg}; is the file cut off?"
+            ) from error
+        if isinstance(document, dict):
+            lists = [value for value in document.values() if _is_list_of_objects(value)]
+            # An object of plain values is a single row.
+            document = lists[0] if len(lists) == 1 else [document]
+        if not isinstance(document, list):
+            raise DataError(f"{self.path}: expected a list of objects, one per text")
+        for number, record in enumerate(document, start=1):
+            if not isinstance(record, dict):
+                raise DataError(f"{self.path}, row {number}: expected an object, got {json.dumps(record)[:60]}")
+            yield record
 
 
 def _is_object(line: str) -> bool:
@@ -55,25 +136,25 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _read_document(path: Path, text_format: TextFormat) -> Iterator[dict[str, Any]]:
-    try:
-        document = json.loads("".join(decoded_lines(path, text_format)))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}; is the file cut off?") from error
-    if isinstance(document, dict):
-        lists = [value for value in document.values() if _is_list_of_objects(value)]
-        # An object of plain values is a single row.
-        document = lists[0] if len(lists) == 1 else [document]
-    if not isinstance(document, list):
-        raise DataError(f"{path}: expected a list of objects, one per text")
-    for number, row in enumerate(document, start=1):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, row {number}: expected an object, got {json.dumps(row)[:60]}")
-        yield row
-
-
 def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def columns_of_sample(records: Sequence[dict[str, Any]], args: DataArguments, name: str) -> Columns:
+    """The columns that some rows show; a text column where there is no row.
+
+    Args:
+        records: the first rows, under the source's own names.
+        args: which columns are used.
+        name: of the source, for messages.
+
+    Raises:
+        DataError: they show no text column.
+    """
+    if not records:
+        return Columns(("text",), None, None)
+    available = list(dict.fromkeys(key for record in records for key in record))
+    return resolve_columns(available, args.text_column_names, args.label_column_name, name, needs_label=False)
 
 
 def parse_object(line: str, place: str) -> dict[str, Any]:
@@ -89,23 +170,6 @@ def parse_object(line: str, place: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{place}: expected an object, got {line.strip()[:60]}")
     return row
-
-
-def column_kinds(path: Path, text_format: TextFormat) -> ColumnKinds:
-    """What the columns of a file hold, after a look at every row; missing values are passed over.
-
-    Raises:
-        DataError: see [`read_json`]; or there is no row.
-    """
-    kinds: ColumnKinds = {}
-    for number, row in enumerate(read_json(path, text_format), start=1):
-        for name, value in row.items():
-            of_column = kinds.setdefault(name, {})
-            if isinstance(value, list) or not is_missing(value):
-                of_column.setdefault(kind_of(value), number)
-    if not kinds:
-        raise DataError(f"{path}: no rows")
-    return kinds
 
 
 def kind_of(value: Any) -> str:
@@ -153,14 +217,34 @@ def label_feature(path: Path, name: str, kinds: dict[str, int]) -> Any:
     return LABEL_FEATURES[kind]
 
 
-def read_json_columns(path: Path, text_format: TextFormat, columns: Columns) -> Iterator[dict[str, Any]]:
-    """Rows with standard column names, of a file whose kinds are checked."""
+def standard_rows(records: Iterable[dict[str, Any]], columns: Columns) -> Iterator[dict[str, Any]]:
+    """The rows under standard names, with strings as ids."""
     names = columns.standard_names()
-    for row in read_json(path, text_format):
-        standard = {standard_name: row.get(name) for name, standard_name in names.items()}
-        if standard.get("id") is not None:
-            standard["id"] = str(standard["id"])
+    for record in records:
+        row = {standard_name: record.get(name) for name, standard_name in names.items()}
+        if row.get("id") is not None:
+            row["id"] = str(row["id"])
         # JSON's NaN fits no column of names.
-        if isinstance(standard.get("label"), float) and is_missing(standard["label"]):
-            standard["label"] = None
-        yield standard
+        if isinstance(row.get("label"), float) and is_missing(row["label"]):
+            row["label"] = None
+        yield row
+
+
+def checked_rows(rows: Iterable[dict[str, Any]], columns: Columns, name: str) -> Iterator[dict[str, Any]]:
+    """The same rows.
+
+    Args:
+        rows: under standard names.
+        columns: the source's.
+        name: of the source, for messages.
+
+    Raises:
+        DataError: a text or an id that is neither a string nor missing; with the row's number.
+    """
+    own_names = {standard: own for own, standard in columns.standard_names().items() if standard != "label"}
+    for number, row in enumerate(rows, start=1):
+        for standard_name, own_name in own_names.items():
+            kind = kind_of(row[standard_name])
+            if kind not in ("text", "null"):
+                raise DataError(f"{name}, row {number}: {own_name!r} holds a {kind}: write a string")
+        yield row

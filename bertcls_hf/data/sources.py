@@ -1,66 +1,35 @@
-"""From the options to raw splits: Hub datasets, files, folders and packaged corpora, with standard column names.
+"""From the options to raw splits: data in memory, Hub datasets, files, folders and packaged corpora.
 
 Every split has `text` (string), and where the source has them `text_pair`, `label` and `id`.
 """
 
-import hashlib
 import json
-import logging
-import uuid
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-from datasets import (
-    ClassLabel,
-    Dataset,
-    DatasetDict,
-    Features,
-    IterableDataset,
-    LargeList,
-    List,
-    Value,
-    load_dataset,
-    load_from_disk,
-)
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
-from pyarrow.parquet import read_metadata
 
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data.columns import Columns, resolve_columns
+from bertcls_hf.data.class_folders import ClassFolderReader
+from bertcls_hf.data.file_formats import READERS, open_reader
 from bertcls_hf.data.input_paths import existing_path, matching_files
-from bertcls_hf.data.json_files import (
-    JSON_SUFFIXES,
-    column_kinds,
-    label_feature,
-    read_json_columns,
-    refuse_other_than_text,
-)
+from bertcls_hf.data.parquet_files import download_mode, parquet_stream, resharded
 from bertcls_hf.data.python_packages import is_packaged, packaged_corpus
+from bertcls_hf.data.splits import SPLIT_NAMES
+from bertcls_hf.data.standard_columns import standardise, standardise_stream
 from bertcls_hf.data.streaming import RawStream
-from bertcls_hf.data.text_files import (
-    DELIMITED_SUFFIXES,
-    UNLABELLED_FOLDER,
-    TextFormat,
-    delimited_columns,
-    read_delimited,
-    read_text_tree,
-    resolve_delimited_format,
-    text_tree_files,
-)
-from bertcls_hf.errors import DataError, RunError, StorageError, one_line
+from bertcls_hf.errors import ArgumentsError, DataError, one_line
 
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from pandas import DataFrame  # type: ignore[import-untyped]
 
-# Part of the cache key: raise it when the readers' output changes.
-READER_VERSION = 1
-TEXT_TYPES = {"string", "large_string", "string_view"}
-# Footers of more files than this take longer to read than they are worth.
-FEW_SHARDS = 64
-LABEL_TYPES = {*TEXT_TYPES, "int", "uint", "float", "bool", "null"}
+# Data in memory. pandas is not imported here, because its import takes long and a run from files has no use for it.
+Table: TypeAlias = "Dataset | DataFrame"
 
 
 @dataclass(frozen=True)
@@ -72,48 +41,72 @@ class Source:
     dataset: Any
 
 
-def load_sources(args: DataArguments, needs_labels: frozenset[str]) -> dict[str, Source]:
-    """Loads the splits that the options name.
+def load_sources(
+    args: DataArguments, needs_labels: frozenset[str], in_memory: Mapping[str, Table]
+) -> dict[str, Source]:
+    """Loads the splits that the options name, and takes those that are in memory.
 
     Args:
         args: the data options.
         needs_labels: splits without whose labels the run makes no sense.
+        in_memory: by split, data that is used in place of what the options name.
 
     Raises:
         DataError: see the readers; or a split that does not exist, or a column of a type that is no text.
+        ArgumentsError: data in memory is of no known split, or is to be streamed.
     """
-    if args.dataset_name and is_packaged(args.dataset_name):
-        corpus = load_path(str(packaged_corpus(args.dataset_name)), args, needs_label=True)
-        return {"train": Source("train", args.dataset_name, corpus)}
-    if args.dataset_name:
-        loaded = _load_named(args, needs_labels)
-        names = {split: f"{args.dataset_name} ({split})" for split in loaded}
-        datasets_by_split = {
-            split: _named_split(dataset, args, names[split], split, split in needs_labels)
-            for split, dataset in loaded.items()
-        }
-    else:
-        files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
-        names = {split: path for split, path in files.items() if path}
-        datasets_by_split = {
-            split: _open_files(path, args)
-            if args.streaming and split == "train"
-            else load_path(path, args, split in needs_labels)
-            for split, path in names.items()
-        }
-    return {split: Source(split, names[split], dataset) for split, dataset in datasets_by_split.items()}
+    if unknown := sorted(in_memory.keys() - SPLIT_NAMES.keys()):
+        raise ArgumentsError(f"data in memory for {unknown[0]!r}; the splits are {', '.join(SPLIT_NAMES)}")
+    if args.streaming and "train" in in_memory:
+        raise ArgumentsError("--streaming: the train data is in memory: leave the option out")
+    sources = _sources_of_options(args, needs_labels - in_memory.keys(), skipped=frozenset(in_memory))
+    for split, data in in_memory.items():
+        sources[split] = _source_in_memory(split, data, args, split in needs_labels)
+    return {split: sources[split] for split in SPLIT_NAMES if split in sources}
 
 
-def _load_named(args: DataArguments, needs_labels: frozenset[str]) -> dict[str, Dataset]:
+def _source_in_memory(split: str, data: Table, args: DataArguments, needs_label: bool) -> Source:
+    name = f"the {split} data"
     try:
-        loaded = load_dataset(args.dataset_name, args.dataset_config_name, revision=args.dataset_revision,
-                              download_mode=_download_mode(args), streaming=args.streaming)  # fmt: skip
+        dataset = data if isinstance(data, Dataset) else Dataset.from_pandas(data, preserve_index=False)
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"{name}: a column cannot be read: {one_line(error)}") from error
+    return Source(split, name, standardise(dataset, args, name, needs_label))
+
+
+def _sources_of_options(
+    args: DataArguments, needs_labels: frozenset[str], skipped: frozenset[str]
+) -> dict[str, Source]:
+    if args.dataset_name and is_packaged(args.dataset_name):
+        return {} if "train" in skipped else {"train": _packaged_source(args.dataset_name, args)}
+    if args.dataset_name:
+        loaded = _select_splits(_load_named(args), args, needs_labels)
+        return {
+            split: _named_source(split, dataset, args, split in needs_labels)
+            for split, dataset in loaded.items()
+            if split not in skipped
+        }
+    names = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
+    return {
+        split: Source(split, name, _load_or_stream(split, name, args, split in needs_labels))
+        for split, name in names.items()
+        if name and split not in skipped
+    }
+
+
+def _packaged_source(name: str, args: DataArguments) -> Source:
+    return Source("train", name, load_path(str(packaged_corpus(name)), args, needs_label=True))
+
+
+def _load_named(args: DataArguments) -> DatasetDict:
+    try:
+        return load_dataset(args.dataset_name, args.dataset_config_name, revision=args.dataset_revision,
+                            download_mode=download_mode(args), streaming=args.streaming)  # fmt: skip
     except Exception as error:  # the Hub, the file system and each file format raise their own kinds
         raise DataError(
             f"--dataset_name {args.dataset_name}: {type(error).__name__}: {one_line(error)}; check the name, "
             "--dataset_config_name and the connection to the Hub, or use --train_file"
         ) from error
-    return _select_splits(loaded, args, needs_labels)
 
 
 def _select_splits(loaded: DatasetDict, args: DataArguments, needs_labels: frozenset[str]) -> dict[str, Dataset]:
@@ -125,17 +118,19 @@ def _select_splits(loaded: DatasetDict, args: DataArguments, needs_labels: froze
     }
     for split, name in chosen.items():
         if name is not None and name not in loaded:
-            there = ", ".join(sorted(map(str, loaded)))
+            available = ", ".join(sorted(map(str, loaded)))
             raise DataError(
-                f"--dataset_name {args.dataset_name}: no split {name!r}, but {there}: set --{split}_split_name"
+                f"--dataset_name {args.dataset_name}: no split {name!r}, but {available}: set --{split}_split_name"
             )
     return {split: loaded[name] for split, name in chosen.items() if name is not None}
 
 
-def _named_split(dataset: Any, args: DataArguments, name: str, split: str, needs_label: bool) -> Dataset | RawStream:
+def _named_source(split: str, dataset: Any, args: DataArguments, needs_label: bool) -> Source:
+    name = f"{args.dataset_name} ({split})"
     if args.streaming and split == "train":
-        return _raw_stream(_resharded(dataset), args, name)
-    return _standardise(_on_disk(dataset, name) if args.streaming else dataset, args, name, needs_label)
+        return Source(split, name, standardise_stream(resharded(dataset), args, name))
+    loaded = _on_disk(dataset, name) if args.streaming else dataset
+    return Source(split, name, standardise(loaded, args, name, needs_label))
 
 
 def _on_disk(stream: IterableDataset, name: str) -> Dataset:
@@ -150,102 +145,48 @@ def _rows_of(stream: IterableDataset) -> Iterator[dict[str, Any]]:
     yield from stream
 
 
-def _open_files(path_name: str, args: DataArguments) -> RawStream:
+def _load_or_stream(split: str, name: str, args: DataArguments, needs_label: bool) -> Dataset | RawStream:
+    if args.streaming and split == "train":
+        return stream_files(name, args)
+    return load_path(name, args, needs_label)
+
+
+def stream_files(name: str, args: DataArguments) -> RawStream:
     """Files of one format as a stream.
+
+    Args:
+        name: a file, a folder of files, a pattern, or a URL of parquet files.
+        args: the data options.
 
     Raises:
         DataError: there are none, or the first of them is of no known format or broken.
     """
-    if "://" in path_name:
-        return _raw_stream(_parquet_stream(path_name, path_name), args, path_name)
-    files = matching_files(path_name)
-    suffix = files[0].suffix.lower()
-    if suffix == ".parquet":
-        return _raw_stream(_parquet_stream([str(file) for file in files], path_name), args, path_name)
-    if suffix in DELIMITED_SUFFIXES:
-        text_format = resolved_format(files[0], args, needs_label=True)
-        columns = delimited_file_columns(files[0], args, text_format, needs_label=True)
-        return _text_stream(_delimited_rows, files, text_format, columns, path_name)
-    if suffix in JSON_SUFFIXES:
-        text_format = text_format_of(args)
-        kinds = column_kinds(files[0], text_format)
-        columns = resolve_columns(list(kinds), args.text_column_names, args.label_column_name, path_name, True)
-        return _text_stream(read_json_columns, files, text_format, columns, path_name)
-    known = [".parquet", *DELIMITED_SUFFIXES, *sorted(JSON_SUFFIXES)]
-    raise DataError(f"{path_name}: {suffix!r} files cannot be streamed; known: {', '.join(known)}")
+    if "://" in name:
+        return standardise_stream(parquet_stream(name, name), args, name)
+    paths = matching_files(name)
+    suffix = paths[0].suffix.lower()
+    if suffix not in READERS:
+        # The format that can be streamed from any place comes first.
+        known = sorted(READERS, key=lambda known_suffix: known_suffix != ".parquet")
+        raise DataError(f"{name}: {suffix!r} files cannot be streamed; known: {', '.join(known)}")
+    with open_reader(paths[0], args, needs_label=True, alternative="") as reader:
+        return reader.stream(paths, name)
 
 
-def _parquet_stream(files: str | list[str], name: str) -> IterableDataset:
-    try:
-        return _resharded(load_dataset("parquet", data_files=files, split="train", streaming=True))
-    except Exception as error:  # each file system raises its own kinds, and Arrow's errors of content are ValueErrors
-        broken = next((file for file in files if not _has_footer(file)), name) if isinstance(files, list) else name
-        raise DataError(f"{broken}: cannot be streamed: {one_line(error.__cause__ or error)}") from error
-
-
-def _has_footer(file: str) -> bool:
-    try:
-        read_metadata(file)
-    except (pa.ArrowException, OSError):
-        return False
-    return True
-
-
-def _resharded(dataset: IterableDataset) -> IterableDataset:
-    """Few parquet files are read by their row groups, so that rows of many places mix."""
-    return dataset.reshard() if dataset.num_shards <= FEW_SHARDS else dataset
-
-
-def _raw_stream(dataset: IterableDataset, args: DataArguments, name: str) -> RawStream:
-    dataset = dataset if dataset.features is not None else dataset._resolve_features()
-    columns = resolve_columns(dataset.column_names, args.text_column_names, args.label_column_name, name, True)
-    for column, standard_name in columns.standard_names().items():
-        if standard_name.startswith("text"):
-            _require_text(dataset.features[column], column, name)
-    _require_label(dataset.features[columns.label], name)
-    used = dataset.select_columns(list(columns.standard_names()))
-    return RawStream(name, used, columns, dataset.features[columns.label])
-
-
-def _text_stream(rows: Any, files: list[Path], text_format: TextFormat, columns: Columns, name: str) -> RawStream:
-    # datasets splits lists among processes, and nothing else.
-    options = {"files": [str(file) for file in files], "rows": rows, "text_format": text_format, "columns": columns}
-    standard = Columns(
-        tuple(name for name in columns.standard_names().values() if name.startswith("text")), "label", columns.id
-    )
-    return RawStream(name, IterableDataset.from_generator(_rows_of_files, gen_kwargs=options), standard)
-
-
-def _rows_of_files(files: list[str], rows: Any, text_format: TextFormat, columns: Columns) -> Iterator[dict[str, Any]]:
-    for file in files:
-        yield from rows(path=Path(file), text_format=text_format, columns=columns)
-
-
-def _download_mode(args: DataArguments) -> str | None:
-    return "force_redownload" if args.overwrite_cache else None
-
-
-def load_path(path_name: str, args: DataArguments, needs_label: bool) -> Dataset:
+def load_path(name: str, args: DataArguments, needs_label: bool) -> Dataset:
     """A file or folder as a dataset with the standard column names.
 
     Raises:
         DataError: no such file, an unknown format, or what its reader finds.
     """
-    path = existing_path(path_name)
-    suffix = path.suffix.lower()
+    path = existing_path(name)
     try:
         if path.is_dir():
             return _load_folder(path, args, needs_label)
-        if suffix == ".parquet":
-            return _load_parquet(path, args, needs_label)
-        if suffix in DELIMITED_SUFFIXES:
-            return _load_delimited(path, args, needs_label)
-        if suffix in JSON_SUFFIXES:
-            return _load_json(path, args, needs_label)
+        with open_reader(path, args, needs_label, alternative="or a folder") as reader:
+            return reader.load()
     except PermissionError as error:
         raise DataError(f"{path}: {error.strerror}: {error.filename}") from error
-    known = [*DELIMITED_SUFFIXES, *sorted(JSON_SUFFIXES), ".parquet"]
-    raise DataError(f"{path}: unknown format {suffix!r}; known: {', '.join(known)}, or a folder")
 
 
 def _load_folder(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
@@ -253,20 +194,9 @@ def _load_folder(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
         splits = [str(path / split) for split in json.loads((path / "dataset_dict.json").read_text())["splits"]]
         raise DataError(f"{path}: holds several splits; pass each on its own: {', '.join(splits)}")
     if (path / "state.json").exists():
-        return _standardise(_load_saved(path), args, str(path), needs_label)
-    if (path / UNLABELLED_FOLDER).is_dir():
-        logger.warning("%s: the folder %r is left out: in aclImdb it holds unlabelled texts", path, UNLABELLED_FOLDER)
-    digest = hashlib.sha256()
-    for file, label in text_tree_files(path):
-        digest.update(f"{label}/{file.name}\0{_content_digest(file)}".encode())
-    return _generate(
-        read_text_tree, path, text_format_of(args), digest.hexdigest(), _string_features("id", "text", "label"), args
-    )
-
-
-def _content_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return standardise(_load_saved(path), args, str(path), needs_label)
+    with ClassFolderReader(path, args, needs_label) as reader:
+        return reader.load()
 
 
 def _load_saved(path: Path) -> Dataset:
@@ -274,145 +204,3 @@ def _load_saved(path: Path) -> Dataset:
         return load_from_disk(str(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a whole folder of save_to_disk: {one_line(error)}") from error
-
-
-def _load_parquet(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
-    try:
-        dataset = load_dataset("parquet", data_files=str(path), split="train", download_mode=_download_mode(args))
-    except (DatasetGenerationError, ValueError) as error:  # Arrow's errors of content are ValueErrors
-        reason = one_line(error.__cause__ or error)
-        raise DataError(f"{path}: a broken parquet file, or one without rows: {reason}") from error
-    return _standardise(dataset, args, str(path), needs_label)
-
-
-def _load_delimited(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
-    text_format = resolved_format(path, args, needs_label)
-    columns = delimited_file_columns(path, args, text_format, needs_label)
-    features = _string_features(*columns.standard_names().values())
-    return _generate(_delimited_rows, path, text_format, _content_digest(path), features, args, columns=columns)
-
-
-def resolved_format(path: Path, args: DataArguments, needs_label: bool) -> TextFormat:
-    """The format of a csv, tsv or txt file, by the options and by what its start shows.
-
-    Raises:
-        DataError: see [`resolve_delimited_format`].
-    """
-    required = (*(args.text_column_names or ()), *filter(None, [args.label_column_name]))
-    return resolve_delimited_format(path, text_format_of(args), required, needs_label)
-
-
-def _load_json(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
-    text_format = text_format_of(args)
-    kinds = column_kinds(path, text_format)
-    columns = resolve_columns(list(kinds), args.text_column_names, args.label_column_name, str(path), needs_label)
-    for name in columns.texts:
-        refuse_other_than_text(path, name, kinds[name])
-    features = _string_features(*columns.standard_names().values())
-    if columns.label is not None:
-        features["label"] = label_feature(path, columns.label, kinds[columns.label])
-    return _generate(read_json_columns, path, text_format, _content_digest(path), features, args, columns=columns)
-
-
-def delimited_file_columns(path: Path, args: DataArguments, text_format: TextFormat, needs_label: bool) -> Columns:
-    """The columns of a text file whose format is resolved.
-
-    Raises:
-        DataError: see [`delimited_columns`] and [`resolve_columns`].
-    """
-    names = delimited_columns(path, text_format)
-    try:
-        return resolve_columns(names, *_wanted_columns(args, text_format), str(path), needs_label)
-    except DataError as error:
-        hint = "; if line 1 is a row and no header, pass --csv_header false" if args.csv_header == "auto" else ""
-        raise DataError(f"{error}{hint}") from error
-
-
-def _wanted_columns(args: DataArguments, text_format: TextFormat) -> tuple[list[str] | None, str | None]:
-    """Without a header the columns have standard names, whatever the options call them."""
-    if text_format.csv_header == "false":
-        return None, None
-    return args.text_column_names, args.label_column_name
-
-
-def text_format_of(args: DataArguments) -> TextFormat:
-    """How the options say that text files are to be decoded."""
-    return TextFormat(args.encoding, args.encoding_errors, args.csv_header, args.csv_delimiter, args.csv_quoting)
-
-
-def _string_features(*names: str) -> Features:
-    return Features({name: Value("string") for name in names})
-
-
-def _generate(
-    rows: Any,
-    path: Path,
-    text_format: TextFormat,
-    digest: str,
-    features: Features,
-    args: DataArguments,
-    **options: Any,
-) -> Dataset:
-    """Runs a reader into the datasets cache; the key is the content, so a moved or touched file is not read again."""
-    salt = uuid.uuid4().hex if args.overwrite_cache else ""
-    key = repr((READER_VERSION, rows.__name__, digest, asdict(text_format), str(features), options, salt))
-    try:
-        dataset = Dataset.from_generator(
-            rows,
-            features=features,
-            gen_kwargs={"path": path, "text_format": text_format, **options},
-            fingerprint=hashlib.sha256(key.encode()).hexdigest()[:16],
-        )
-    except DatasetGenerationError as error:
-        if isinstance(error.__cause__, RunError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, OSError):
-            raise StorageError(f"the datasets cache cannot be written: {error.__cause__}") from error
-        raise DataError(f"{path}: {one_line(error.__cause__ or error)}") from error
-    except ValueError as error:
-        # What datasets raises where a generator yields nothing.
-        if "corresponds to no data" not in str(error):
-            raise
-        below = " below the header" if text_format.csv_header == "true" else ""
-        raise DataError(f"{path}: no rows{below}") from error
-    return dataset
-
-
-def _delimited_rows(path: Path, text_format: TextFormat, columns: Columns) -> Iterator[dict[str, Any]]:
-    names = columns.standard_names()
-    for row in read_delimited(path, text_format):
-        yield {standard_name: row[name] for name, standard_name in names.items()}
-
-
-def _standardise(dataset: Dataset, args: DataArguments, name: str, needs_label: bool) -> Dataset:
-    """Only the columns that are used, under their standard names."""
-    if len(dataset) == 0:
-        raise DataError(f"{name}: no rows")
-    columns = resolve_columns(dataset.column_names, args.text_column_names, args.label_column_name, name, needs_label)
-    names = columns.standard_names()
-    dataset = dataset.select_columns(list(names)).rename_columns({k: v for k, v in names.items() if k != v})
-    for column in ("text", "text_pair"):
-        if column in dataset.column_names:
-            _require_text(dataset.features[column], column, name)
-    if "label" in dataset.column_names:
-        _require_label(dataset.features["label"], name)
-    if "id" in dataset.column_names and not isinstance(dataset.features["id"], Value):
-        dataset = dataset.remove_columns("id")
-    for column in ("id", "text", "text_pair"):
-        if column in dataset.column_names and dataset.features[column] != Value("string"):
-            dataset = dataset.cast_column(column, Value("string"))
-    return dataset
-
-
-def _require_text(feature: Any, column: str, name: str) -> None:
-    if not (isinstance(feature, Value) and feature.dtype in TEXT_TYPES):
-        held = feature.dtype if isinstance(feature, Value) else feature
-        raise DataError(f"{name}: the column of {column!r} holds {held}, not strings; see --text_column_names")
-
-
-def _require_label(feature: Any, name: str) -> None:
-    inner = feature.feature if isinstance(feature, (List, LargeList)) else feature
-    is_plain = isinstance(inner, Value) and inner.dtype.rstrip("0123456789") in LABEL_TYPES
-    if not (is_plain or isinstance(inner, ClassLabel)):
-        held = feature.dtype if isinstance(feature, Value) else feature
-        raise DataError(f"{name}: the label column holds {held}; expected names, numbers or lists of them")

@@ -16,8 +16,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from bertcls_hf.data.delimited_files import LONGEST_FIELD
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION
-from bertcls_hf.data.text_files import LONGEST_FIELD
 from bertcls_hf.demo.occlusion import Occlusion, occlude
 from bertcls_hf.errors import RunError
 from bertcls_hf.predict.arguments import PredictionArguments

@@ -1,30 +1,29 @@
 """Texts to classify, read row by row: files of every format, and standard input."""
 
-import codecs
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import BinaryIO, Literal
 
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data.columns import Columns, resolve_columns
+from bertcls_hf.data.columns import Columns
+from bertcls_hf.data.file_formats import open_reader
 from bertcls_hf.data.input_paths import existing_path
-from bertcls_hf.data.json_files import JSON_SUFFIXES, kind_of, parse_object, read_json
-from bertcls_hf.data.sources import delimited_file_columns, resolved_format, text_format_of
-from bertcls_hf.data.text_files import DELIMITED_SUFFIXES, TextFormat, read_delimited
-from bertcls_hf.errors import ArgumentsError, DataError, one_line
+from bertcls_hf.data.json_files import checked_rows, columns_of_sample, parse_object, standard_rows
+from bertcls_hf.data.table_reader import TableReader
+from bertcls_hf.data.text_files import encoding_without_mark
+from bertcls_hf.errors import ArgumentsError, DataError
 from bertcls_hf.predict.arguments import STANDARD
 
 
 FIELDS = ("id", "text", "text_pair")
-# Rows of a jsonl file in which its columns must show, since it has no header; of a pipe it is the first.
+# Rows of a json file in which its columns must show, since it has no header; of a pipe it is the first.
 SAMPLE_ROWS = 1000
-PARQUET_ROWS = 1024
+# Of more files than this each one is closed once its columns are known: a process may open 1024, often.
+MOST_OPEN_FILES = 100
 
 StdinFormat = Literal["lines", "jsonl"]
 # `id`, `text` and `text_pair`, those that there are.
@@ -63,8 +62,11 @@ def open_sources(
     """
     if list(names).count(STANDARD) > 1:
         raise ArgumentsError(f"{STANDARD}, standard input, can be read only once")
+    stay_open = len(names) <= MOST_OPEN_FILES
     sources = [
-        _open_stdin(stdin, args, stdin_format) if name == STANDARD else _open_file(existing_path(name), args)
+        _open_stdin(stdin, args, stdin_format)
+        if name == STANDARD
+        else _open_file(existing_path(name), args, stay_open)
         for name in names
     ]
     is_pair = "text_pair" in sources[0].fields
@@ -85,27 +87,24 @@ def read_rows(sources: Sequence[TextSource]) -> Iterator[Row]:
             yield {field: row.get(field) for field in fields}
 
 
-def _open_file(path: Path, args: DataArguments) -> TextSource:
-    suffix = path.suffix.lower()
+def _open_file(path: Path, args: DataArguments, stays_open: bool) -> TextSource:
     if path.is_dir():
         raise DataError(f"{path}: a folder; name its files")
     try:
-        if suffix == ".parquet":
-            return _open_parquet(path, args)
-        if suffix in DELIMITED_SUFFIXES:
-            return _open_delimited(path, args)
-        if suffix in JSON_SUFFIXES:
-            return _json_source(str(path), read_json(path, text_format_of(args)), args, SAMPLE_ROWS)
+        reader = open_reader(
+            path, args, needs_label=False, alternative=f"or {STANDARD} for a pipe", sample_rows=SAMPLE_ROWS
+        )
+        fields = _fields(reader.columns)
     except PermissionError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    known = [*DELIMITED_SUFFIXES, *sorted(JSON_SUFFIXES), ".parquet"]
-    raise DataError(f"{path}: unknown format {suffix!r}; known: {', '.join(known)}, or {STANDARD} for a pipe")
+    if not stays_open:
+        reader.close()
+    return TextSource(str(path), fields, partial(_rows_of, reader))
 
 
-def _open_delimited(path: Path, args: DataArguments) -> TextSource:
-    text_format = resolved_format(path, args, needs_label=False)
-    columns = delimited_file_columns(path, args, text_format, needs_label=False)
-    return TextSource(str(path), _fields(columns), lambda: _renamed(read_delimited(path, text_format), columns))
+def _rows_of(reader: TableReader) -> Iterator[Row]:
+    with reader:
+        yield from reader.rows()
 
 
 def _fields(columns: Columns) -> tuple[str, ...]:
@@ -113,83 +112,25 @@ def _fields(columns: Columns) -> tuple[str, ...]:
     return tuple(field for field in FIELDS if field in names)
 
 
-def _renamed(rows: Iterable[dict[str, Any]], columns: Columns) -> Iterator[Row]:
-    names = [(name, field) for name, field in columns.standard_names().items() if field in FIELDS]
-    for row in rows:
-        yield {field: row.get(name) for name, field in names}
-
-
-def _json_source(name: str, objects: Iterator[dict[str, Any]], args: DataArguments, sample_rows: int) -> TextSource:
-    sample = list(islice(objects, sample_rows))
-    if not sample:
-        return TextSource(name, ("text",), lambda: iter(()))
-    available = list(dict.fromkeys(key for row in sample for key in row))
-    columns = resolve_columns(available, args.text_column_names, None, name, needs_label=False)
-    rows = _checked_objects(chain(sample, objects), columns, name)
-    return TextSource(name, _fields(columns), lambda: _renamed(rows, columns))
-
-
-def _checked_objects(objects: Iterable[dict[str, Any]], columns: Columns, name: str) -> Iterator[dict[str, Any]]:
-    for number, row in enumerate(objects, start=1):
-        if columns.id is not None and row.get(columns.id) is not None:
-            row[columns.id] = str(row[columns.id])
-        for column in filter(None, (*columns.texts, columns.id)):
-            kind = kind_of(row.get(column))
-            if kind not in ("text", "null"):
-                raise DataError(f"{name}, row {number}: {column!r} holds a {kind}: write a string")
-        yield row
-
-
-def _open_parquet(path: Path, args: DataArguments) -> TextSource:
-    try:
-        schema = pq.read_schema(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: a broken parquet file: {one_line(error)}") from error
-    columns = resolve_columns(schema.names, args.text_column_names, None, str(path), needs_label=False)
-    for name in columns.texts:
-        kind = schema.field(name).type
-        if not _is_text(kind):
-            raise DataError(f"{path}: the column {name!r} holds {kind}, not strings; see --text_column_names")
-    return TextSource(str(path), _fields(columns), lambda: _renamed(_read_parquet(path, columns), columns))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _read_parquet(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
-    names = [*columns.texts, *([columns.id] if columns.id is not None else [])]
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(PARQUET_ROWS, columns=names):
-                for row in batch.to_pylist():
-                    if columns.id is not None and row[columns.id] is not None:
-                        row[columns.id] = str(row[columns.id])
-                    yield row
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: a broken parquet file: {one_line(error)}") from error
-
-
 def _open_stdin(stdin: BinaryIO, args: DataArguments, stdin_format: StdinFormat) -> TextSource:
     name = "standard input"
-    lines = _stdin_lines(stdin, text_format_of(args), name)
+    lines = _stdin_lines(stdin, args, name)
     if stdin_format == "lines":
         if args.text_column_names:
             raise ArgumentsError("--text_column_names: lines of text have no columns; see --stdin_format jsonl")
         return TextSource(name, ("text",), lambda: ({"text": line.rstrip("\r\n")} for line in lines))
     numbered = enumerate(lines, start=1)
-    objects = (parse_object(line, f"{name}, line {number}") for number, line in numbered if line.strip())
-    return _json_source(name, objects, args, sample_rows=1)
+    records = (parse_object(line, f"{name}, line {number}") for number, line in numbered if line.strip())
+    # Only the first one: the next may not be there before it is answered.
+    sample = list(islice(records, 1))
+    columns = columns_of_sample(sample, args, name)
+    rows = checked_rows(standard_rows(chain(sample, records), columns), columns, name)
+    return TextSource(name, _fields(columns), lambda: rows)
 
 
-def _stdin_lines(stdin: BinaryIO, text_format: TextFormat, name: str) -> Iterator[str]:
-    try:
-        encoding = "utf-8-sig" if codecs.lookup(text_format.encoding).name == "utf-8" else text_format.encoding
-    except LookupError as error:
-        raise ArgumentsError(f"--encoding {text_format.encoding}: {error}") from error
-    return _decoded(io.TextIOWrapper(stdin, encoding, text_format.encoding_errors, newline="\n"), name)
+def _stdin_lines(stdin: BinaryIO, args: DataArguments, name: str) -> Iterator[str]:
+    encoding = encoding_without_mark(args.encoding)
+    return _decoded(io.TextIOWrapper(stdin, encoding, args.encoding_errors, newline="\n"), name)
 
 
 def _decoded(lines: Iterable[str], name: str) -> Iterator[str]:

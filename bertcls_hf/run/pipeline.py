@@ -72,7 +72,8 @@ def run(
     tokenizer.model_max_length = max_seq_length
 
     with args.training.main_process_first(desc="data"):
-        data = load_data(args.data, checkpoint.labels, bool(args.training.do_train), args.training.do_predict)
+        trains, predicts = bool(args.training.do_train), args.training.do_predict
+        data = load_data(args.data, checkpoint.labels, trains, predicts, in_memory)
         splits: dict[str, Any] = tokenize(data, tokenizer, args.data, max_seq_length)
     report_lengths(splits, max_seq_length)
 

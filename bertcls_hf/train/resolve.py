@@ -9,8 +9,9 @@ from typing import Any
 from transformers import set_seed
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments, ModelArguments
+from bertcls_hf.data.class_weights import class_weights
 from bertcls_hf.data.labels import REGRESSION, LabelSet
-from bertcls_hf.data.load import ClassificationData, class_weights
+from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.streaming import TextStream
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features.logistic_head import check_head_init

@@ -11,23 +11,29 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.data.class_weights import class_weights
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
-from bertcls_hf.data.load import ClassificationData, class_weights, load_data
+from bertcls_hf.data.load import ClassificationData, load_data
 from bertcls_hf.errors import ArgumentsError, DataError
 from tests.helpers.reviews import NSMC
 
 
 def load(
-    known: LabelSet | None = None, trains: bool = True, predicts: bool = False, **options: Any
+    known: LabelSet | None = None,
+    trains: bool = True,
+    predicts: bool = False,
+    in_memory: dict[str, Any] | None = None,
+    **options: Any,
 ) -> ClassificationData:
     named = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    return load_data(DataArguments(**named), known, trains, predicts)
+    return load_data(DataArguments(**named), known, trains, predicts, in_memory)
 
 
 def rows(data: ClassificationData, split: str = "train", column: str = "text") -> list[Any]:
@@ -52,7 +58,7 @@ def write_json(path: Path, lines: bool) -> None:
     path.write_text("\n".join(map(json.dumps, objects)) if lines else json.dumps(objects), encoding="utf-8")
 
 
-def in_memory() -> Dataset:
+def dataset_of_texts() -> Dataset:
     return Dataset.from_dict({"x": range(len(TEXTS)), "text": TEXTS, "label": LABELS})
 
 
@@ -62,11 +68,11 @@ SOURCES: dict[str, Callable[[Path], object]] = {
     "a.tsv": lambda path: write_delimited(path, "\t"),
     "a.json": lambda path: write_json(path, lines=False),
     "a.jsonl": lambda path: write_json(path, lines=True),
-    "a.parquet": lambda path: in_memory().to_parquet(path),
+    "a.parquet": lambda path: dataset_of_texts().to_parquet(path),
     "categories.parquet": lambda path: pq.write_table(
         pa.table({"text": pa.array(TEXTS, "large_string"), "label": pa.array(LABELS).dictionary_encode()}), path
     ),
-    "saved": lambda path: in_memory().save_to_disk(path),
+    "saved": lambda path: dataset_of_texts().save_to_disk(path),
 }
 
 
@@ -224,6 +230,105 @@ def write_rows(path: Path, *objects: dict[str, Any]) -> Path:
 def numbered(path: Path, labels: list[Any]) -> Path:
     """One text per label: `t0`, `t1` and so on."""
     return write_rows(path, *({"text": f"t{number}", "label": label} for number, label in enumerate(labels)))
+
+
+class TestInMemory:
+    @staticmethod
+    def frame(count: int = 20, name: str = "t", **columns: Any) -> pd.DataFrame:
+        """Its index holds no row numbers, as that of a filtered frame does not."""
+        texts = [f"{name}{number}" for number in range(count)]
+        labels = ["pos" if number % 2 else "neg" for number in range(count)]
+        return pd.DataFrame({"text": texts, "label": labels, **columns}, index=range(100, 100 + count))
+
+    @pytest.mark.parametrize("convert", [lambda frame: frame, lambda frame: Dataset.from_pandas(frame)])
+    def test_every_split(self, convert: Callable[[pd.DataFrame], Any]) -> None:
+        splits = {name: convert(self.frame(4, name)) for name in ("test", "train", "validation")}
+        data = load(in_memory=splits)
+        assert list(data.splits) == ["train", "validation", "test"]
+        assert data.labels == LabelSet(SINGLE_LABEL, ("neg", "pos"))
+        for name in splits:
+            assert rows(data, name) == [f"{name}{number}" for number in range(4)]
+            assert rows(data, name, "label") == ["neg", "pos"] * 2
+            assert set(data.splits[name].column_names) == {"text", "label"}
+
+    def test_a_frame_gives_what_its_file_gives(self, tmp_path: Path) -> None:
+        frame = self.frame(40, id=[f"i{number}" for number in range(40)])
+        frame.to_csv(tmp_path / "a.csv", index=False)
+        options = {"test_split_percentage": 20.0, "max_train_samples": 17}
+        of_file, of_frame = load(train_file=tmp_path / "a.csv", **options), load(in_memory={"train": frame}, **options)
+        assert of_frame.held_out == of_file.held_out == {"test": 20, "validation": 10}
+        for split in ("train", "validation", "test"):
+            for column in ("id", "text", "label"):
+                assert rows(of_frame, split, column) == rows(of_file, split, column)
+
+    def test_the_other_splits_come_from_the_options(self, tmp_path: Path) -> None:
+        files = {name: tmp_path / f"{name}.csv" for name in ("train", "validation", "test")}
+        for name, path in files.items():
+            self.frame(6, f"{name} file").to_csv(path, index=False)
+        data = load(in_memory={"train": self.frame(8)}, **{f"{name}_file": path for name, path in files.items()})
+        assert rows(data)[0] == "t0"
+        assert rows(data, "validation")[0] == "validation file0"
+        assert rows(data, "test")[0] == "test file0"
+
+    def test_a_split_in_memory_needs_none_of_the_hub(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hub = DatasetDict({"test": Dataset.from_pandas(self.frame(4, "hub"), preserve_index=False)})
+        monkeypatch.setattr("bertcls_hf.data.sources.load_dataset", lambda *args, **options: hub)
+        data = load(in_memory={"train": self.frame(20)}, dataset_name="x/y")
+        assert {split: len(dataset) for split, dataset in data.splits.items()} == {
+            "train": 18,
+            "validation": 2,
+            "test": 4,
+        }
+        assert rows(data, "test")[0] == "hub0"
+
+    def test_named_columns_and_categories(self) -> None:
+        frame = pd.DataFrame({"words": ["a", "b", "c"], "mood": pd.Categorical(["x", "y", "x"]), "text": [1, 2, 3]})
+        data = load(
+            in_memory={"train": frame},
+            text_column_names=["words"],
+            label_column_name="mood",
+            validation_split_percentage=0,
+        )
+        assert (rows(data), rows(data, column="label")) == (["a", "b", "c"], ["x", "y", "x"])
+
+    def test_whole_numbers_with_a_gap(self) -> None:
+        frame = self.frame(4, label=[1, 0, None, 1])
+        data = load(in_memory={"train": frame}, missing_label="drop", validation_split_percentage=0)
+        assert rows(data, column="label") == ["1", "0", "1"]
+
+    @pytest.mark.parametrize("missing", [None, float("nan"), ""])
+    def test_a_missing_label_is_refused(self, missing: Any) -> None:
+        train = self.frame(3, label=["pos", missing, "neg"])
+        with pytest.raises(DataError, match=r"^the train data: no label in 1 of 3 rows \(row 2\): mend them, or pass"):
+            load(in_memory={"train": train})
+
+    @pytest.mark.parametrize(
+        ("columns", "message"),
+        [
+            ({"text": [1, 2]}, "the validation data: the column of 'text' holds int64, not strings"),
+            ({"text": ["a", 2]}, "the validation data: a column cannot be read: .*text"),
+            ({"text": ["a", " "]}, r"the validation data: an empty text in 1 of 2 rows \(row 2\)"),
+            ({"label": ["pos", "odd"]}, "the validation data: the validation split has labels that training does not"),
+        ],
+    )
+    def test_bad_columns_are_named(self, columns: dict[str, Any], message: str) -> None:
+        splits = {"train": self.frame(), "validation": self.frame(2, **columns)}
+        with pytest.raises(DataError, match=message):
+            load(in_memory=splits)
+
+    def test_no_rows_no_label_column_and_no_such_split(self) -> None:
+        with pytest.raises(DataError, match="the train data: no rows"):
+            load(in_memory={"train": self.frame(0)})
+        with pytest.raises(DataError, match="no label column: the train data has the columns 'text'"):
+            load(in_memory={"train": self.frame()[["text"]]})
+        with pytest.raises(ArgumentsError, match="no training data: give --train_file or --dataset_name"):
+            load(in_memory={"validation": self.frame()})
+        with pytest.raises(ArgumentsError, match="data in memory for 'valid'; the splits are train, validation, test"):
+            load(in_memory={"train": self.frame(), "valid": self.frame()})
+
+    def test_it_is_not_streamed(self) -> None:
+        with pytest.raises(ArgumentsError, match="--streaming: the train data is in memory"):
+            load(in_memory={"train": self.frame()}, streaming=True)
 
 
 class TestTasks:
@@ -424,7 +529,7 @@ class TestCache:
 
     @pytest.fixture
     def no_reader(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("bertcls_hf.data.sources.read_delimited", None)
+        monkeypatch.setattr("bertcls_hf.data.delimited_files.DelimitedReader.records", None)
 
     @pytest.mark.usefixtures("no_reader")
     def test_a_moved_file_is_not_read_again(self, path: Path, tmp_path: Path) -> None:

@@ -1,29 +1,32 @@
 """Readers of csv, tsv, txt, json and folders: formats, headers and quotes that are found out."""
 
+import hashlib
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.data.class_folders import ClassFolderReader
 from bertcls_hf.data.columns import resolve_columns
-from bertcls_hf.data.json_files import column_kinds, label_feature, read_json
-from bertcls_hf.data.text_files import (
-    TextFormat,
-    decoded_lines,
-    delimited_columns,
-    read_delimited,
-    read_text_tree,
-    resolve_delimited_format,
-)
+from bertcls_hf.data.delimited_files import DelimitedReader
+from bertcls_hf.data.json_files import JsonReader, label_feature
+from bertcls_hf.data.text_files import TextFile
 from bertcls_hf.errors import DataError
 from tests.helpers.reviews import NSMC
 
 
-def read(path: Path, content: str | bytes, *required: str, needs_label: bool = True, **options: Any) -> list[dict]:
+def read(path: Path, content: str | bytes, *columns: str, needs_label: bool = True, **options: Any) -> list[dict]:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    text_format = resolve_delimited_format(path, TextFormat(**options), required, needs_label)
-    return list(read_delimited(path, text_format))
+    args = DataArguments(text_column_names=list(columns) or None, **options)
+    with DelimitedReader(path, args, needs_label) as reader:
+        return list(reader.records())
+
+
+def json_reader(path: Path) -> JsonReader:
+    return JsonReader(path, DataArguments(), needs_label=False)
 
 
 class TestQuotes:
@@ -102,7 +105,29 @@ class TestLines:
     def test_byte_order_mark_is_no_text(self, tmp_path: Path, encoding: str) -> None:
         path = tmp_path / "a.txt"
         path.write_bytes(b"\xef\xbb\xbftext")
-        assert list(decoded_lines(path, TextFormat(encoding))) == ["text"]
+        assert list(TextFile(path, encoding).lines()) == ["text"]
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp949"])
+    def test_a_second_reading_is_that_of_the_first(self, tmp_path: Path, encoding: str) -> None:
+        content = "좋은 영화\r\n나쁜\n" * 5000
+        path = tmp_path / "a.txt"
+        path.write_bytes(content.encode(encoding))
+        with TextFile(path, encoding) as file:
+            assert next(file.lines()) == "좋은 영화\r\n"
+            digest = file.digest()
+            assert "".join(file.lines()) == content
+            assert file.digest() == digest == hashlib.sha256(path.read_bytes()).hexdigest()
+            assert "".join(file.lines()) == content
+
+    def test_a_closed_file_and_a_pickled_one_are_opened_again(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.txt"
+        path.write_text("a\nb\n")
+        with TextFile(path) as file:
+            assert next(file.lines()) == "a\n"
+            copied = pickle.loads(pickle.dumps(file))
+            file.close()
+            assert list(copied.lines()) == list(file.lines()) == ["a\n", "b\n"]
+            copied.close()
 
     @pytest.mark.parametrize(("errors", "text"), [("replace", "caf\ufffd"), ("ignore", "caf")])
     def test_unknown_bytes_as_asked(self, tmp_path: Path, errors: str, text: str) -> None:
@@ -136,15 +161,15 @@ class TestJson:
     )
     def test_every_layout(self, tmp_path: Path, name: str, content: str) -> None:
         (tmp_path / name).write_text(content)
-        assert list(read_json(tmp_path / name, TextFormat())) == self.ROWS
+        assert list(json_reader(tmp_path / name).records()) == self.ROWS
 
     def test_one_row(self, tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text('{"text": "a", "labels": ["x"]}')
-        assert list(read_json(tmp_path / "a.json", TextFormat())) == [{"text": "a", "labels": ["x"]}]
+        assert list(json_reader(tmp_path / "a.json").records()) == [{"text": "a", "labels": ["x"]}]
 
     def test_columns_are_those_of_every_row(self, tmp_path: Path) -> None:
         (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "b", "label": null}\n{"text": null, "label": 1}\n')
-        assert column_kinds(tmp_path / "a.jsonl", TextFormat()) == {"text": {"text": 1}, "label": {"whole number": 3}}
+        assert json_reader(tmp_path / "a.jsonl").column_kinds == {"text": {"text": 1}, "label": {"whole number": 3}}
 
     @pytest.mark.parametrize(
         ("kinds", "dtype"),
@@ -204,7 +229,7 @@ def test_text_tree_is_sorted_and_keeps_texts_as_they_are(tmp_path: Path) -> None
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "pos/readme.md").write_text("no text")
-    assert list(read_text_tree(tmp_path, TextFormat())) == [
+    assert list(ClassFolderReader(tmp_path, DataArguments(), needs_label=True).rows()) == [
         {"id": "neg/10.txt", "text": "bad", "label": "neg"},
         {"id": "pos/1.txt", "text": "", "label": "pos"},
         {"id": "pos/2.txt", "text": "good\nfilm\n", "label": "pos"},
@@ -215,4 +240,4 @@ def test_a_header_names_no_column_twice(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label,x,x\na,b,c,d\n")
     with pytest.raises(DataError, match="column 'x' twice"):
-        delimited_columns(path, TextFormat(csv_header="true", csv_delimiter=","))
+        DelimitedReader(path, DataArguments(csv_header="true"), needs_label=True).column_names()

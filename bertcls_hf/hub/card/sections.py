@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from bertcls_hf.data.load import SPLIT_NAMES
+from bertcls_hf.data.splits import SPLIT_NAMES
 from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.provenance import data_name, device_name, versions
 from bertcls_hf.hub.card.public_text import (

@@ -1,0 +1,84 @@
+"""The reader of a folder with one sub-folder of texts per class."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from datasets import Features
+
+from bertcls_hf.data.columns import Columns
+from bertcls_hf.data.table_reader import TextTableReader, string_features
+from bertcls_hf.errors import DataError
+
+
+logger = logging.getLogger(__name__)
+
+# aclImdb keeps unlabelled reviews in a folder of this name, beside its classes.
+UNLABELLED_FOLDER = "unsup"
+SPLIT_FOLDERS = ("train", "validation", "valid", "dev", "test")
+
+
+class ClassFolderReader(TextTableReader):
+    """Reads a folder of class folders: of each .txt file `text`, `label` and, as `id`, its name."""
+
+    cache_name = "read_text_tree"
+
+    @cached_property
+    def columns(self) -> Columns:
+        return Columns(("text",), "label", "id")
+
+    @cached_property
+    def text_paths(self) -> list[tuple[Path, str]]:
+        """(file, class) of each .txt file, sorted.
+
+        Raises:
+            DataError: no class folder, a class without a .txt file, or folders that look like splits.
+        """
+        if (self.path / UNLABELLED_FOLDER).is_dir():
+            logger.warning(
+                "%s: the folder %r is left out: in aclImdb it holds unlabelled texts", self.path, UNLABELLED_FOLDER
+            )
+        labelled_paths: list[tuple[Path, str]] = []
+        for folder in self._class_folders():
+            paths = sorted(folder.glob("*.txt"))
+            if not paths:
+                raise DataError(
+                    f"{folder}: no .txt file in this class folder; remove it, or put the class's texts there"
+                )
+            labelled_paths += [(path, folder.name) for path in paths]
+        return labelled_paths
+
+    def _class_folders(self) -> list[Path]:
+        folders = {f.name: f for f in self.path.iterdir() if f.is_dir() and not f.name.startswith((".", "_"))}
+        splits = [self.path / name for name in SPLIT_FOLDERS if name in folders]
+        if len(splits) > 1:
+            raise DataError(
+                f"{self.path}: holds splits, not classes: pass --train_file {splits[0]}, and the others as "
+                "--validation_file or --test_file"
+            )
+        classes = [folder for name, folder in sorted(folders.items()) if name != UNLABELLED_FOLDER]
+        if not classes:
+            raise DataError(f"{self.path}: no sub-folder; expected one folder of .txt files per class")
+        return classes
+
+    def features(self) -> Features:
+        return string_features("id", "text", "label")
+
+    def digest(self) -> str:
+        """SHA-256 of the names and contents of all texts."""
+        digest = hashlib.sha256()
+        for path, label in self.text_paths:
+            with self._text_file(path) as file:
+                digest.update(f"{label}/{path.name}\0{file.digest()}".encode())
+        return digest.hexdigest()
+
+    def cache_options(self) -> dict[str, Any]:
+        return {}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for path, label in self.text_paths:
+            with self._text_file(path) as file:
+                yield {"id": f"{label}/{path.name}", "text": "".join(file.lines()), "label": label}

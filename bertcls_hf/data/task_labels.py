@@ -1,0 +1,79 @@
+"""The task that a run's data show, and the labels that it learns."""
+
+import logging
+
+from datasets import ClassLabel, LargeList, List
+
+from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.data.labels import (
+    MULTI_LABEL,
+    REGRESSION,
+    SINGLE_LABEL,
+    LabelSet,
+    infer_problem_type,
+    make_label_set,
+    raw_labels,
+)
+from bertcls_hf.data.sources import Source
+from bertcls_hf.errors import ArgumentsError, DataError
+
+
+logger = logging.getLogger(__name__)
+
+
+def labels_of_split(args: DataArguments, source: Source, known_labels: LabelSet | None) -> LabelSet:
+    """The labels that a split shows, in the order of a trained classifier's where there is one.
+
+    Raises:
+        DataError: they are no labels of one task, or not those of the classifier.
+    """
+    values = raw_labels(source.dataset, args.label_delimiter)
+    if all(value is None for value in values):
+        raise DataError(f"{source.name}: no row has a label")
+    problem_type = infer_problem_type(source.dataset, values, args.problem_type, source.name)
+    labels = make_label_set(source.dataset, values, problem_type, source.name)
+    return labels if known_labels is None else _aligned(labels, known_labels, source.name)
+
+
+def labels_of_stream(
+    args: DataArguments, train: Source, validation: Source | None, known_labels: LabelSet | None
+) -> LabelSet:
+    """A stream's labels: those of its class names, else of the validation data, else of the model.
+
+    Raises:
+        DataError: they are not those of the model, or of another task than the options say.
+        ArgumentsError: nothing shows them.
+    """
+    feature = train.dataset.label_feature
+    is_list = isinstance(feature, (List, LargeList))
+    inner = feature.feature if is_list else feature
+    if isinstance(inner, ClassLabel):
+        labels = LabelSet(MULTI_LABEL if is_list else SINGLE_LABEL, tuple(inner.names))
+        if args.problem_type not in (None, labels.problem_type):
+            raise DataError(f"{train.name}: --problem_type {args.problem_type}, but the labels are class names")
+    elif validation is not None and "label" in validation.dataset.column_names:
+        labels = labels_of_split(args, validation, None)
+    elif known_labels is not None:
+        return known_labels
+    else:
+        raise ArgumentsError(
+            "--streaming: the labels are those of the validation data, and there is none: give --validation_file"
+        )
+    return labels if known_labels is None else _aligned(labels, known_labels, train.name)
+
+
+def _aligned(labels: LabelSet, known: LabelSet, source: str) -> LabelSet:
+    """The data's labels in the model's order."""
+    same_task = labels.problem_type == known.problem_type and len(labels.names) == len(known.names)
+    if same_task and set(labels.names) == set(known.names):
+        return known
+    if same_task and all(name == f"LABEL_{position}" for position, name in enumerate(known.names)):
+        if labels.problem_type != REGRESSION:
+            logger.warning(
+                "the model's labels have no names; %s are taken for them in this order", ", ".join(labels.names)
+            )
+        return labels
+    raise DataError(
+        f"{source}: the labels are {list(labels.names)} ({labels.problem_type}), the model's are {list(known.names)} "
+        f"({known.problem_type}); rename them, or give the model a new head with --ignore_mismatched_sizes true"
+    )
