@@ -55,8 +55,8 @@ from bertcls_hf.data.tokenization import resolve_max_seq_length, tokenize
 from bertcls_hf.features.extractor import FeatureDataset, FeatureExtractor
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.models.modeling import ClassificationHead, TextClassifier
-from bertcls_hf.train.phases import build_trainer
-from bertcls_hf.train.trainer import ClassificationTrainer
+from bertcls_hf.training.phases import build_trainer
+from bertcls_hf.training.trainer import ClassificationTrainer
 
 
 SEED_WAY, SENTENCES, OURS, TOKENIZING, ROOFLINE = "(a) seed", "(b) encode", "(c) ours", "tokenizing", "(d) roofline"

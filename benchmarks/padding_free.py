@@ -28,7 +28,7 @@ from bertcls_hf.config.parsing import build_arguments
 from bertcls_hf.data.load import load_data
 from bertcls_hf.data.tokenization import resolve_max_seq_length, tokenize
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
-from bertcls_hf.train.trainer import ClassificationCollator, FlatteningCollator
+from bertcls_hf.training.trainer import ClassificationCollator, FlatteningCollator
 
 
 BATCH_SIZE = 16

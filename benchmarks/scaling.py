@@ -42,7 +42,7 @@ from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.features.cache import SHARD_ROWS
 from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
-from bertcls_hf.train.phases import build_trainer
+from bertcls_hf.training.phases import build_trainer
 
 
 WORDS = "the film was good bad long short story actor plot scene music very not never much more than its with".split()

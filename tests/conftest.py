@@ -31,7 +31,7 @@ def _few_threads() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _late_imports_first() -> None:
     # A run imports this late, and it takes names from other modules: never while a test has patched them.
-    importlib.import_module("bertcls_hf.train.sweep")
+    importlib.import_module("bertcls_hf.training.sweep")
 
 
 @pytest.fixture(autouse=True)

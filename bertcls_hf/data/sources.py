@@ -26,7 +26,7 @@ from bertcls_hf.errors import ArgumentsError, DataError, one_line
 
 
 if TYPE_CHECKING:
-    from pandas import DataFrame  # type: ignore[import-untyped]
+    from pandas import DataFrame
 
 # Data in memory. pandas is not imported here, because its import takes long and a run from files has no use for it.
 Table: TypeAlias = "Dataset | DataFrame"

@@ -12,11 +12,11 @@ from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.config.parsing import RECIPE_FILE
 from bertcls_hf.errors import ArgumentsError, PushError, storage_problem
 from bertcls_hf.hub.push import push_folder, run_repository, upload
-from bertcls_hf.train.saving import save_for_use
+from bertcls_hf.training.saving import save_for_use
 
 
 if TYPE_CHECKING:
-    from bertcls_hf.train.trainer import ClassificationTrainer
+    from bertcls_hf.training.trainer import ClassificationTrainer
 
 logger = logging.getLogger(__name__)
 

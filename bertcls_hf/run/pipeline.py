@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bertcls_hf.hub.card.finished_run import FinishedRun
     from bertcls_hf.models.modeling import TextClassifier
-    from bertcls_hf.train.resolve import ResolvedRun
+    from bertcls_hf.training.resolve import ResolvedRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,11 +57,11 @@ def run(
     from bertcls_hf.hub.push_callback import PushRun
     from bertcls_hf.models.encoder_checks import check_encoder
     from bertcls_hf.models.loading import load_tokenizer, open_checkpoint
-    from bertcls_hf.train import phases
-    from bertcls_hf.train.checkpoints import refuse_other_model
-    from bertcls_hf.train.recipe import start_run, write_recipe
-    from bertcls_hf.train.resolve import resolve_run
-    from bertcls_hf.train.sweep import HeadSweep
+    from bertcls_hf.training import phases
+    from bertcls_hf.training.checkpoints import refuse_other_model
+    from bertcls_hf.training.recipe import start_run, write_recipe
+    from bertcls_hf.training.resolve import resolve_run
+    from bertcls_hf.training.sweep import HeadSweep
 
     start_run(args)
     checkpoint = open_checkpoint(args.model)
@@ -117,7 +117,7 @@ def _cached_features(
     """What the Trainer reads with `--boost`: features, or token ids where they only trained the head first (LP-FT)."""
     from bertcls_hf.features.extractor import FeatureExtractor
     from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
-    from bertcls_hf.train.phases import train_head
+    from bertcls_hf.training.phases import train_head
 
     args = resolved.args
     trains_head_first = args.training.do_train and args.is_head_then_all

@@ -209,7 +209,9 @@ class Worker:
 
     def __init__(self, function: Callable[..., None], *args: Any):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.helpers.feature_runs", "run_classification", "bertcls_hf.train.phases"])
+        context.set_forkserver_preload(
+            ["tests.helpers.feature_runs", "run_classification", "bertcls_hf.training.phases"]
+        )
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_start, args=(function, other, *args), daemon=True)
         # The first one starts the server, which finds modules by this variable alone.

@@ -18,10 +18,10 @@ from bertcls_hf.data.tokenization import LENGTH_COLUMN
 from bertcls_hf.hub.card.provenance import data_licence, model_licence
 from bertcls_hf.metrics.intervals import Interval, metric_intervals
 from bertcls_hf.metrics.metrics import probabilities
-from bertcls_hf.train.phases import HEAD_FOLDER
-from bertcls_hf.train.results import Evaluation
-from bertcls_hf.train.sweep import SWEEP_FILE
-from bertcls_hf.train.trainer import ClassificationTrainer
+from bertcls_hf.training.phases import HEAD_FOLDER
+from bertcls_hf.training.results import Evaluation
+from bertcls_hf.training.sweep import SWEEP_FILE
+from bertcls_hf.training.trainer import ClassificationTrainer
 
 
 TRAIN_RESULTS, STATE = "train_results.json", "trainer_state.json"

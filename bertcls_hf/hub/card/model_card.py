@@ -26,7 +26,7 @@ from bertcls_hf.hub.card.sections import (
     training_section,
 )
 from bertcls_hf.metrics.metrics import METRIC_NAMES
-from bertcls_hf.train.recipe import recipe_text, resolved_options
+from bertcls_hf.training.recipe import recipe_text, resolved_options
 
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from bertcls_hf.features.logistic_head import check_head_init
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, greater_is_better
 from bertcls_hf.models.loading import Checkpoint, load_classifier, resolve_config
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
-from bertcls_hf.train.checkpoints import resolve_resume
+from bertcls_hf.training.checkpoints import resolve_resume
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType
 
 from bertcls_hf.models.modeling import TextClassifier, classify_features
-from bertcls_hf.train.trainer import ClassificationTrainer
+from bertcls_hf.training.trainer import ClassificationTrainer
 
 
 class HeadOnFeatures(torch.nn.Module):

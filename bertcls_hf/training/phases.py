@@ -18,14 +18,14 @@ from bertcls_hf.features.extractor import FeatureDataset
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import build_compute_metrics
 from bertcls_hf.models.modeling import TextClassifier
-from bertcls_hf.train.callbacks import training_callbacks
-from bertcls_hf.train.checkpoints import STATE, require_checkpoint_space, stopped_early
-from bertcls_hf.train.collators import ClassificationCollator
-from bertcls_hf.train.head_trainer import HeadTrainer
-from bertcls_hf.train.preemption import StopOnSignal
-from bertcls_hf.train.results import Evaluation, write_predictions, write_report
-from bertcls_hf.train.stream_trainer import StreamTrainer
-from bertcls_hf.train.trainer import ClassificationTrainer, FlatteningCollator
+from bertcls_hf.training.callbacks import training_callbacks
+from bertcls_hf.training.checkpoints import STATE, require_checkpoint_space, stopped_early
+from bertcls_hf.training.collators import ClassificationCollator
+from bertcls_hf.training.head_trainer import HeadTrainer
+from bertcls_hf.training.preemption import StopOnSignal
+from bertcls_hf.training.results import Evaluation, write_predictions, write_report
+from bertcls_hf.training.stream_trainer import StreamTrainer
+from bertcls_hf.training.trainer import ClassificationTrainer, FlatteningCollator
 
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from bertcls_hf.errors import ExitCode
-from bertcls_hf.train.trainer import ClassificationTrainer
+from bertcls_hf.training.trainer import ClassificationTrainer
 from run_classification import main
 
 

@@ -186,7 +186,7 @@ KILLED_SCRIPT = """
 import os, signal, sys, time
 from bertcls_hf.features import cache as feature_cache
 from bertcls_hf.features.extractor import FeatureExtractor
-from bertcls_hf.train.trainer import ClassificationTrainer
+from bertcls_hf.training.trainer import ClassificationTrainer
 feature_cache.SHARD_ROWS = 8
 kind = FeatureExtractor if sys.argv[1] == "extraction" else ClassificationTrainer
 name = "_extract_shard" if sys.argv[1] == "extraction" else "training_step"

@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 
 from bertcls_hf.config.arguments import ClassifierTrainingArguments, Pooling
 from bertcls_hf.features.extractor import FeatureDataset, FeatureExtractor
-from bertcls_hf.train.phases import build_trainer
-from bertcls_hf.train.resolve import ResolvedRun
+from bertcls_hf.training.phases import build_trainer
+from bertcls_hf.training.resolve import ResolvedRun
 
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from transformers import TrainerState
 
 from bertcls_hf.data.streaming import StreamOrder, StreamPosition
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.train.checkpoints import STATE
-from bertcls_hf.train.trainer import ClassificationTrainer
+from bertcls_hf.training.checkpoints import STATE
+from bertcls_hf.training.trainer import ClassificationTrainer
 
 
 class StreamTrainer(ClassificationTrainer):

@@ -14,9 +14,9 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifier, classification_loss
-from bertcls_hf.train.optimizer import parameter_groups
-from bertcls_hf.train.samplers import EpochSampler, RankBatches, lengths_of, longest_first
-from bertcls_hf.train.saving import save_for_use, save_with_tokenizer
+from bertcls_hf.training.optimizer import parameter_groups
+from bertcls_hf.training.samplers import EpochSampler, RankBatches, lengths_of, longest_first
+from bertcls_hf.training.saving import save_for_use, save_with_tokenizer
 
 
 class FlatteningCollator:

@@ -14,7 +14,12 @@ import pytest
 import torch
 
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.train.checkpoints import checkpoint_problem, find_resumable_checkpoint, resolve_resume, stopped_early
+from bertcls_hf.training.checkpoints import (
+    checkpoint_problem,
+    find_resumable_checkpoint,
+    resolve_resume,
+    stopped_early,
+)
 from run_classification import main
 from tests.helpers.reviews import ROOT
 from tests.helpers.training_runs import SAVES, assert_identical_run, history
