@@ -579,7 +579,7 @@ class TestScript:
     ) -> None:
         argv = [str(recipe("learnin_rate: 1\n"))] if in_recipe else ["--learnin_rate", "1"]
         code = (
-            "import json, sys; from run_classification import main; code = main(sys.argv[1:]); "
+            "import json, sys; from bertcls_hf.run import main; code = main(sys.argv[1:]); "
             f"print(json.dumps([name for name in {self.HEAVY!r} if name in sys.modules])); sys.exit(code)"
         )
         result = self.run("-c", code, *argv)

@@ -14,7 +14,7 @@ import pytest
 from transformers import BertConfig, BertForSequenceClassification
 
 from bertcls_hf.errors import ExitCode
-from run_classification import main
+from bertcls_hf.run import main
 
 
 GOOD = "text,label\ngood film,pos\nbad film,neg\nfine plot,pos\npoor plot,neg\ngreat movie,pos\nawful movie,neg\n"

@@ -19,7 +19,7 @@ from bertcls_hf.data.load import load_data
 from bertcls_hf.data.streaming import StreamOrder, StreamPosition, TokenStream
 from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.errors import ArgumentsError
-from run_classification import main
+from bertcls_hf.run import main
 from tests.helpers.reviews import review, write_reviews
 from tests.helpers.training_runs import SAVES, assert_identical_run
 

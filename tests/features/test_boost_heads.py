@@ -15,7 +15,7 @@ from transformers import BertConfig
 from bertcls_hf.features.extractor import FeatureDataset
 from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
-from run_classification import main
+from bertcls_hf.run import main
 
 
 def features_of(labels: int, rows: int = 200) -> FeatureDataset:

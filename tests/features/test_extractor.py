@@ -37,7 +37,7 @@ from bertcls_hf.features.extractor import (
 from bertcls_hf.models import token_batches as batching
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig, merge_components
 from bertcls_hf.models.token_batches import run_batches, token_budget_batches
-from run_classification import main
+from bertcls_hf.run import main
 from tests.helpers.disks import DAMAGES, small_disk
 from tests.helpers.feature_runs import (
     NoLock,
@@ -713,7 +713,7 @@ def noted(self, job, shard, *rest):
         file.write(f"{len(job.plan.rows)}:{shard}\\n")
     original(self, job, shard, *rest)
 FeatureExtractor._extract_shard = noted
-from run_classification import main
+from bertcls_hf.run import main
 root = sys.argv[2].replace("RANK", os.environ["RANK"])
 sys.exit(main([*sys.argv[3:], "--boost_cache_dir", root]))
 """

@@ -17,7 +17,7 @@ from transformers import (
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
-from run_classification import main
+from bertcls_hf.run import main
 from tests.helpers.reviews import review
 
 

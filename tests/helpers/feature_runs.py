@@ -190,7 +190,7 @@ def peak_memory(connection: Connection, model: Path, root: Path, rows: int) -> N
 
 def run_main(connection: Connection, argv: list[str], largest_file: int) -> None:
     """Runs the entry script, with a limit on the size of files from the extraction on; sends code and messages."""
-    from run_classification import main
+    from bertcls_hf.run import main
 
     original = FeatureExtractor.features
 
@@ -209,9 +209,7 @@ class Worker:
 
     def __init__(self, function: Callable[..., None], *args: Any):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(
-            ["tests.helpers.feature_runs", "run_classification", "bertcls_hf.training.phases"]
-        )
+        context.set_forkserver_preload([__name__, "bertcls_hf.run.pipeline", "bertcls_hf.training.sweep"])
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_start, args=(function, other, *args), daemon=True)
         # The first one starts the server, which finds modules by this variable alone.

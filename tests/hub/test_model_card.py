@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard, metadata_load
 from bertcls_hf.hub.card import model_card, provenance
 from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.model_card import AVERAGES, HUB_METRICS, MARK, write_model_card
-from run_classification import main
+from bertcls_hf.run import main
 from tests.helpers.reviews import review, write_reviews
 
 

@@ -24,7 +24,7 @@ from bertcls_hf.errors import ArgumentsError, PushError
 from bertcls_hf.hub import push as hub_command
 from bertcls_hf.hub.push import HubRepository, push_folder, pushed_files
 from bertcls_hf.hub.push_callback import PushRun
-from run_classification import main
+from bertcls_hf.run import main
 from tests.helpers.hub_server import TOKEN, USER, Commit, Hub, StoredFile, serve_hub
 from tests.helpers.reviews import ROOT, WORDS
 

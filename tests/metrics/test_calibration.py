@@ -23,8 +23,8 @@ from bertcls_hf.metrics.calibration import (
 )
 from bertcls_hf.metrics.probabilities import predicted_labels
 from bertcls_hf.predict.predictor import Predictor
+from bertcls_hf.run import main
 from bertcls_hf.training import phases as training
-from run_classification import main
 from tests.helpers.classifiers import save_classifier
 from tests.helpers.reviews import review
 

@@ -13,7 +13,7 @@ from bertcls_hf.config.parsing import build_arguments, explicit_options
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.models.encoder_checks import check_encoder
 from bertcls_hf.models.loading import Checkpoint
-from run_classification import main
+from bertcls_hf.run import main
 from tests.helpers.families import FAMILIES
 from tests.helpers.training_runs import losses, without_dropout
 

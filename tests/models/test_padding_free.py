@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from transformers.integrations import flash_attention
 
 from bertcls_hf.models.modeling import PADDING_FREE_FAMILIES, PADDING_FREE_SDPA, TextClassifier, encoder_has_pooler
+from bertcls_hf.run import main
 from bertcls_hf.training.trainer import FlatteningCollator
-from run_classification import main
 from tests.helpers.families import FAMILIES, make_model
 from tests.helpers.reviews import write_reviews
 from tests.helpers.training_runs import assert_same_run, losses, without_dropout

@@ -17,7 +17,7 @@ from transformers import pipeline
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.predict import predictor as inference
 from bertcls_hf.predict.predictor import Predictor
-from run_classification import main
+from bertcls_hf.run import main
 from tests.helpers.classifiers import KINDS, NAMES, save_classifier, texts
 
 

@@ -16,7 +16,7 @@ import torch
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from safetensors.torch import load_file
 
-from run_classification import main
+from bertcls_hf.run import main
 from tests.helpers.reviews import ROOT, write_reviews
 from tests.helpers.training_runs import assert_same_run, losses, without_dropout
 
@@ -198,7 +198,7 @@ def noted(*args, **options):
     time.sleep(0.3)  # so that each rank takes its share
     return original(*args, **options)
 setattr(kind, name, noted)
-from run_classification import main
+from bertcls_hf.run import main
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -233,7 +233,7 @@ def slow(*args, **options):
     time.sleep(2)
     return original(*args, **options)
 FeatureExtractor._extract_shard = slow
-from run_classification import main
+from bertcls_hf.run import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -12,9 +12,9 @@ from huggingface_hub import constants
 
 from bertcls_hf.models import loading as model_loading
 from bertcls_hf.models.modeling import TextClassifier
+from bertcls_hf.run import main
 from bertcls_hf.training.checkpoints import checkpoint_problem
 from bertcls_hf.training.trainer import ClassificationTrainer
-from run_classification import main
 from tests.helpers.disks import small_disk
 from tests.helpers.training_runs import assert_identical_run
 

@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 from transformers import AutoModelForSequenceClassification
 
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
-from run_classification import main
+from bertcls_hf.run import main
 from tests.helpers.families import FAMILIES, INPUTS, make_model
 from tests.helpers.reviews import ROOT
 from tests.helpers.training_runs import assert_same_run, losses, without_dropout

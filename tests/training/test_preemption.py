@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from bertcls_hf.errors import ExitCode
+from bertcls_hf.run import main
 from bertcls_hf.training.trainer import ClassificationTrainer
-from run_classification import main
 
 
 @pytest.fixture

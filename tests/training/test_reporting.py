@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from run_classification import main
+from bertcls_hf.run import main
 from tests.helpers.reviews import ROOT
 
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.run import main
 from bertcls_hf.training.checkpoints import (
     checkpoint_problem,
     find_resumable_checkpoint,
     resolve_resume,
     stopped_early,
 )
-from run_classification import main
 from tests.helpers.reviews import ROOT
 from tests.helpers.training_runs import SAVES, assert_identical_run, history
 
@@ -78,7 +78,7 @@ def test_a_killed_run_resumes_exactly(command: Callable[..., list[str]], tmp_pat
 KILLED_WHILE_SAVING = """
 import os, signal, sys
 from transformers import Trainer, TrainerState
-from run_classification import main
+from bertcls_hf.run import main
 stage, step = sys.argv[1], int(sys.argv[2])
 def die_before(owner, name, step_of):
     original = getattr(owner, name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from run_classification import main
+from bertcls_hf.run import main
 
 
 def test_the_best_trials_recipe_reproduces_its_score(command: Callable[..., list[str]], tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
+from bertcls_hf.run import main
 from bertcls_hf.training.callbacks import training_callbacks
 from bertcls_hf.training.collators import ClassificationCollator
 from bertcls_hf.training.samplers import EpochSampler
 from bertcls_hf.training.trainer import ClassificationTrainer
-from run_classification import main
 from tests.helpers.reviews import review
 
 
