@@ -16,7 +16,7 @@ from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.hub.card.provenance import data_licence, model_licence
 from bertcls_hf.metrics.intervals import Interval, metric_intervals
-from bertcls_hf.metrics.metrics import probabilities
+from bertcls_hf.metrics.probabilities import probabilities
 from bertcls_hf.train.phases import HEAD_FOLDER
 from bertcls_hf.train.results import Evaluation
 from bertcls_hf.train.sweep import SWEEP_FILE
