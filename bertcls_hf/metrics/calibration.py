@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
+from sklearn.metrics import f1_score
 
 from bertcls_hf.atomic_files import write_atomically
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
@@ -162,15 +163,8 @@ def calibration_figures(
     return {
         "nll": nll,
         "expected_calibration_error": expected_calibration_error(decisions, gold.reshape(-1).astype(int)),
-        "macro_f1": _macro_f1(calibration.predicted(scores, labels), gold),
+        "macro_f1": float(f1_score(gold, calibration.predicted(scores, labels), average="macro", zero_division=0)),
     }
-
-
-def _macro_f1(predicted: np.ndarray, gold: np.ndarray) -> float:
-    """Mean F1 of the labels; one that is neither there nor predicted counts as zero."""
-    both = (predicted * gold).sum(axis=0)
-    total = predicted.sum(axis=0) + gold.sum(axis=0)
-    return float((2 * both / np.maximum(total, 1)).mean())
 
 
 def write_calibration(path: Path, logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> None:

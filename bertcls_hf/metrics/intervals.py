@@ -5,14 +5,15 @@ bootstrap (Efron 1979) over the rows that were evaluated. Resamples are drawn as
 the cells of a confusion matrix, so that a thousand of them cost a few products of matrices.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 from scipy import sparse
+from scipy.stats import binomtest
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
-from bertcls_hf.metrics.metrics import METRIC_NAMES, predicted_labels
+from bertcls_hf.metrics.metrics import METRIC_NAMES
+from bertcls_hf.metrics.probabilities import predicted_labels
 
 
 CONFIDENCE = 0.95
@@ -20,7 +21,6 @@ MOST_RESAMPLES, FEWEST_RESAMPLES = 1000, 100
 # Resamples x distinct outcomes: beyond it, fewer resamples are drawn, where many rows make intervals narrow anyway.
 MOST_DRAWS = 5_000_000
 DRAWS_AT_ONCE = 1_000_000
-Z = 1.959963984540054
 SHARES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "subset_accuracy"}
 
 Interval = tuple[float, float]
@@ -32,11 +32,8 @@ def wilson_interval(hits: int, rows: int) -> Interval:
     """The 95 % interval of a share, `hits` of `rows`; (0, 1) without rows."""
     if rows == 0:
         return 0.0, 1.0
-    share, spread = hits / rows, Z**2 / rows
-    center = (share + spread / 2) / (1 + spread)
-    half = Z * math.sqrt(share * (1 - share) / rows + spread / (4 * rows)) / (1 + spread)
-    # Rounding would leave a last digit outside.
-    return min(max(center - half, 0.0), share), max(min(center + half, 1.0), share)
+    low, high = binomtest(hits, rows).proportion_ci(CONFIDENCE, method="wilson")
+    return float(low), float(high)
 
 
 def metric_intervals(scores: np.ndarray, gold: np.ndarray, labels: LabelSet, seed: int = 0) -> dict[str, Interval]:
