@@ -13,7 +13,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, metadata_load
 
-from bertcls_hf.hub.card import model_card, provenance
+from bertcls_hf.hub.card import licences, model_card
 from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.model_card import MARK, write_model_card
 from bertcls_hf.metrics.metrics import METRICS, metric_words
@@ -435,7 +435,7 @@ class TestSources:
             )
             return str(path)
 
-        monkeypatch.setattr(provenance, "hf_hub_download", cached)
+        monkeypatch.setattr(licences, "hf_hub_download", cached)
         args = dataclasses.replace(
             run.args,
             model=dataclasses.replace(run.args.model, model_name_or_path="org/encoder"),
@@ -459,7 +459,7 @@ class TestSources:
     def test_what_the_hub_does_not_answer_is_not_known(self, kept: list[FinishedRun], command: Command) -> None:
         assert main(command(num_train_epochs=1)) == 0
         args = dataclasses.replace(kept[0].args.model, model_name_or_path="org/nowhere")
-        assert provenance.model_licence(args) is None
+        assert licences.model_licence(args) is None
 
     @pytest.mark.parametrize(
         ("readme", "licence"),

@@ -11,8 +11,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from bertcls_hf.atomic_files import storage_error, write_atomically
 from bertcls_hf.hub.card.figures import Picture
 from bertcls_hf.hub.card.finished_run import FinishedRun
+from bertcls_hf.hub.card.licences import data_name, is_hub_id
 from bertcls_hf.hub.card.pictures import CURVES, FIGURES_FOLDER, HEAD_CURVES, draw_pictures
-from bertcls_hf.hub.card.provenance import data_name, is_hub_id
 from bertcls_hf.hub.card.public_text import escape_markdown, public_command, without_local_paths
 from bertcls_hf.hub.card.sections import (
     data_section,

@@ -51,8 +51,8 @@ def _pictures(run: FinishedRun, folder: Path) -> Iterator[Picture]:
         curves = None if state is None else _curves(run, state)
         if curves is not None:
             yield draw_curves(folder / name, curves)
-    if run.scores is not None:
-        yield from _evaluation_pictures(run, run.scores, folder)
+    if run.outputs is not None:
+        yield from _evaluation_pictures(run, run.outputs, folder)
 
 
 def _curves(run: FinishedRun, state: TrainerState) -> Curves | None:

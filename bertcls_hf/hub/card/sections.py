@@ -10,8 +10,9 @@ from datasets import Dataset
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.data.load import SPLIT_NAMES
+from bertcls_hf.hub.card.environment import device_name, versions
 from bertcls_hf.hub.card.finished_run import FinishedRun
-from bertcls_hf.hub.card.provenance import data_name, device_name, versions
+from bertcls_hf.hub.card.licences import data_name
 from bertcls_hf.hub.card.public_text import (
     escape_markdown,
     plain_text,
@@ -149,7 +150,7 @@ def results_section(run: FinishedRun) -> dict[str, Any]:
     section |= {"metrics_table": _metrics_table(run), "interval_note": _interval_note(run)}
     if run.labels.problem_type != REGRESSION:
         section |= _per_class(run)
-    return section if run.scores is None else section | _errors(run, run.scores)
+    return section if run.outputs is None else section | _errors(run, run.outputs)
 
 
 def _metrics_table(run: FinishedRun) -> str:
