@@ -31,7 +31,8 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
 BENCHMARKS := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
-# Builds the environment unless a working one is there, then installs requirements file $(1).
+# Builds the environment unless a working one is there, then installs requirements file $(1), and this
+# project in a form that follows its source.
 define install
 @$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	test -n "$(PYTHON)" || { \
@@ -39,12 +40,12 @@ define install
 		exit 1; }; \
 	echo "Building $(VENV) with $(PYTHON)"; \
 	$(PYTHON) -m venv $(VENV); }
-$(BIN)/python -m pip install -c constraints.txt -r $(1)
+$(BIN)/python -m pip install -c constraints.txt -r $(1) -e .
 endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-deploy venv-dev quickstart demo test test-quick lint format-check typecheck format bench docs clean
+.PHONY: help venv venv-deploy venv-dev quickstart demo test test-quick lint format-check typecheck import-check format bench docs clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":[^#]*## " } /^[a-z-]+:[^#]*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,15 +56,15 @@ venv-deploy: $(VENV)/.installed-deploy ## build the environment that export and 
 
 venv-dev: $(VENV)/.installed-dev ## build the environment that tests and linters need
 
-$(VENV)/.installed: requirements.txt constraints.txt
+$(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	$(call install,requirements.txt)
 	@touch $@
 
-$(VENV)/.installed-deploy: requirements-deploy.txt requirements.txt constraints.txt
+$(VENV)/.installed-deploy: requirements-deploy.txt requirements.txt constraints.txt pyproject.toml
 	$(call install,requirements-deploy.txt)
 	@touch $(VENV)/.installed $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-deploy.txt requirements.txt constraints.txt
+$(VENV)/.installed-dev: requirements-dev.txt requirements-deploy.txt requirements.txt constraints.txt pyproject.toml
 	$(call install,requirements-dev.txt)
 	@touch $(VENV)/.installed $(VENV)/.installed-deploy $@
 
@@ -81,7 +82,7 @@ test: venv-dev ## run the whole suite: the quick tests, then the slow ones
 test-quick: venv-dev ## run the quick tests only
 	$(PYTEST) -m "not slow"
 
-lint: format-check typecheck ## check style and types, changing nothing
+lint: format-check typecheck import-check ## check style, types and the directions of imports, changing nothing
 
 format-check: venv-dev
 	$(BIN)/ruff check
@@ -89,6 +90,9 @@ format-check: venv-dev
 
 typecheck: venv-dev
 	$(BIN)/mypy
+
+import-check: venv-dev
+	$(BIN)/lint-imports
 
 format: venv-dev ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix

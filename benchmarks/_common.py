@@ -12,8 +12,6 @@ from typing import Any
 
 
 ROOT = Path(__file__).resolve().parents[1]
-# The package is not installed: importing this module makes it importable from a script in this folder.
-sys.path.insert(0, str(ROOT))
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate")
 

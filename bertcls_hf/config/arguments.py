@@ -3,9 +3,10 @@
 Nothing here imports datasets, scikit-learn or a model, so that `--help` and a wrong option answer in about a second.
 """
 
+import copy
 import math
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, fields, replace
 from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from transformers.hf_argparser import HfArg
 from transformers.training_args import TrainingArguments
 from transformers.utils.import_utils import is_torch_xla_available
 
+from bertcls_hf.config.cross_checks import DEFAULT_LEARNING_RATE, check_boost, check_combinations
 from bertcls_hf.errors import ArgumentsError, one_line
 
 
@@ -41,13 +43,13 @@ REFUSED_OPTIONS = {
 REFUSED_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
 # Services that transformers leaves out when it lists those that are installed.
 UNLISTED_SERVICES = ("azure_ml", "flyte")
-DEFAULT_LEARNING_RATE = 2e-5
+FROZEN_HEAD_LEARNING_RATE = 1e-3
 # Where a push goes, and when: nothing without --push_to_hub.
 PUSH_OPTIONS = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy")
 HUB_DATASET_OPTIONS = ("dataset_config_name", "dataset_revision", "validation_split_name", "test_split_name")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ModelArguments:
     """Which encoder, how its hidden states become one vector, and the head on top."""
 
@@ -110,7 +112,7 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
-        self.class_weights = _split_commas(self.class_weights)
+        object.__setattr__(self, "class_weights", _split_commas(self.class_weights))
         if self.freeze_backbone and self.trainable_layers:
             raise ArgumentsError(
                 "--freeze_backbone trains no layer and --trainable_layers trains some: give one of them"
@@ -131,7 +133,7 @@ class ModelArguments:
         return bool(self.freeze_backbone) or self.trainable_layers == 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataArguments:
     """Where texts and labels come from, and how they become tokens."""
 
@@ -229,7 +231,7 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        self.text_column_names = _split_commas(self.text_column_names)
+        object.__setattr__(self, "text_column_names", _split_commas(self.text_column_names))
         for name in ("validation_split_percentage", "test_split_percentage"):
             value = getattr(self, name)
             _require(0 <= value < 100, f"--{name} {value}: must lie in [0, 100)")
@@ -252,7 +254,7 @@ class DataArguments:
             raise ArgumentsError(f"--label_column_name {self.label_column_name} is also a text column")
 
 
-@dataclass
+@dataclass(frozen=True)
 class BoostArguments:
     """Frozen features, computed once and cached."""
 
@@ -303,6 +305,7 @@ class ClassifierTrainingArguments(TrainingArguments):
     """
 
     _argument_group_name = "training"
+    _is_resolved = False
 
     output_dir: str = HfArg(
         default="outputs/run",
@@ -431,6 +434,29 @@ class ClassifierTrainingArguments(TrainingArguments):
         if self.push_to_hub and self.process_index == 0:
             self._check_access()
 
+    def resolved(self, **values: Any) -> "ClassifierTrainingArguments":
+        """A copy with these values, of which no attribute can be set any more.
+
+        The Trainer changes the arguments that it works with, so it gets a [`changeable_copy`].
+        """
+        resolved = self.changeable_copy(**values)
+        resolved._is_resolved = True
+        return resolved
+
+    def changeable_copy(self, **values: Any) -> "ClassifierTrainingArguments":
+        """A copy with these values, which may be changed; none of the checks of a new instance runs again."""
+        changed = copy.copy(self)
+        changed.__dict__["_is_resolved"] = False
+        for name, value in values.items():
+            setattr(changed, name, value)
+        return changed
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuses to change resolved options: parts of a run that read them sooner would have read something else."""
+        if self.__dict__.get("_is_resolved"):
+            raise FrozenInstanceError(f"{name} cannot be set: the options of this run are resolved")
+        super().__setattr__(name, value)
+
     def _refuse_unfit_options(self) -> None:
         for f in fields(self):
             default = f.default_factory() if f.default_factory is not MISSING else f.default
@@ -528,109 +554,42 @@ class ClassifierTrainingArguments(TrainingArguments):
             )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Arguments:
-    """All options of a run, checked against each other."""
+    """All options of a run, checked against each other.
+
+    Args:
+        model: encoder, pooling and head; `freeze_backbone` is true or false here, whatever was given.
+        data: where texts and labels come from.
+        boost: the cached features.
+        training: the Trainer's options and ours beside them.
+        in_memory: splits whose rows come from the caller, not from what `data` names.
+    """
 
     model: ModelArguments
     data: DataArguments
     boost: BoostArguments
     training: ClassifierTrainingArguments
+    in_memory: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        self._resolve_freezing()
-        self._check_frozen()
-        self._check_sources()
-        if self.data.streaming:
-            self._check_streaming()
-        if self.training.num_train_epochs == 0 and self.boost.head_init == "random":
-            raise ArgumentsError("--num_train_epochs 0 trains nothing, which only --head_init logistic makes sense of")
-        if self.training.extra_metrics and not self.model.trust_remote_code:
-            raise ArgumentsError("--extra_metrics runs code from the Hub or a file: it needs --trust_remote_code true")
-        self._check_calibration()
-        if self.training.head_learning_rate is None:
-            on_cache = self.model.has_frozen_backbone or self.is_head_then_all
-            self.training.head_learning_rate = 1e-3 if on_cache else self.training.learning_rate
-
-    def _resolve_freezing(self) -> None:
-        boost, model = self.boost.boost, self.model
-        if boost and model.trainable_layers:
-            raise ArgumentsError("--boost caches features that never change, but --trainable_layers changes them")
-        if not boost and self.boost.boost_dtype != "float32":
-            raise ArgumentsError(f"--boost_dtype {self.boost.boost_dtype} is for cached features: it needs --boost")
-        if not boost and self.boost.head_init != "random":
-            raise ArgumentsError(f"--head_init {self.boost.head_init} reads cached features: it needs --boost")
-        if boost and self.training.padding_free:
-            raise ArgumentsError(
-                "--padding_free: --boost extracts texts of like length, with next to no padding: leave it out"
-            )
-        if self.boost.sweep and (not boost or model.freeze_backbone is False or self.boost.head_init != "random"):
-            raise ArgumentsError("--sweep needs --boost, a frozen backbone and --head_init random")
-        if model.trainable_layers == 0 or (boost and model.freeze_backbone is None):
-            model.freeze_backbone = True
-        model.freeze_backbone = bool(model.freeze_backbone)
+        check_boost(self)
+        freezes = self.model.has_frozen_backbone or (self.boost.boost and self.model.freeze_backbone is None)
+        object.__setattr__(self, "model", replace(self.model, freeze_backbone=freezes))
+        check_combinations(self)
 
     @property
     def is_head_then_all(self) -> bool:
         """Whether a head is trained on the cache first, and everything from there (LP-FT)."""
         return self.boost.boost and not self.model.freeze_backbone
 
-    def _check_frozen(self) -> None:
-        """Refuses what a frozen encoder would silently ignore."""
-        training, is_frozen = self.training, self.model.has_frozen_backbone
-        if is_frozen and training.layerwise_lr_decay != 1:
-            raise ArgumentsError("--layerwise_lr_decay is for the backbone, which is frozen: set it to 1")
-        if is_frozen and training.head_learning_rate is None and training.learning_rate != DEFAULT_LEARNING_RATE:
-            raise ArgumentsError("--learning_rate is the backbone's, which is frozen: set --head_learning_rate")
-        if training.activation_checkpointing and is_frozen:
-            raise ArgumentsError(
-                "--activation_checkpointing (or --gradient_checkpointing) spares memory of the backbone's gradients, "
-                "and it is frozen: leave it out"
-            )
-        reentrant = (training.activation_checkpointing_kwargs or {}).get("use_reentrant")
-        if reentrant and self.model.trainable_layers:
-            raise ArgumentsError("use_reentrant checkpoints need embeddings that learn: leave out --trainable_layers")
-        if training.neftune_noise_alpha and (is_frozen or self.model.trainable_layers):
-            raise ArgumentsError("--neftune_noise_alpha needs embeddings that learn, and they are frozen")
-
-    def _check_calibration(self) -> None:
-        """Refuses to put a model's calibration beside another model, or none."""
-        if not self.training.calibrate or self.training.do_train:
-            return
-        name = self.model.model_name_or_path
-        if Path(name).resolve() != Path(self.training.output_dir).resolve():
-            raise ArgumentsError(
-                f"--calibrate without training goes beside the model that it is for: --output_dir and "
-                f"--model_name_or_path must be one folder, not {self.training.output_dir} and {name}"
-            )
-
-    def _check_sources(self) -> None:
-        data, training = self.data, self.training
-        if training.do_train and not (data.dataset_name or data.train_file):
-            raise ArgumentsError("no training data: give --train_file or --dataset_name")
-        if not any((data.dataset_name, data.train_file, data.validation_file, data.test_file)):
-            raise ArgumentsError("no data: give --dataset_name, --train_file, --validation_file or --test_file")
-        if training.do_predict and not (data.dataset_name or data.test_file or data.test_split_percentage):
-            raise ArgumentsError("--do_predict reads the test data: give --test_file or --dataset_name")
-
-    def _check_streaming(self) -> None:
-        """Refuses what needs all rows of the training data, or their number."""
-        data, training = self.data, self.training
-        is_read_once = self.boost.boost and bool(self.model.freeze_backbone)
-        if not training.do_train:
-            raise ArgumentsError("--streaming is for training data, and nothing is trained")
-        if training.max_steps <= 0 and not is_read_once:
-            raise ArgumentsError("--streaming has no last row: say with --max_steps when the training ends")
-        needs_rows = {
-            "max_train_samples": data.max_train_samples is not None,
-            "test_split_percentage": data.test_split_percentage > 0,
-            "duplicated_text error": data.duplicated_text == "error",
-            "class_weights balanced": self.model.class_weights == ["balanced"],
-            "dataloader_num_workers": training.dataloader_num_workers > 0 and not is_read_once,
-        }
-        for option, is_asked in needs_rows.items():
-            if is_asked:
-                raise ArgumentsError(f"--{option} cannot be used with --streaming: a stream is read once, in order")
+    @property
+    def head_learning_rate(self) -> float:
+        """The head's learning rate as given; by default 1e-3 for a head on frozen features, else the encoder's."""
+        if self.training.head_learning_rate is not None:
+            return self.training.head_learning_rate
+        is_on_frozen_features = self.model.has_frozen_backbone or self.is_head_then_all
+        return FROZEN_HEAD_LEARNING_RATE if is_on_frozen_features else self.training.learning_rate
 
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, BoostArguments, ClassifierTrainingArguments)

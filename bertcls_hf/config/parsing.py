@@ -8,8 +8,9 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,9 @@ def read_recipe(path: Path, parser: OptionParser) -> dict[str, Any]:
         raise ArgumentsError(f"recipe {path}: {error}") from error
 
 
-def _recipe_tokens(content: Any, known: dict[str, argparse.Action]) -> list[str]:
+def _recipe_tokens(
+    content: Any, known: dict[str, argparse.Action], forbidden: Mapping[str, str] = COMMAND_LINE_ONLY
+) -> list[str]:
     if not isinstance(content, dict):
         raise ArgumentsError("expected lines of the form `option: value`")
     tokens: list[str] = []
@@ -231,10 +234,34 @@ def _recipe_tokens(content: Any, known: dict[str, argparse.Action]) -> list[str]
         name = _bare(str(key))
         if name not in known:
             raise ArgumentsError(f"unknown option {key}{nearest_name(name, known)}")
-        if name in COMMAND_LINE_ONLY:
-            raise ArgumentsError(f"{key} cannot stand in a recipe, since {COMMAND_LINE_ONLY[name]}")
+        if name in forbidden:
+            raise ArgumentsError(f"{key} cannot stand in a recipe, since {forbidden[name]}")
         tokens += _option_tokens(name, value, known[name])
     return tokens
+
+
+def tokens_of_values(values: Mapping[str, Any]) -> list[str]:
+    """The command line that gives these options; None leaves an option at its default.
+
+    Args:
+        values: Python values by option name, in any of the option's spellings.
+
+    Raises:
+        ArgumentsError: an unknown option, or a value of a kind that no option takes.
+    """
+    written = {name: _in_recipe(value) for name, value in values.items() if value is not None}
+    return _recipe_tokens(written, OptionParser().recipe_options(), forbidden={})
+
+
+def _in_recipe(value: Any) -> Any:
+    """A Python value as [`_RecipeLoader`] reads it from a recipe: texts, and lists and mappings of texts."""
+    if isinstance(value, Mapping):
+        return {str(key): _in_recipe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_in_recipe(item) for item in value]
+    if isinstance(value, Enum):
+        return str(value.value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _option_tokens(name: str, value: Any, action: argparse.Action) -> list[str]:
@@ -305,19 +332,24 @@ def explicit_options(argv: Sequence[str]) -> dict[str, Any]:
     return merge_sources(recipe, command_line)
 
 
-def build_arguments(options: dict[str, Any]) -> Arguments:
+def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -> Arguments:
     """Checked arguments from options by field name.
+
+    Args:
+        options: those that were given.
+        in_memory: splits whose rows come from the caller.
 
     Raises:
         ArgumentsError: a value out of range, or options that contradict each other.
     """
     try:
-        return Arguments(*(_build(argument_class, options) for argument_class in ARGUMENT_CLASSES))
+        model, data, boost, training = (_build(argument_class, options) for argument_class in ARGUMENT_CLASSES)
+        return Arguments(model, data, boost, training, frozenset(in_memory))
     except (ValueError, OSError, ImportError) as error:
         raise ArgumentsError(one_line(error)) from error
 
 
-def _build(argument_class: type, options: dict[str, Any]) -> Any:
+def _build(argument_class: type, options: Mapping[str, Any]) -> Any:
     names = [f.name for f in fields(argument_class) if f.init]
     return argument_class(**{name: options[name] for name in names if name in options})
 

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 # Part of the cache key, which does not see the code: raise it when the tokens change.
 TOKENIZATION_VERSION = 2
 DEFAULT_LENGTH = 512
+# Tokens of a row, by which samplers order them.
+LENGTH_COLUMN = "length"
 # Tokenizers that know no limit say so with a number of this size.
 NO_LIMIT = 1_000_000
 
@@ -82,7 +84,7 @@ def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, 
     texts = [text or "" for text in batch["text"]]
     pairs = [text or "" for text in batch["text_pair"]] if "text_pair" in batch else None
     encoded = dict(tokenizer(texts, pairs, truncation=True, max_length=max_seq_length))
-    encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
+    encoded[LENGTH_COLUMN] = [len(ids) for ids in encoded["input_ids"]]
     if "label" in batch:
         encoded["labels"] = batch["label"]
     return encoded

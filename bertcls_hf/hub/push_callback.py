@@ -12,6 +12,7 @@ from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.config.parsing import RECIPE_FILE
 from bertcls_hf.errors import ArgumentsError, PushError, storage_problem
 from bertcls_hf.hub.push import push_folder, run_repository, upload
+from bertcls_hf.train.saving import save_for_use
 
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class PushRun(TrainerCallback):
         snapshot = self._folder / SNAPSHOT_FOLDER
         if snapshot.exists():  # also left by a run that was killed
             shutil.rmtree(snapshot)
-        self._trainer.save_for_use(snapshot)
+        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        save_for_use(model, self._trainer.processing_class, snapshot)
         shutil.copy(self._folder / RECIPE_FILE, snapshot)
 
     def _push_snapshot(self, step: int) -> None:

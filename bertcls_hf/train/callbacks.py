@@ -12,7 +12,7 @@ from bertcls_hf.errors import DivergedError
 
 
 if TYPE_CHECKING:
-    from bertcls_hf.train.trainer import EpochSampler
+    from bertcls_hf.train.samplers import EpochSampler
 
 DIVERGED_FILE = "diverged_rows.json"
 BATCHES_KEPT = 20

@@ -1,6 +1,5 @@
 """The phases of a run that the Trainer carries out: train, evaluate, predict."""
 
-import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,71 +10,41 @@ from transformers import PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
-from bertcls_hf.data.labels import REGRESSION, LabelSet
+from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
-from bertcls_hf.data.streaming import StreamPosition, TextStream, TokenStream
-from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
+from bertcls_hf.data.streaming import TokenStream
+from bertcls_hf.errors import ArgumentsError, PreemptedError, StorageError, one_line, storage_problem
+from bertcls_hf.features.extractor import FeatureDataset
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
-from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metrics, greater_is_better
+from bertcls_hf.metrics.metrics import build_compute_metrics
 from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.train.callbacks import training_callbacks
-from bertcls_hf.train.checkpoints import STATE, require_checkpoint_space, resolve_resume, stopped_early
+from bertcls_hf.train.checkpoints import STATE, require_checkpoint_space, stopped_early
+from bertcls_hf.train.collators import ClassificationCollator
+from bertcls_hf.train.head_trainer import HeadTrainer
 from bertcls_hf.train.preemption import StopOnSignal
 from bertcls_hf.train.results import Evaluation, write_predictions, write_report
-from bertcls_hf.train.trainer import ClassificationCollator, ClassificationTrainer, FlatteningCollator
+from bertcls_hf.train.stream_trainer import StreamTrainer
+from bertcls_hf.train.trainer import ClassificationTrainer, FlatteningCollator
 
 
 logger = logging.getLogger(__name__)
 
 HEAD_FOLDER = "head"
+# The Trainers of training data that are not rows of token ids.
+TRAINERS: dict[type, type[ClassificationTrainer]] = {FeatureDataset: HeadTrainer, TokenStream: StreamTrainer}
 
 
-def check_plan(args: ClassifierTrainingArguments, data: ClassificationData) -> None:
-    """Resolves the best model's metric and the checkpoint to resume from, before any model is loaded.
-
-    Raises:
-        ArgumentsError: `metric_for_best_model` is not a metric of the task, evaluation during training has no data, or
-            the checkpoint asked for cannot be resumed from.
-    """
-    _resolve_best_metric(args, data.labels)
-    if not args.do_train and not args.do_predict and not any(map(data.has_labels, ("validation", "test"))):
-        raise ArgumentsError("--do_eval: there is no labelled validation or test data; give --validation_file")
-    if args.calibrate and data.labels.problem_type == REGRESSION:
-        raise ArgumentsError("--calibrate: a regression has no probabilities to calibrate")
-    if args.calibrate and not data.has_labels("validation"):
-        raise ArgumentsError(
-            "--calibrate: there is no labelled validation data: give --validation_file, or a "
-            "--validation_split_percentage above 0"
-        )
-    if not args.do_train:
-        return
-    if args.eval_strategy != "no" and not data.has_labels("validation"):
-        raise ArgumentsError(
-            "there is no validation data: give --validation_file, a --validation_split_percentage above 0, or "
-            "--eval_strategy no"
-        )
-    is_main_process = args.process_index == 0
-    checkpoint = resolve_resume(
-        args.resume_from_checkpoint,
-        Path(args.output_dir),
-        args.world_size,
-        is_main_process,
-        is_stream=isinstance(data.splits["train"], TextStream) and args.max_steps > 0,
+def trainer_arguments(args: ClassifierTrainingArguments) -> ClassifierTrainingArguments:
+    """The Trainer's own copy of the options, without what is not its affair here."""
+    return args.changeable_copy(
+        # The Trainer would push all of output_dir, at every save; pushing is the run's last step, and of named files.
+        push_to_hub=False,
+        # The splits hold what a model reads, and lengths for the samplers.
+        remove_unused_columns=False,
+        # Features are extracted on all devices of a process; a head would only be slowed down by DataParallel.
+        _n_gpu=min(args.n_gpu, 1),
     )
-    args.resume_from_checkpoint = None if checkpoint is None else str(checkpoint)
-
-
-def _resolve_best_metric(args: ClassifierTrainingArguments, labels: LabelSet) -> None:
-    asked = args.asked_best_metric or DEFAULT_METRIC[labels.problem_type]
-    name = asked.removeprefix("eval_")
-    known = ("loss", *METRIC_NAMES[labels.problem_type])
-    if name not in known and not args.extra_metrics:
-        raise ArgumentsError(
-            f"--metric_for_best_model {asked}: not a metric of {labels.problem_type}; use {', '.join(known)}"
-        )
-    args.metric_for_best_model = name
-    if args.asked_greater_is_better is None:
-        args.greater_is_better = greater_is_better(name)
 
 
 def build_trainer(
@@ -90,19 +59,17 @@ def build_trainer(
     Raises:
         ArgumentsError: an option of transformers' own that it refuses, or whose package is not installed.
     """
-    # The Trainer would push all of output_dir, at every save; pushing is the run's last step, and of named files.
-    args = copy.copy(args)
-    args.push_to_hub = False
-    # Features are extracted on all devices of a process; a head would only be slowed down by DataParallel.
-    args._n_gpu = min(args.n_gpu, 1)
+    args = trainer_arguments(args)
     if args.padding_free:
         model.prefer_flat_texts()
+    train_dataset = splits.get("train") if args.do_train else None
+    trainer_class = TRAINERS.get(type(train_dataset), ClassificationTrainer)
     try:
-        return ClassificationTrainer(
+        return trainer_class(
             model=model,
             args=args,
             data_collator=FlatteningCollator() if args.padding_free else ClassificationCollator(tokenizer),
-            train_dataset=splits.get("train") if args.do_train else None,
+            train_dataset=train_dataset,
             eval_dataset=splits.get("validation"),
             processing_class=tokenizer,
             compute_metrics=build_compute_metrics(labels, args.extra_metrics),
@@ -125,14 +92,12 @@ def train_head(
     that resumes its fine-tuning has the head in its checkpoint.
     """
     if args.training.resume_from_checkpoint is None and args.boost.head_num_train_epochs > 0:
-        phase = copy.copy(args.training)
-        phase.output_dir = str(Path(args.training.output_dir, HEAD_FOLDER))
-        phase.num_train_epochs, phase.max_steps = args.boost.head_num_train_epochs, -1
+        folder = str(Path(args.training.output_dir, HEAD_FOLDER))
+        epochs = args.boost.head_num_train_epochs
+        phase = args.training.resolved(output_dir=folder, num_train_epochs=epochs, max_steps=-1)
         model.freeze_backbone(True)
         train(build_trainer(phase, model, tokenizer, features, labels))
         model.freeze_backbone(False)
-    # From here on the head is like any other layer.
-    args.training.head_learning_rate = args.training.learning_rate
 
 
 def train(trainer: ClassificationTrainer) -> None:
@@ -146,36 +111,27 @@ def train(trainer: ClassificationTrainer) -> None:
     checkpoint = trainer.args.resume_from_checkpoint
     if trainer.is_world_process_zero():
         require_checkpoint_space(trainer.args, trainer.model)
-    if checkpoint is not None and isinstance(trainer.train_dataset, TokenStream):
-        _go_to_position(trainer, Path(checkpoint))
+    if checkpoint is not None:
+        trainer.go_on_from(Path(checkpoint))
     if checkpoint is not None and stopped_early(Path(checkpoint), trainer.args.early_stopping_patience):
         metrics = _take_over_finished(trainer, Path(checkpoint))
     else:
         metrics = _train_until_signalled(trainer, checkpoint)
-    if not isinstance(trainer.train_dataset, TokenStream):
-        metrics["train_samples"] = len(trainer.train_dataset)
+    if trainer.train_rows is not None:
+        metrics["train_samples"] = trainer.train_rows
     _save_metrics(trainer, "train", metrics)
     trainer.save_state()
-
-
-def _go_to_position(trainer: ClassificationTrainer, checkpoint: Path) -> None:
-    """Lets the stream go on where this process was when it saved the checkpoint."""
-    args = trainer.args
-    position = StreamPosition.read(checkpoint, args.process_index, args.world_size)
-    steps = TrainerState.load_from_json(str(checkpoint / STATE)).global_step
-    rows = steps * args.gradient_accumulation_steps * args.train_batch_size
-    if position.rows != rows:
-        raise ArgumentsError(
-            f"{checkpoint}: {position.rows} rows were trained on, but {steps} steps of this batch size are {rows}: "
-            "resume with the batch size of before"
-        )
-    trainer.train_dataset.go_to(position)
 
 
 def _train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | None) -> dict[str, float]:
     with StopOnSignal() as stop:
         trainer.add_callback(stop)
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        try:
+            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        except Exception as error:  # safetensors, torch and tokenizers each raise a kind of their own
+            if (problem := storage_problem(error)) is None:
+                raise
+            raise _checkpoint_error(trainer, problem) from error
     if stop.stopped_at is not None:
         by = f"by {stop.received.name} " if stop.received else ""
         raise PreemptedError(
@@ -183,6 +139,14 @@ def _train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | Non
             "is complete: --resume_from_checkpoint auto goes on from it"
         )
     return metrics
+
+
+def _checkpoint_error(trainer: ClassificationTrainer, problem: str) -> StorageError:
+    """What a disk's problem means in a training, which writes nothing but checkpoints and logs."""
+    return StorageError(
+        f"{trainer.args.output_dir}: the checkpoint of step {trainer.state.global_step} cannot be written "
+        f"({problem}): free some space; --resume_from_checkpoint auto goes on from the one before"
+    )
 
 
 def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dict[str, float]:

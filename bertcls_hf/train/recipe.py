@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from enum import Enum
 from pathlib import Path
@@ -76,7 +77,7 @@ def _set_up_logging(args: ClassifierTrainingArguments) -> None:
 
 
 def resolved_options(
-    args: Arguments, options: dict[str, Any], config: TextClassifierConfig, max_seq_length: int
+    args: Arguments, options: Mapping[str, Any], config: TextClassifierConfig, max_seq_length: int
 ) -> dict[str, Any]:
     """The options that repeat the run: those that were given, and this project's own with their resolved values."""
     groups = (args.model, args.data, args.boost, args.training)
@@ -108,7 +109,9 @@ def _plain(value: Any) -> Any:
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-def write_recipe(args: Arguments, options: dict[str, Any], config: TextClassifierConfig, max_seq_length: int) -> None:
+def write_recipe(
+    args: Arguments, options: Mapping[str, Any], config: TextClassifierConfig, max_seq_length: int
+) -> None:
     """Writes `recipe.yaml` into output_dir; a resumed run warns of what it changes.
 
     Args:

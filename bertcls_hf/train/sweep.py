@@ -5,7 +5,6 @@ reproduces its score exactly. (`Trainer.hyperparameter_search` builds models and
 its best trial could not be run again as a recipe; and its one training set holds the features of one pooling.)
 """
 
-import copy
 import json
 import logging
 import shutil
@@ -17,13 +16,12 @@ from typing import Any
 import optuna
 from datasets import Dataset
 from optuna.study import StudyDirection
-from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, set_seed
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
-from bertcls_hf.config.arguments import Arguments, Pooling
-from bertcls_hf.data.load import ClassificationData
+from bertcls_hf.config.arguments import ClassifierTrainingArguments, Pooling
 from bertcls_hf.features.extractor import FeatureDataset, FeatureExtractor
-from bertcls_hf.models.loading import Checkpoint, load_classifier, resolve_config
 from bertcls_hf.train.phases import build_trainer
+from bertcls_hf.train.resolve import ResolvedRun
 
 
 logger = logging.getLogger(__name__)
@@ -44,39 +42,32 @@ class HeadSweep:
     """Chooses head options by the validation split.
 
     Args:
-        args: the run's options; each trial changes some.
-        checkpoint: the encoder.
-        data: names the labels.
+        resolved: the run; each trial changes some of its options.
         splits: tokenized; only train and validation are read.
         tokenizer: the encoder's.
         max_seq_length: part of the features' key.
-        class_weights: of the loss.
     """
 
     def __init__(
         self,
-        args: Arguments,
-        checkpoint: Checkpoint,
-        data: ClassificationData,
+        resolved: ResolvedRun,
         splits: Mapping[str, Dataset],
         tokenizer: PreTrainedTokenizerBase,
         max_seq_length: int,
-        class_weights: list[float] | None,
     ):
-        self.args, self.checkpoint, self.data, self.tokenizer = args, checkpoint, data, tokenizer
+        self.resolved, self.tokenizer, self.max_seq_length = resolved, tokenizer, max_seq_length
         self.splits = {name: splits[name] for name in ("train", "validation")}
-        self.max_seq_length, self.class_weights = max_seq_length, class_weights
-        layers = checkpoint.encoder_config.num_hidden_layers
+        layers = resolved.checkpoint.encoder_config.num_hidden_layers
         self.poolings = {f"{name} x {n}": (name, n) for name, n in POOLINGS if n <= layers}
         self._features: dict[str, dict[str, FeatureDataset]] = {}
 
-    def run(self, trials: int) -> Arguments:
-        """The options of the best of some trials; writes all of them to `sweep.json`."""
+    def run(self, trials: int) -> ResolvedRun:
+        """The run with the options of the best of some trials; writes all of them to `sweep.json`."""
         for pooling in self.poolings:
             self._features_of(pooling)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        direction = StudyDirection.MAXIMIZE if self.args.training.greater_is_better else StudyDirection.MINIMIZE
-        sampler = optuna.samplers.TPESampler(seed=self.args.training.seed)
+        direction = StudyDirection.MAXIMIZE if self._training.greater_is_better else StudyDirection.MINIMIZE
+        sampler = optuna.samplers.TPESampler(seed=self._training.seed)
         study = optuna.create_study(direction=direction, sampler=sampler)
         study.optimize(self._trial, n_trials=trials)
         self._write(study)
@@ -84,8 +75,12 @@ class HeadSweep:
         return self._with_options(study.best_params)
 
     @property
+    def _training(self) -> ClassifierTrainingArguments:
+        return self.resolved.args.training
+
+    @property
     def _metric(self) -> str:
-        return str(self.args.training.metric_for_best_model)
+        return str(self._training.metric_for_best_model)
 
     def _trial(self, trial: optuna.Trial) -> float:
         options = {
@@ -99,33 +94,26 @@ class HeadSweep:
         logger.info("trial %d: %s = %.6f with %s", trial.number, self._metric, score, options)
         return score
 
-    def _with_options(self, options: Mapping[str, Any]) -> Arguments:
+    def _with_options(self, options: Mapping[str, Any]) -> ResolvedRun:
         pooling, layers = self.poolings[options["pooling"]]
-        training = copy.copy(self.args.training)
-        training.head_learning_rate, training.weight_decay = options["head_learning_rate"], options["weight_decay"]
         model = replace(
-            self.args.model, dropout=options["dropout"], head=options["head"], pooling=pooling, pooling_layers=layers
+            self.resolved.args.model,
+            dropout=options["dropout"],
+            head=options["head"],
+            pooling=pooling,
+            pooling_layers=layers,
         )
-        arguments = copy.copy(self.args)
-        arguments.model, arguments.training = model, training
-        arguments.boost = replace(self.args.boost, sweep=0)
-        return arguments
+        rates = {name: options[name] for name in ("head_learning_rate", "weight_decay")}
+        return self.resolved.with_options(model, **rates)
 
-    def _load(self, args: Arguments) -> Any:
-        config = resolve_config(
-            args.model, self.checkpoint, self.data.labels, self.class_weights, args.training.label_smoothing_factor
-        )
-        set_seed(args.training.seed)
-        return load_classifier(args.model, self.checkpoint, config)
-
-    def _train(self, args: Arguments, number: int, pooling: str) -> float:
-        folder = Path(args.training.output_dir, f"trial-{number}")
-        quick = copy.copy(args.training)
-        quick.output_dir = str(folder)
+    def _train(self, run: ResolvedRun, number: int, pooling: str) -> float:
+        folder = Path(run.args.training.output_dir, f"trial-{number}")
         # Neither logging nor saving draws random numbers, so that leaving them out changes no score.
-        quick.save_strategy, quick.load_best_model_at_end, quick.report_to = "no", False, []
+        quick = run.args.training.resolved(
+            output_dir=str(folder), save_strategy="no", load_best_model_at_end=False, report_to=[]
+        )
         features = self._features_of(pooling)
-        trainer = build_trainer(quick, self._load(args), self.tokenizer, features, self.data.labels)
+        trainer = build_trainer(quick, run.load_model(), self.tokenizer, features, run.labels)
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
         trainer.train()
@@ -135,12 +123,12 @@ class HeadSweep:
     def _features_of(self, pooling: str) -> dict[str, FeatureDataset]:
         if pooling not in self._features:
             neutral = {"head_learning_rate": 1e-3, "weight_decay": 0.0, "dropout": 0.0, "head": "linear"}
-            args = self._with_options({**neutral, "pooling": pooling})
-            extractor = FeatureExtractor(self._load(args), self.tokenizer, args, self.max_seq_length)
+            run = self._with_options({**neutral, "pooling": pooling})
+            extractor = FeatureExtractor(run.load_model(), self.tokenizer, run.args, self.max_seq_length)
             self._features[pooling] = {name: extractor.features(name, split) for name, split in self.splits.items()}
         return self._features[pooling]
 
     def _write(self, study: optuna.Study) -> None:
         trials = [{"number": t.number, self._metric: t.value, **t.params} for t in study.trials]
         content = {"metric": self._metric, "best": study.best_trial.number, "trials": trials}
-        Path(self.args.training.output_dir, SWEEP_FILE).write_text(json.dumps(content, indent=2) + "\n")
+        Path(self._training.output_dir, SWEEP_FILE).write_text(json.dumps(content, indent=2) + "\n")

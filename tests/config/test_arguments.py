@@ -296,7 +296,7 @@ class TestSeedCommand:
         assert args.boost.boost
         assert args.model.freeze_backbone
         assert args.training.per_device_train_batch_size == 4
-        assert args.training.head_learning_rate == 1e-3
+        assert args.head_learning_rate == 1e-3
 
     def test_early_stopping_is_off_at_minus_one(self) -> None:
         assert parse(*DATA, "--early_stop", "-1").training.early_stopping_patience == -1
@@ -305,7 +305,7 @@ class TestSeedCommand:
         path = recipe("train_path: a.csv\nbert_finetuning: false\nlr: 3.0e-3\nearly_stop: 4\n")
         args = parse(path, "--head_learning_rate", "1e-2")
         assert args.model.freeze_backbone
-        assert (args.training.head_learning_rate, args.training.early_stopping_patience) == (1e-2, 4)
+        assert (args.head_learning_rate, args.training.early_stopping_patience) == (1e-2, 4)
 
 
 class TestBatchSize:
@@ -466,21 +466,21 @@ class TestContradictions:
     def test_boost_and_fine_tuning_train_the_head_first(self, spelling: str) -> None:
         args = parse(*DATA, "--boost", *spelling.split())
         assert args.is_head_then_all
-        assert (args.training.head_learning_rate, args.training.learning_rate) == (1e-3, 2e-5)
+        assert (args.head_learning_rate, args.training.learning_rate) == (1e-3, 2e-5)
 
     def test_a_recipe_is_no_part_of_one_that_the_command_line_solves(self, recipe: Callable[[str], Path]) -> None:
         path = recipe("train_file: a.csv\nfreeze_backbone: true\n")
         assert not parse(path, "--bert_finetuning", "true").model.freeze_backbone
         path = recipe("train_file: a.csv\nboost: true\n")
         args = parse(path, "--boost", "false", "--learning_rate", "1e-4")
-        assert (args.model.freeze_backbone, args.training.head_learning_rate) == (False, 1e-4)
+        assert (args.model.freeze_backbone, args.head_learning_rate) == (False, 1e-4)
 
     @pytest.mark.parametrize("tokens", ["--boost", "--freeze_backbone", "--trainable_layers 0"])
     def test_all_ways_to_freeze_are_one(self, tokens: str) -> None:
         args = parse(*DATA, *tokens.split(), "--lr", "1e-2", "--lr_main", "1e-4")
         assert args.model.has_frozen_backbone
         assert args.model.freeze_backbone
-        assert args.training.head_learning_rate == 1e-2
+        assert args.head_learning_rate == 1e-2
 
     def test_without_evaluations_there_is_no_best_model(self) -> None:
         assert not parse(*DATA, "--eval_strategy", "no").training.load_best_model_at_end

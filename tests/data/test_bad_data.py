@@ -238,7 +238,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise LoadedWeightsError
 
-    monkeypatch.setattr("bertcls_hf.models.loading.load_classifier", refuse)
+    monkeypatch.setattr("bertcls_hf.train.resolve.load_classifier", refuse)
 
 
 @pytest.mark.usefixtures("no_weights", "classifier")

@@ -24,7 +24,6 @@ from bertcls_hf.errors import ArgumentsError, PushError
 from bertcls_hf.hub import __main__ as hub_command
 from bertcls_hf.hub.push import HubRepository, push_folder, pushed_files
 from bertcls_hf.hub.push_callback import PushRun
-from bertcls_hf.train.trainer import ClassificationTrainer
 from run_classification import main
 from tests.helpers.hub_server import TOKEN, USER, Commit, Hub, StoredFile, serve_hub
 from tests.helpers.reviews import ROOT, WORDS
@@ -516,14 +515,11 @@ class TestEverySave:
         self, command: Callable[..., list[str]], hub: Hub, client: list[float], options: dict,
         caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        save = ClassificationTrainer.save_for_use
+        def save_for_use(model: object, tokenizer: object, folder: Path) -> None:
+            assert folder.name == "_pushing"
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-        def save_for_use(trainer: ClassificationTrainer, folder: Path, *args: object) -> None:
-            if folder.name == "_pushing":
-                raise OSError(errno.ENOSPC, "No space left on device")
-            save(trainer, folder, *args)
-
-        monkeypatch.setattr(ClassificationTrainer, "save_for_use", save_for_use)
+        monkeypatch.setattr("bertcls_hf.hub.push_callback.save_for_use", save_for_use)
         assert main(command(**options)) == 0
         assert "step 6 is not pushed: its model cannot be written (No space left on device)" in caplog.text
         assert messages(hub) == ["Trained classifier"]

@@ -14,7 +14,9 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 from bertcls_hf.train.callbacks import training_callbacks
-from bertcls_hf.train.trainer import ClassificationCollator, ClassificationTrainer, EpochSampler
+from bertcls_hf.train.collators import ClassificationCollator
+from bertcls_hf.train.samplers import EpochSampler
+from bertcls_hf.train.trainer import ClassificationTrainer
 from run_classification import main
 from tests.helpers.reviews import review
 

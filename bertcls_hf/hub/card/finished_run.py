@@ -14,13 +14,14 @@ from transformers import TrainerState
 from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
+from bertcls_hf.data.tokenization import LENGTH_COLUMN
 from bertcls_hf.hub.card.licences import data_licence, model_licence
 from bertcls_hf.metrics.intervals import Interval, metric_intervals
 from bertcls_hf.metrics.probabilities import probabilities
 from bertcls_hf.train.phases import HEAD_FOLDER
 from bertcls_hf.train.results import Evaluation
 from bertcls_hf.train.sweep import SWEEP_FILE
-from bertcls_hf.train.trainer import LENGTH_COLUMN, ClassificationTrainer
+from bertcls_hf.train.trainer import ClassificationTrainer
 
 
 TRAIN_RESULTS, STATE = "train_results.json", "trainer_state.json"
@@ -102,6 +103,16 @@ class FinishedRun:
         """The Trainer's measurements of the training."""
         path = self.folder / TRAIN_RESULTS
         return json.loads(path.read_text()) if self.has_trained and path.is_file() else {}
+
+    @property
+    def all_results(self) -> dict[str, float]:
+        """Every metric of the run, by its name in `all_results.json`."""
+        results = dict(self.train_results)
+        for evaluation in self.evaluations:
+            prefix = "test" if evaluation.split == "test" else "eval"
+            results |= {f"{prefix}_{name}": value for name, value in evaluation.metrics.items()}
+            results[f"{prefix}_samples"] = len(evaluation.gold)
+        return results
 
     @property
     def state(self) -> TrainerState:

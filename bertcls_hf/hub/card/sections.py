@@ -355,7 +355,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "length of the training": _training_length(run),
         "batch of a step": f"{per_step} texts ({args.per_device_train_batch_size} per device, times "
         f"{args.gradient_accumulation_steps} accumulated, times {args.world_size} for the processes)",
-        "learning rate": f"head {args.head_learning_rate:g}"
+        "learning rate": f"head {run.trainer.args.head_learning_rate:g}"
         + ("" if is_frozen else f", encoder {args.learning_rate:g}"),
         "layer-wise decay of it": f"{args.layerwise_lr_decay:g}" if args.layerwise_lr_decay != 1 else "",
         "schedule": f"{_plain(args.lr_scheduler_type)}, warm-up {args.warmup_steps:g}"

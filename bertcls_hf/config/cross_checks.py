@@ -1,0 +1,120 @@
+"""Options that are right alone and wrong together; each check names both, and the way out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertcls_hf.errors import ArgumentsError
+
+
+if TYPE_CHECKING:
+    from bertcls_hf.config.arguments import Arguments
+
+# The default of --learning_rate; another value was asked for.
+DEFAULT_LEARNING_RATE = 2e-5
+
+
+def check_boost(args: "Arguments") -> None:
+    """Refuses options that contradict cached features, or that mean nothing without them.
+
+    Raises:
+        ArgumentsError: see above.
+    """
+    boost, model = args.boost, args.model
+    if boost.boost and model.trainable_layers:
+        raise ArgumentsError("--boost caches features that never change, but --trainable_layers changes them")
+    if not boost.boost and boost.boost_dtype != "float32":
+        raise ArgumentsError(f"--boost_dtype {boost.boost_dtype} is for cached features: it needs --boost")
+    if not boost.boost and boost.head_init != "random":
+        raise ArgumentsError(f"--head_init {boost.head_init} reads cached features: it needs --boost")
+    if boost.boost and args.training.padding_free:
+        raise ArgumentsError(
+            "--padding_free: --boost extracts texts of like length, with next to no padding: leave it out"
+        )
+    if boost.sweep and (not boost.boost or model.freeze_backbone is False or boost.head_init != "random"):
+        raise ArgumentsError("--sweep needs --boost, a frozen backbone and --head_init random")
+
+
+def check_combinations(args: "Arguments") -> None:
+    """Refuses all other contradictions; reads whether the encoder is frozen, which is known by now.
+
+    Raises:
+        ArgumentsError: see above.
+    """
+    _check_frozen(args)
+    _check_sources(args)
+    if args.data.streaming:
+        _check_streaming(args)
+    if args.training.num_train_epochs == 0 and args.boost.head_init == "random":
+        raise ArgumentsError("--num_train_epochs 0 trains nothing, which only --head_init logistic makes sense of")
+    if args.training.extra_metrics and not args.model.trust_remote_code:
+        raise ArgumentsError("--extra_metrics runs code from the Hub or a file: it needs --trust_remote_code true")
+    _check_calibration(args)
+
+
+def _check_frozen(args: "Arguments") -> None:
+    """Refuses what a frozen encoder would silently ignore."""
+    training, is_frozen = args.training, args.model.has_frozen_backbone
+    if is_frozen and training.layerwise_lr_decay != 1:
+        raise ArgumentsError("--layerwise_lr_decay is for the backbone, which is frozen: set it to 1")
+    if is_frozen and training.head_learning_rate is None and training.learning_rate != DEFAULT_LEARNING_RATE:
+        raise ArgumentsError("--learning_rate is the backbone's, which is frozen: set --head_learning_rate")
+    if training.activation_checkpointing and is_frozen:
+        raise ArgumentsError(
+            "--activation_checkpointing (or --gradient_checkpointing) spares memory of the backbone's gradients, "
+            "and it is frozen: leave it out"
+        )
+    reentrant = (training.activation_checkpointing_kwargs or {}).get("use_reentrant")
+    if reentrant and args.model.trainable_layers:
+        raise ArgumentsError("use_reentrant checkpoints need embeddings that learn: leave out --trainable_layers")
+    if training.neftune_noise_alpha and (is_frozen or args.model.trainable_layers):
+        raise ArgumentsError("--neftune_noise_alpha needs embeddings that learn, and they are frozen")
+
+
+def _check_sources(args: "Arguments") -> None:
+    data, training, in_memory = args.data, args.training, args.in_memory
+    for split in sorted(in_memory):
+        if getattr(data, f"{split}_file"):
+            raise ArgumentsError(f"{split}_data is in memory, and --{split}_file names a file: give one of them")
+    if data.dataset_name and in_memory:
+        raise ArgumentsError(f"--dataset_name {data.dataset_name} and data in memory are two sources: give one")
+    if data.streaming and "train" in in_memory:
+        raise ArgumentsError("--streaming reads training data from files or the Hub, but train_data is in memory")
+    if training.do_train and not (data.dataset_name or data.train_file or "train" in in_memory):
+        raise ArgumentsError("no training data: give --train_file or --dataset_name")
+    if not any((data.dataset_name, data.train_file, data.validation_file, data.test_file, in_memory)):
+        raise ArgumentsError("no data: give --dataset_name, --train_file, --validation_file or --test_file")
+    has_test = data.dataset_name or data.test_file or data.test_split_percentage or "test" in in_memory
+    if training.do_predict and not has_test:
+        raise ArgumentsError("--do_predict reads the test data: give --test_file or --dataset_name")
+
+
+def _check_streaming(args: "Arguments") -> None:
+    """Refuses what needs all rows of the training data, or their number."""
+    data, training = args.data, args.training
+    is_read_once = args.boost.boost and bool(args.model.freeze_backbone)
+    if not training.do_train:
+        raise ArgumentsError("--streaming is for training data, and nothing is trained")
+    if training.max_steps <= 0 and not is_read_once:
+        raise ArgumentsError("--streaming has no last row: say with --max_steps when the training ends")
+    needs_rows = {
+        "max_train_samples": data.max_train_samples is not None,
+        "test_split_percentage": data.test_split_percentage > 0,
+        "duplicated_text error": data.duplicated_text == "error",
+        "class_weights balanced": args.model.class_weights == ["balanced"],
+        "dataloader_num_workers": training.dataloader_num_workers > 0 and not is_read_once,
+    }
+    for option, is_asked in needs_rows.items():
+        if is_asked:
+            raise ArgumentsError(f"--{option} cannot be used with --streaming: a stream is read once, in order")
+
+
+def _check_calibration(args: "Arguments") -> None:
+    """Refuses to put a model's calibration beside another model, or none."""
+    if not args.training.calibrate or args.training.do_train:
+        return
+    name = args.model.model_name_or_path
+    if Path(name).resolve() != Path(args.training.output_dir).resolve():
+        raise ArgumentsError(
+            f"--calibrate without training goes beside the model that it is for: --output_dir and "
+            f"--model_name_or_path must be one folder, not {args.training.output_dir} and {name}"
+        )

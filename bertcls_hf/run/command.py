@@ -1,0 +1,53 @@
+"""The console command `bertcls`, which hands its words to one of the package's commands."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+import bertcls_hf
+from bertcls_hf.errors import ExitCode
+
+
+@dataclass(frozen=True)
+class Command:
+    """One of the commands.
+
+    Args:
+        module: has its function `main(words, program)`.
+        description: for the list of commands.
+    """
+
+    module: str
+    description: str
+
+
+COMMANDS = {
+    "train": Command("bertcls_hf.run.pipeline", "train, evaluate and save a classifier, from a recipe or options"),
+    "predict": Command("bertcls_hf.predict.__main__", "classify the texts of files or of standard input"),
+    "features": Command("bertcls_hf.features.__main__", "list, verify or prune the caches of --boost"),
+    "export": Command("bertcls_hf.export.__main__", "write a classifier as an ONNX graph, and measure it"),
+    "hub": Command("bertcls_hf.hub.__main__", "push a finished run to the Hugging Face Hub"),
+    "demo": Command("bertcls_hf.demo.__main__", "open a page where a classifier can be tried"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `bertcls COMMAND …` and returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--version"]:
+        sys.stdout.write(f"bertcls_hf {bertcls_hf.__version__}\n")
+        return ExitCode.DONE
+    if not words or words[0] in ("-h", "--help"):
+        (sys.stdout if words else sys.stderr).write(_usage())
+        return ExitCode.DONE if words else ExitCode.BAD_ARGUMENTS
+    name, *rest = words
+    if name not in COMMANDS:
+        sys.stderr.write(f"error: unknown command {name!r}: use {', '.join(COMMANDS)}\n")
+        return ExitCode.BAD_ARGUMENTS
+    return int(import_module(COMMANDS[name].module).main(rest, program=f"bertcls {name}"))
+
+
+def _usage() -> str:
+    lines = [f"  {name:10}{command.description}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: bertcls COMMAND …", "", *lines, "", "bertcls COMMAND --help lists its options.", ""])

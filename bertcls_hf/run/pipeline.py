@@ -1,0 +1,132 @@
+"""One run from data to a saved model: the table of contents of the package."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertcls_hf.config.arguments import Arguments
+from bertcls_hf.config.parsing import parse_arguments
+from bertcls_hf.data.input_paths import check_files
+from bertcls_hf.errors import ExitCode, RunError
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from bertcls_hf.hub.card.finished_run import FinishedRun
+    from bertcls_hf.models.modeling import TextClassifier
+    from bertcls_hf.train.resolve import ResolvedRun
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    command = sys.argv[1:] if argv is None else argv
+    try:
+        args, options = parse_arguments(command)
+        run(args, options, command)
+    except RunError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return ExitCode.DONE
+
+
+def run(
+    args: Arguments, options: Mapping[str, Any], command: Sequence[str], in_memory: Mapping[str, Any] | None = None
+) -> "FinishedRun":
+    """One run from data to a saved model.
+
+    Args:
+        args: the checked options.
+        options: those that were given, by name; they go into the recipe that repeats the run.
+        command: the words that were given; they go into the card.
+        in_memory: the splits that `args.in_memory` names, each a `datasets.Dataset` or a `pandas.DataFrame`.
+
+    Returns:
+        What the run knows at its end.
+
+    Raises:
+        RunError: what the user can mend; its `exit_code` is what the command line returns.
+    """
+    check_files(args.data)
+    # datasets, scikit-learn and the Trainer take seconds to import: a mistyped option should not wait for them.
+    from bertcls_hf.data.load import load_data
+    from bertcls_hf.data.tokenization import report_lengths, resolve_max_seq_length, tokenize
+    from bertcls_hf.hub.card.finished_run import FinishedRun
+    from bertcls_hf.hub.card.model_card import write_model_card
+    from bertcls_hf.hub.push_callback import PushRun
+    from bertcls_hf.models.encoder_checks import check_encoder
+    from bertcls_hf.models.loading import load_tokenizer, open_checkpoint
+    from bertcls_hf.train import phases
+    from bertcls_hf.train.checkpoints import refuse_other_model
+    from bertcls_hf.train.recipe import start_run, write_recipe
+    from bertcls_hf.train.resolve import resolve_run
+    from bertcls_hf.train.sweep import HeadSweep
+
+    start_run(args)
+    checkpoint = open_checkpoint(args.model)
+    check_encoder(args, checkpoint)
+    tokenizer = load_tokenizer(args.model, checkpoint)
+    max_seq_length = resolve_max_seq_length(args.data.max_seq_length, tokenizer, checkpoint.position_limit)
+    # Saved with the model, so that whoever loads it cuts texts where the training did.
+    tokenizer.model_max_length = max_seq_length
+
+    with args.training.main_process_first(desc="data"):
+        data = load_data(args.data, checkpoint.labels, bool(args.training.do_train), args.training.do_predict)
+        splits: dict[str, Any] = tokenize(data, tokenizer, args.data, max_seq_length)
+    report_lengths(splits, max_seq_length)
+
+    resolved = resolve_run(args, checkpoint, data)
+    if args.boost.sweep:
+        resolved = HeadSweep(resolved, splits, tokenizer, max_seq_length).run(args.boost.sweep)
+    args = resolved.args
+    if args.training.resume_from_checkpoint is not None:
+        refuse_other_model(Path(args.training.resume_from_checkpoint), resolved.config)
+    if args.training.process_index == 0:
+        write_recipe(args, options, resolved.config, max_seq_length)
+
+    model = resolved.load_model()
+    inputs = _cached_features(resolved, model, tokenizer, splits, max_seq_length) if args.boost.boost else splits
+    trainer = phases.build_trainer(resolved.main_phase, model, tokenizer, inputs, data.labels)
+    push = PushRun(trainer, args.training) if args.training.push_to_hub else None
+    if args.training.do_train:
+        phases.train(trainer)
+        trainer.save_model()
+    evaluations: list[Any] = []
+    if args.training.do_eval and data.has_labels("validation"):
+        evaluations.append(phases.evaluate(trainer, inputs["validation"], data))
+    if "test" in splits and (data.has_labels("test") or args.training.do_predict):
+        evaluations.append(phases.predict(trainer, inputs["test"], data))
+
+    finished = FinishedRun(args, options, command, data, splits, max_seq_length, trainer, evaluations)
+    if trainer.is_world_process_zero():
+        write_model_card(finished)
+    if push is not None:
+        push.finish()
+    return finished
+
+
+def _cached_features(
+    resolved: "ResolvedRun",
+    model: "TextClassifier",
+    tokenizer: "PreTrainedTokenizerBase",
+    splits: Mapping[str, Any],
+    max_seq_length: int,
+) -> Mapping[str, Any]:
+    """What the Trainer reads with `--boost`: features, or token ids where they only trained the head first (LP-FT)."""
+    from bertcls_hf.features.extractor import FeatureExtractor
+    from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
+    from bertcls_hf.train.phases import train_head
+
+    args = resolved.args
+    trains_head_first = args.training.do_train and args.is_head_then_all
+    extractor = FeatureExtractor(model, tokenizer, args, max_seq_length)
+    # A head that comes first is never tested on its own.
+    names = [name for name in splits if not (trains_head_first and name == "test")]
+    features = {name: extractor.features(name, splits[name]) for name in names}
+    if args.training.do_train and args.boost.head_init == "logistic":
+        init_head_by_logistic_regression(model, features["train"], features.get("validation"), args.training.seed)
+    if not trains_head_first:
+        return features
+    train_head(args, model, tokenizer, features, resolved.labels)
+    return splits

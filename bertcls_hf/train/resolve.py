@@ -1,0 +1,140 @@
+"""The one step that fills in defaults which hang on the data or the encoder; nothing changes options after it."""
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments, ModelArguments
+from bertcls_hf.data.labels import REGRESSION, LabelSet
+from bertcls_hf.data.load import ClassificationData, class_weights
+from bertcls_hf.data.streaming import TextStream
+from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.features.logistic_head import check_head_init
+from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, greater_is_better
+from bertcls_hf.models.loading import Checkpoint, load_classifier, resolve_config
+from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
+from bertcls_hf.train.checkpoints import resolve_resume
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """What a run does, with no default left open.
+
+    Args:
+        args: the options; those of the training can no longer be set.
+        checkpoint: the encoder or classifier that the run begins with.
+        labels: the task's.
+        class_weights: of the loss, one per label; None for equal ones.
+    """
+
+    args: Arguments
+    checkpoint: Checkpoint
+    labels: LabelSet
+    class_weights: list[float] | None
+
+    @cached_property
+    def config(self) -> TextClassifierConfig:
+        """The classifier's configuration.
+
+        Raises:
+            ArgumentsError: options that the encoder or the task does not allow.
+        """
+        smoothing = self.args.training.label_smoothing_factor
+        return resolve_config(self.args.model, self.checkpoint, self.labels, self.class_weights, smoothing)
+
+    @property
+    def main_phase(self) -> ClassifierTrainingArguments:
+        """The options of the training that makes the saved model; where the head came first, one rate for all."""
+        training = self.args.training
+        if not self.args.is_head_then_all:
+            return training
+        return training.resolved(head_learning_rate=training.learning_rate)
+
+    def load_model(self) -> TextClassifier:
+        """The classifier with its weights; a new head is drawn by the run's seed.
+
+        Raises:
+            ArgumentsError: weights that cannot be read.
+        """
+        set_seed(self.args.training.seed)
+        # Freezing changes a model's configuration, which must not change this one.
+        return load_classifier(self.args.model, self.checkpoint, copy.deepcopy(self.config))
+
+    def with_options(self, model: ModelArguments, **training: Any) -> "ResolvedRun":
+        """The same run with another head, and other options of its training."""
+        boost = replace(self.args.boost, sweep=0)
+        args = replace(self.args, model=model, boost=boost, training=self.args.training.resolved(**training))
+        return replace(self, args=args)
+
+
+def resolve_run(args: Arguments, checkpoint: Checkpoint, data: ClassificationData) -> ResolvedRun:
+    """Checks the options against the data and the encoder, and fills in their defaults, before any model is loaded.
+
+    Args:
+        args: the options as given.
+        checkpoint: what `model_name_or_path` names.
+        data: the loaded splits.
+
+    Raises:
+        ArgumentsError: an option that the data, the task or the encoder does not allow, or no checkpoint to resume.
+    """
+    training = args.training
+    metric = _best_metric(training, data.labels)
+    _check_evaluations(training, data)
+    checkpoint_folder = _checkpoint_to_resume(training, data)
+    asked_direction = training.asked_greater_is_better
+    resolved = training.resolved(
+        head_learning_rate=args.head_learning_rate,
+        metric_for_best_model=metric,
+        greater_is_better=greater_is_better(metric) if asked_direction is None else asked_direction,
+        resume_from_checkpoint=None if checkpoint_folder is None else str(checkpoint_folder),
+    )
+    weights = None
+    if training.do_train:
+        weights = class_weights(data.splits["train"], data.labels, args.model.class_weights)
+    run = ResolvedRun(replace(args, training=resolved), checkpoint, data.labels, weights)
+    check_head_init(args.boost.head_init, run.config)
+    return run
+
+
+def _check_evaluations(args: ClassifierTrainingArguments, data: ClassificationData) -> None:
+    """Refuses evaluations that there is no labelled data for."""
+    if not args.do_train and not args.do_predict and not any(map(data.has_labels, ("validation", "test"))):
+        raise ArgumentsError("--do_eval: there is no labelled validation or test data; give --validation_file")
+    if args.calibrate and data.labels.problem_type == REGRESSION:
+        raise ArgumentsError("--calibrate: a regression has no probabilities to calibrate")
+    if args.calibrate and not data.has_labels("validation"):
+        raise ArgumentsError(
+            "--calibrate: there is no labelled validation data: give --validation_file, or a "
+            "--validation_split_percentage above 0"
+        )
+    if args.do_train and args.eval_strategy != "no" and not data.has_labels("validation"):
+        raise ArgumentsError(
+            "there is no validation data: give --validation_file, a --validation_split_percentage above 0, or "
+            "--eval_strategy no"
+        )
+
+
+def _best_metric(args: ClassifierTrainingArguments, labels: LabelSet) -> str:
+    """The metric that chooses the best checkpoint, without the prefix of a split."""
+    asked = args.asked_best_metric or DEFAULT_METRIC[labels.problem_type]
+    name = asked.removeprefix("eval_")
+    known = ("loss", *METRIC_NAMES[labels.problem_type])
+    if name not in known and not args.extra_metrics:
+        raise ArgumentsError(
+            f"--metric_for_best_model {asked}: not a metric of {labels.problem_type}; use {', '.join(known)}"
+        )
+    return name
+
+
+def _checkpoint_to_resume(args: ClassifierTrainingArguments, data: ClassificationData) -> Path | None:
+    if not args.do_train:
+        return None
+    is_stream = isinstance(data.splits["train"], TextStream) and args.max_steps > 0
+    return resolve_resume(
+        args.resume_from_checkpoint, Path(args.output_dir), args.world_size, args.process_index == 0, is_stream
+    )

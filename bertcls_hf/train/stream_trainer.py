@@ -1,0 +1,62 @@
+"""Training on a stream: each rank reads its own share, and a checkpoint holds how far it has come."""
+
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+from transformers import TrainerState
+
+from bertcls_hf.data.streaming import StreamOrder, StreamPosition
+from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.train.checkpoints import STATE
+from bertcls_hf.train.trainer import ClassificationTrainer
+
+
+class StreamTrainer(ClassificationTrainer):
+    """Trains on a [`TokenStream`], which has no number of rows."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.train_dataset.order = StreamOrder(
+            seed=self.order_seed,
+            rank=self.args.process_index,
+            ranks=self.args.world_size,
+            step_rows=self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            strategy=self.args.train_sampling_strategy,
+            buffer_rows=self.train_dataset.order.buffer_rows,
+        )
+
+    @property
+    def train_rows(self) -> None:
+        """Not known."""
+        return None
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The batches of this rank; accelerate would share them out once more."""
+        return DataLoader(
+            self.train_dataset,
+            self._train_batch_size,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Lets the stream go on where this rank was when it saved the checkpoint.
+
+        Raises:
+            ArgumentsError: it was read with another batch size or in another order.
+        """
+        position = StreamPosition.read(checkpoint, self.args.process_index, self.args.world_size)
+        steps = TrainerState.load_from_json(str(checkpoint / STATE)).global_step
+        rows = steps * self.args.gradient_accumulation_steps * self.args.train_batch_size
+        if position.rows != rows:
+            raise ArgumentsError(
+                f"{checkpoint}: {position.rows} rows were trained on, but {steps} steps of this batch size are {rows}"
+                ": resume with the batch size of before"
+            )
+        self.train_dataset.go_to(position)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Writes the position beside the random state, which each rank saves before old checkpoints are removed."""
+        super()._save_rng_state(output_dir)
+        self.train_dataset.position.write(Path(output_dir))
