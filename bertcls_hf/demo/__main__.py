@@ -1,4 +1,4 @@
-"""Opens a page where a trained model can be tried: a text or a file in, labels and probabilities out.
+"""Opens a page where people try a trained model: they enter a text or a file, and get labels and probabilities.
 
 python -m bertcls_hf.demo outputs/mine
 python -m bertcls_hf.demo outputs/mine --export_space my_space    # the same page as a folder for a Hugging Face Space
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from transformers.hf_argparser import HfArg
 
+from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import DataclassParser
 from bertcls_hf.data.python_packages import is_packaged, packaged_model
-from bertcls_hf.errors import ArgumentsError, ExitCode, RunError, one_line
+from bertcls_hf.errors import ArgumentsError, one_line
 
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bertcls_hf.demo")
 
 LOOPBACK = "127.0.0.1"
-# A file to classify.
+# The largest file to classify.
 LARGEST_UPLOAD = "200mb"
 
 
 @dataclass
 class DemoArguments:
-    """Where the page is, what it says, and how the model runs."""
+    """The address and the title of the page, and how its model runs."""
 
     host: str | None = HfArg(
         default=None, help="Address to listen on; 0.0.0.0 lets other machines in. Default: GRADIO_SERVER_NAME, or "
@@ -114,7 +115,7 @@ def run(model: str, options: DemoArguments) -> None:
 
 
 def _import_page() -> "ModuleType":
-    # Read when gradio is imported.
+    # gradio reads it when it is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         from bertcls_hf.demo import page as demo_page
@@ -154,14 +155,8 @@ def _serve(page_module: "ModuleType", predictor: "Predictor", path: str, title: 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("bertcls_hf").setLevel(logging.INFO)
-    try:
-        run(*parse(sys.argv[1:] if argv is None else argv))
-    except RunError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    return ExitCode.DONE
+    set_up_logging()
+    return run_command(lambda words: run(*parse(words)), argv)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ A graph whose logits differ from PyTorch's by more than 1e-4 is refused, and not
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -17,27 +16,30 @@ from pathlib import Path
 from typing import Any
 
 from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import COMPANIONS, RECIPE_FILE, DataclassParser, OptionParser, nearest_name, read_recipe
-from bertcls_hf.errors import ArgumentsError, ExitCode, RunError
+from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export.arguments import ExportArguments
 
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-# What an export may leave; a folder that holds anything else is never replaced.
+# The files that an export writes. A folder that holds any other file is never replaced.
 EXPORTED_FILES = (
     "model.onnx*", "model_int8.onnx*", "onnx_report.json", "calibration.json", "config.json", "tokenizer*.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
 )  # fmt: skip
 DATA_OPTIONS = tuple(f.name for f in fields(DataArguments))
 SOURCES = frozenset({"dataset_name", "train_file", "validation_file", "test_file"})
-# What says how a run read its own sources, and nothing of other ones.
+# Options that tell how a run read its own sources; they do not apply to other sources.
 OF_A_SOURCE = SOURCES.union(
     COMPANIONS["dataset_name"], ("streaming", "validation_split_percentage", "test_split_percentage")
 )
 
 
-def parse(argv: Sequence[str] | None) -> tuple[Path, ExportArguments, dict[str, Any]]:
-    """Model, the export's options, and those data options that are given; `--help` prints and exits.
+def parse(argv: Sequence[str]) -> tuple[Path, ExportArguments, dict[str, Any]]:
+    """Reads the model's folder, the export's options, and those data options that are given.
+
+    `--help` prints the options and exits.
 
     Raises:
         ArgumentsError: a wrong option.
@@ -65,24 +67,22 @@ def parse(argv: Sequence[str] | None) -> tuple[Path, ExportArguments, dict[str, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("bertcls_hf").setLevel(logging.INFO)
-    try:
-        folder, args, given = parse(argv)
-        check_before_loading(folder, args)
-        data_args = data_arguments(folder, args.evaluate, given)
-        # onnx, torch and datasets take seconds to import, and may be missing: a mistake should not wait for them.
-        from bertcls_hf.export.onnx_export import export
+    set_up_logging()
+    return run_command(_export, argv)
 
-        sys.stdout.write(export(folder, args, data_args) + "\n")
-    except RunError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    return ExitCode.DONE
+
+def _export(argv: Sequence[str]) -> None:
+    folder, args, given = parse(argv)
+    check_before_loading(folder, args)
+    data_args = data_arguments(folder, args.evaluate, given)
+    # onnx, torch and datasets take seconds to import, and may be missing: a mistake should not wait for them.
+    from bertcls_hf.export.onnx_export import export
+
+    sys.stdout.write(export(folder, args, data_args) + "\n")
 
 
 def check_before_loading(folder: Path, args: ExportArguments) -> None:
-    """Checks what needs no heavy import.
+    """Makes the checks that need no heavy import.
 
     Raises:
         ArgumentsError: a package is missing, the folder holds no model, or output_dir is in use.
@@ -113,15 +113,18 @@ def _refuse_used_folder(target: Path, overwrite: bool) -> None:
 
 
 def data_arguments(folder: Path, evaluate: bool, given: dict[str, Any]) -> DataArguments:
-    """The data options of the run, overridden by the given ones; data that is given replaces all of the run's.
+    """Merges the data options of the run's recipe with the given ones, which win.
+
+    A source of data that is given replaces all sources of the run.
 
     Args:
         folder: holds the run's `recipe.yaml`, if it has one.
-        evaluate: whether data is read.
+        evaluate: whether `--evaluate` is given.
         given: options from the command line, by field name.
 
     Raises:
-        ArgumentsError: data is given but not evaluated on, or the other way round; or a wrong recipe or value.
+        ArgumentsError: data is given without `--evaluate`, `--evaluate` has no data, or the recipe or a value is
+            wrong.
     """
     named = sorted(SOURCES & given.keys())
     if named and not evaluate:

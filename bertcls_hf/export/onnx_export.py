@@ -35,6 +35,7 @@ from bertcls_hf.export.onnx_graph import (
     session_runner,
 )
 from bertcls_hf.export.onnx_report import (
+    LATENCY_ROUNDS,
     LATENCY_ROWS,
     LATENCY_TOKENS,
     Evaluation,
@@ -61,11 +62,11 @@ RANDOM_SEED = 0
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """What an output_dir holds.
+    """A classifier that was loaded from its output_dir.
 
     Args:
-        folder: where it lies.
-        loaded: model, float32 on the processor, with tokenizer, labels, longest text and calibration.
+        folder: its output_dir.
+        loaded: the model in float32 on the processor, with tokenizer, labels, longest text and calibration.
     """
 
     folder: Path
@@ -73,23 +74,23 @@ class TrainedClassifier:
 
     @property
     def encoder_config(self) -> PreTrainedConfig:
-        """Of a stock class, its own."""
+        """The encoder's part of the model's configuration; that of a stock class is the encoder's as a whole."""
         config = self.loaded.model.config
         return config.encoder_config if isinstance(config, TextClassifierConfig) else config
 
     @property
     def family(self) -> str:
-        """The encoder's, in the words of transformers."""
+        """The encoder's family, as transformers calls it, such as `bert`."""
         return self.encoder_config.model_type
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """The graph's inputs."""
+        """The names of the graph's inputs."""
         return graph_inputs(self.loaded.model, self.loaded.tokenizer)
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the graph carries besides its weights; all but `problem_type` is JSON."""
+        """The metadata that the graph's file carries; all values but `problem_type` are JSON."""
         labels, calibration = self.loaded.labels, self.loaded.calibration
         return {
             "id2label": json.dumps(labels.id2label, ensure_ascii=False),
@@ -100,22 +101,22 @@ class TrainedClassifier:
         }
 
     def random_batch(self, rows: int, tokens: int) -> Batch:
-        """Random inputs, always the same for a shape."""
+        """Random inputs of at most the longest text; equal shapes give equal inputs."""
         length = min(tokens, self.loaded.max_seq_length)
         generator = np.random.default_rng(RANDOM_SEED)
         return random_batch(self.loaded.tokenizer, self.input_names, rows, length, generator)
 
 
 def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str:
-    """Exports, checks and measures; output_dir appears when all is done.
+    """Exports a classifier, checks the graph and measures it; output_dir appears when everything is done.
 
     Args:
-        folder: of a trained classifier.
+        folder: output_dir of the trained classifier.
         args: the export's options.
-        data_args: what to evaluate on, where that is asked for, and the longest text.
+        data_args: the longest text, and the data for `--evaluate`.
 
     Returns:
-        A table of sizes, latencies and a metric.
+        A table of sizes, latencies and the task's default metric.
 
     Raises:
         ArgumentsError: the folder holds no trained classifier, or its graph does not compute what the model does.
@@ -130,11 +131,11 @@ def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str
         if args.quantize is not None:
             quantize_graph(staging / GRAPH_FILE, trained.metadata, staging / INT8_FILE)
         _write_companions(staging, trained)
-        return _write_report(staging, trained, args, difference, evaluation)
+        return _write_report(staging, trained, difference, evaluation)
 
 
 def _evaluation(trained: TrainedClassifier, args: DataArguments) -> Evaluation:
-    """The test split, or the validation split where no test split is labelled."""
+    """Loads the test split, or the validation split where the test split has no labels."""
     loaded = trained.loaded
     data = load_data(args, loaded.labels, trains=False, predicts=False)
     split = next(filter(data.has_labels, ("test", "validation")), None)
@@ -146,7 +147,7 @@ def _evaluation(trained: TrainedClassifier, args: DataArguments) -> Evaluation:
 
 @contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """A folder that becomes the target when all is well, and is removed when not."""
+    """Makes a folder beside the target. It replaces the target when the block succeeds, and is removed when not."""
     target = target.absolute()
     staging = target.with_name(f"{target.name}{TEMPORARY_MARK}{uuid.uuid4().hex}")
     try:
@@ -162,13 +163,13 @@ def _staged(target: Path) -> Iterator[Path]:
 
 
 def _write_graph(path: Path, trained: TrainedClassifier) -> float:
-    """Writes the float32 graph.
+    """Writes the float32 graph, and compares its logits with those of PyTorch.
 
     Returns:
-        The largest difference between its logits and PyTorch's.
+        The largest difference between the logits.
 
     Raises:
-        ArgumentsError: the family cannot be exported.
+        ArgumentsError: the encoder's family cannot be exported.
     """
     try:
         export_graph(trained.loaded.model, trained.random_batch(*EXAMPLE_SHAPE), trained.metadata, path)
@@ -189,21 +190,21 @@ def _write_graph(path: Path, trained: TrainedClassifier) -> float:
 
 
 def _first_cause(error: BaseException) -> str:
-    """The first line of what was raised first; PyTorch wraps it into pages of advice."""
+    """The first line of the error that was raised first, which PyTorch wraps into pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
 
 
 def _write_companions(folder: Path, trained: TrainedClassifier) -> None:
-    """Writes what servers and pipelines read beside a graph: configuration and tokenizer; and the calibration."""
+    """Writes the files that servers and pipelines read beside a graph: configuration, tokenizer and calibration."""
     _portable_config(trained).save_pretrained(folder)
     tokenizer, length = trained.loaded.tokenizer, trained.loaded.max_seq_length
     tokenizer.model_max_length = length
-    # It is saved only where it is one of the tokenizer's initial arguments.
+    # The tokenizer saves its input names only where they are among its initial arguments.
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = list(trained.input_names)
     if tokenizer.is_fast:
-        # Programs that read tokenizer.json alone find there what the pre-training or the last call has left.
+        # Programs that read only tokenizer.json would else pad and cut as the tokenizer's last call did.
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.enable_truncation(length)
     tokenizer.save_pretrained(folder)
@@ -214,7 +215,7 @@ def _write_companions(folder: Path, trained: TrainedClassifier) -> None:
 def _portable_config(trained: TrainedClassifier) -> PreTrainedConfig:
     """The encoder's configuration with the task's labels, under the name of the family's stock class.
 
-    Beside a graph, a configuration only tells labels, sizes and the task, and this one needs no code of ours.
+    Readers of a graph take labels, sizes and the task from it. It loads without this package's code.
     """
     config = copy.deepcopy(trained.encoder_config)
     config.architectures = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].__name__]
@@ -223,21 +224,18 @@ def _portable_config(trained: TrainedClassifier) -> PreTrainedConfig:
     return config
 
 
-def _write_report(
-    folder: Path, trained: TrainedClassifier, args: ExportArguments, difference: float, evaluation: Evaluation | None
-) -> str:
-    threads = args.threads or torch.get_num_threads()
+def _write_report(folder: Path, trained: TrainedClassifier, difference: float, evaluation: Evaluation | None) -> str:
+    # ONNX Runtime's own default would be another number, and the latencies are compared.
+    threads = torch.get_num_threads()
     variants = _variants(folder, trained, threads)
     tokens = min(LATENCY_TOKENS, trained.loaded.max_seq_length)
-    if args.latency_rounds:
-        batches = {rows: trained.random_batch(rows, tokens) for rows in LATENCY_ROWS}
-        measure_latency(variants, batches, args.latency_rounds)
+    measure_latency(variants, {rows: trained.random_batch(rows, tokens) for rows in LATENCY_ROWS})
     if evaluation is not None:
         measure_metrics(variants, evaluation)
     report = {
         "model": trained.folder.absolute().name,
         "largest_difference": difference,
-        "latency": {"threads": threads, "tokens_per_text": tokens, "rounds": args.latency_rounds},
+        "latency": {"threads": threads, "tokens_per_text": tokens, "rounds": LATENCY_ROUNDS},
         "evaluation": None if evaluation is None else {"split": evaluation.split, "rows": len(evaluation.rows)},
         "variants": {variant.name: variant.as_json() for variant in variants},
         "environment": environment(),
@@ -248,18 +246,16 @@ def _write_report(
 
 
 def _captions(report: dict[str, Any]) -> Iterator[str]:
-    """What the table's figures were measured on."""
+    """The lines below the table: how its latencies and its metric were measured."""
     latency, evaluation = report["latency"], report["evaluation"]
-    if latency["rounds"]:
-        yield "ms: median of {rounds} measurements, {tokens_per_text} tokens per text, threads: {threads}".format(
-            **latency
-        )
+    yield "ms: median of {rounds} measurements, {tokens_per_text} tokens per text, threads: {threads}".format(
+        **latency
+    )
     if evaluation is not None:
         yield "metric: on the {rows:,} rows of the {split} split".format(**evaluation)
 
 
 def _variants(folder: Path, trained: TrainedClassifier, threads: int) -> list[Variant]:
-    torch.set_num_threads(threads)
     weights = trained.folder.glob("model*.safetensors")
     variants = [Variant("PyTorch", model_runner(trained.loaded.model), _bytes(weights))]
     for name, file in (("ONNX", GRAPH_FILE), ("ONNX int8", INT8_FILE)):

@@ -1,4 +1,4 @@
-"""A classifier as one ONNX graph, from token ids to logits; its int8 twin, and the sessions that run them.
+"""Writes a classifier as one ONNX graph, from token ids to logits, and with int8 weights; and runs both.
 
 Importing this needs the packages of requirements-deploy.txt.
 """
@@ -21,20 +21,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # (rows, length) int64 arrays by input name.
 Batch = Mapping[str, np.ndarray]
-# From a batch to (rows, labels) float32 logits.
+# Computes (rows, labels) float32 logits of a batch.
 Runner = Callable[[Batch], np.ndarray]
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 LOGITS = "logits"
-# Products with weights, and the embedding tables, which are half of a small encoder.
+# Matrix products, and the look-ups in embedding tables, which are half of a small encoder.
 QUANTIZED_OPERATORS = ["MatMul", "Gemm", "Gather"]
-# A protocol buffer holds no more; larger models have their weights in a file beside them.
+# In bytes: a protocol buffer holds no more, and a larger model has its weights in a second file.
 LARGEST_FILE = 2**31 - 1
 ERRORS_ONLY = 3
 
 
 class _LogitsOf(nn.Module):
-    """The model with the inputs and the output of its graph."""
+    """A module with the graph's inputs and its only output, the logits."""
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -48,22 +48,22 @@ class _LogitsOf(nn.Module):
 
 
 def graph_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The inputs that the tokenizer makes and the encoder reads, in the order of [`INPUTS`]."""
+    """The names of the inputs that the tokenizer makes and the encoder reads, in the order of [`INPUTS`]."""
     read = inspect.signature(model.base_model.forward).parameters
     return tuple(name for name in INPUTS if name in read and name in tokenizer.model_input_names)
 
 
 def export_graph(model: PreTrainedModel, example: Batch, metadata: Mapping[str, str], path: Path) -> None:
-    """Writes the model as a float32 graph whose numbers of rows and tokens are free.
+    """Writes the model as a float32 graph that takes any number of rows and tokens.
 
     Args:
         model: any `…ForSequenceClassification`, in evaluation mode.
-        example: inputs of at least two rows; a dimension of 1 could be taken for a constant.
-        metadata: goes into the file, where `get_modelmeta().custom_metadata_map` of a session finds it.
-        path: of the file; beyond 2 GB, its weights go into a second file beside it.
+        example: inputs of at least two rows; the exporter could take a dimension of 1 for a constant.
+        metadata: goes into the file; a session has it in `get_modelmeta().custom_metadata_map`.
+        path: of the file; weights of more than 2 GB go into a second file beside it.
 
     Raises:
-        RuntimeError: the model's code has steps that depend on the values of a text, or that ONNX has no words for.
+        RuntimeError: a step of the model's code depends on the values of a text, or has no operator in ONNX.
     """
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     with _quiet():
@@ -83,7 +83,7 @@ def export_graph(model: PreTrainedModel, example: Batch, metadata: Mapping[str, 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences libraries that log graphs, and advice on their own code; what fails is raised in any case."""
+    """Silences libraries that log whole graphs and advice on their own code. Failures are still raised."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -95,9 +95,9 @@ def _quiet() -> Iterator[None]:
 
 
 def quantize_graph(source: Path, metadata: Mapping[str, str], path: Path) -> None:
-    """Writes the graph with int8 weights; activations are quantised when it runs, so it needs no data.
+    """Writes the graph with int8 weights. It needs no data, since activations are quantised when the graph runs.
 
-    Weights have a scale per column, and 7 bits: with 8, processors without VNNI can overflow.
+    Weights have a scale per column. They use 7 of the 8 bits, since sums can overflow on processors without VNNI.
     """
     is_large = sum(file.stat().st_size for file in source.parent.glob(f"{source.name}*")) > LARGEST_FILE
     with _quiet():
@@ -110,14 +110,14 @@ def quantize_graph(source: Path, metadata: Mapping[str, str], path: Path) -> Non
             weight_type=QuantType.QInt8,
             use_external_data_format=is_large,
         )
-    # The quantiser leaves it out.
+    # The quantiser drops the metadata.
     graph = onnx.load(path, load_external_data=False)
     onnx.helper.set_model_props(graph, dict(metadata))
     path.write_bytes(graph.SerializeToString())
 
 
 def session_runner(path: Path, threads: int) -> Runner:
-    """Runs a graph on the processor."""
+    """Opens a graph on the processor; the result computes logits with it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = ERRORS_ONLY
@@ -130,7 +130,7 @@ def session_runner(path: Path, threads: int) -> Runner:
 
 
 def model_runner(model: PreTrainedModel) -> Runner:
-    """Runs the model in PyTorch."""
+    """Wraps a model in PyTorch; the result computes logits with it."""
 
     def run(batch: Batch) -> np.ndarray:
         with torch.inference_mode():
@@ -142,7 +142,7 @@ def model_runner(model: PreTrainedModel) -> Runner:
 def random_batch(
     tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...], rows: int, length: int, generator: np.random.Generator
 ) -> Batch:
-    """Random tokens between special ones; the first row fills the length, others may be padded.
+    """Makes random tokens between special ones; the first row fills the length, other rows may be padded.
 
     Args:
         tokenizer: knows the tokens.
@@ -169,6 +169,9 @@ def random_batch(
 
 
 def largest_difference(expected: np.ndarray, actual: np.ndarray) -> float:
-    """Of two arrays of logits, relative where the expected one exceeds 1; infinite where either is not a number."""
+    """The largest difference between two arrays of logits.
+
+    It is relative where the expected logit exceeds 1, and infinite where a logit is not finite.
+    """
     differences = np.abs(expected - actual) / np.maximum(np.abs(expected), 1)
     return float(np.nan_to_num(differences, nan=np.inf, posinf=np.inf).max())

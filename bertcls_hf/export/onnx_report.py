@@ -1,4 +1,4 @@
-"""What an export costs and what it gains: size, latency, and metrics beside those of PyTorch."""
+"""The report of an export: size, latency and metrics of each graph beside those of PyTorch."""
 
 import os
 import platform
@@ -11,30 +11,32 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import EvalPrediction, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.data.labels import REGRESSION, LabelSet, ProblemType
 from bertcls_hf.export.onnx_graph import Batch, Runner
-from bertcls_hf.metrics.metrics import DEFAULT_METRIC, build_compute_metrics
+from bertcls_hf.metrics.metrics import DEFAULT_METRIC, compute_metrics
 from bertcls_hf.metrics.probabilities import predicted_labels, probabilities
 
 
 LATENCY_ROWS = (1, 32)
 LATENCY_TOKENS = 128
+# Measurements of each latency, of which the median counts.
+LATENCY_ROUNDS = 10
 EVALUATION_ROWS = 32
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript")
 
 
 @dataclass
 class Variant:
-    """One form of the model, and what is measured of it.
+    """One form of the model, such as the int8 graph, and its measurements.
 
     Args:
-        name: as the table calls it.
-        run: gives logits.
+        name: in the table.
+        run: computes logits.
         size: bytes of its weights on disk.
         latency_ms: median milliseconds by number of texts.
-        metrics: of the evaluation; with `same_prediction`, the share of rows that are classified as by PyTorch.
+        metrics: of the evaluation, and `same_prediction`, the share of rows with the prediction of PyTorch.
     """
 
     name: str
@@ -44,18 +46,18 @@ class Variant:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """What the report holds of it."""
+        """The variant's entry in the report."""
         return {"bytes": self.size, "latency_ms": self.latency_ms, "metrics": self.metrics}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the metrics are measured on.
+    """The data that the metrics are measured on.
 
     Args:
-        split: its name.
+        split: name of the split.
         rows: token ids and labels.
-        tokenizer: pads them.
+        tokenizer: pads the rows.
         input_names: columns that the graph reads.
         labels: names the task.
     """
@@ -67,19 +69,18 @@ class Evaluation:
     labels: LabelSet
 
 
-def measure_latency(variants: Sequence[Variant], batches: Mapping[int, Batch], rounds: int) -> None:
-    """Fills in `latency_ms`. The variants take turns, so that a machine's slow minutes fall on all of them.
+def measure_latency(variants: Sequence[Variant], batches: Mapping[int, Batch]) -> None:
+    """Sets `latency_ms` of each variant. The variants take turns, so that a slow minute of the machine hits them all.
 
     Args:
         variants: to measure.
         batches: by number of texts.
-        rounds: number of measurements of each.
     """
     for rows, batch in batches.items():
         seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
         for variant in variants:
             variant.run(batch)
-        for _ in range(rounds):
+        for _ in range(LATENCY_ROUNDS):
             for variant in variants:
                 begin = time.perf_counter()
                 variant.run(batch)
@@ -89,14 +90,13 @@ def measure_latency(variants: Sequence[Variant], batches: Mapping[int, Batch], r
 
 
 def measure_metrics(variants: Sequence[Variant], evaluation: Evaluation) -> None:
-    """Fills in `metrics`; the first variant is what the predictions of the others are compared with."""
+    """Sets `metrics` of each variant; its predictions are compared with those of the first variant."""
     gold = np.asarray(evaluation.rows["labels"][:])
     problem_type = evaluation.labels.problem_type
-    compute_metrics = build_compute_metrics(evaluation.labels)
     first = None
     for variant in variants:
         logits = evaluation_logits(variant.run, evaluation)
-        variant.metrics = compute_metrics(EvalPrediction(predictions=logits, label_ids=gold))
+        variant.metrics = compute_metrics(logits, gold, problem_type)
         predicted = predicted_labels(probabilities(logits, problem_type), problem_type)
         first = predicted if first is None else first
         if problem_type != REGRESSION:
@@ -118,7 +118,7 @@ def evaluation_logits(run: Runner, evaluation: Evaluation) -> np.ndarray:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, with the load that other work puts on it."""
+    """Versions of the packages, the machine, and the load that other programs put on it."""
     return {
         **{package: version(package) for package in PACKAGES},
         "machine": platform.machine(),
@@ -128,7 +128,7 @@ def environment() -> dict[str, Any]:
 
 
 def table(variants: Sequence[Variant], problem_type: ProblemType) -> str:
-    """The measurements as aligned columns."""
+    """The measurements as a text table with aligned columns."""
     metric = DEFAULT_METRIC[problem_type]
     rows = [("", "MB", *(f"{rows} text{'s' * (rows > 1)}, ms" for rows in LATENCY_ROWS), metric.replace("_", " "))]
     for variant in variants:

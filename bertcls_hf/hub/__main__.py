@@ -1,8 +1,48 @@
-"""`python -m bertcls_hf.hub push outputs/mine`: what a run could not push."""
+"""Pushes a finished run to the Hub, for a run that could not push its model.
 
+python -m bertcls_hf.hub push outputs/mine
+
+Exit codes: 0 done, 2 a wrong option, 77 the push failed.
+"""
+
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from bertcls_hf.hub.push import main
+import yaml
+
+from bertcls_hf.config.command import run_command
+from bertcls_hf.config.parsing import RECIPE_FILE
+from bertcls_hf.hub.push import push_folder, run_repository
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    return run_command(_push, argv)
+
+
+def _push(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bertcls_hf.hub", description="Pushes a finished run to the Hub.")
+    parser.add_argument("command", choices=["push"])
+    parser.add_argument("folder", type=Path, help="output_dir of the run")
+    parser.add_argument("--hub_model_id", help="default: the run's, or the folder's name")
+    parser.add_argument("--hub_private_repo", choices=["true", "false"], help="default: the run's, or true")
+    parser.add_argument("--hub_revision", help="branch; default: the run's, or main")
+    args = parser.parse_args(argv)
+    sys.stdout.write(push_folder(args.folder, run_repository(args.folder, _with_recipe(args))) + "\n")
+
+
+def _with_recipe(args: argparse.Namespace) -> argparse.Namespace:
+    """The `hub_` options; those that are not given come from the run's recipe."""
+    path = args.folder / RECIPE_FILE
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    is_private = {"true": True, "false": False, None: recipe.get("hub_private_repo")}[args.hub_private_repo]
+    return argparse.Namespace(
+        hub_model_id=args.hub_model_id or recipe.get("hub_model_id"),
+        hub_private_repo=is_private,
+        hub_revision=args.hub_revision or recipe.get("hub_revision"),
+    )
 
 
 if __name__ == "__main__":

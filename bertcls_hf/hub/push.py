@@ -1,14 +1,9 @@
-"""Pushing a finished run to the Hub: only what a user of the model needs, in one commit.
+"""Pushes a finished run to the Hub: only the files that a user of the model needs, in one commit."""
 
-python -m bertcls_hf.hub push outputs/mine    # where a run could not push its model
-"""
-
-import argparse
 import json
 import logging
 import re
 import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import yaml
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.hf_api import ModelInfo
 
 from bertcls_hf.config.parsing import RECIPE_FILE
-from bertcls_hf.errors import ExitCode, PushError, one_line
+from bertcls_hf.errors import PushError, one_line
 
 
 logger = logging.getLogger(__name__)
 
-# Named one by one, so that no cache, checkpoint, log, prediction or stray file is ever published. The code of a custom
-# model comes on top.
+# They are named one by one, so that no cache, checkpoint, log, prediction or stray file is ever published. The code of
+# a custom model is added to them.
 PUSHED_FILES = (
     "README.md",
     "figures/*.png",
@@ -68,12 +62,12 @@ BEARER = re.compile(r"Bearer [^'\"]*")
 
 @dataclass(frozen=True)
 class HubRepository:
-    """Where a model is pushed to.
+    """The repository that a model is pushed to.
 
     Args:
         name: `name` or `owner/name`.
-        is_private: of a new repository; one that exists must not be public where this is true.
-        revision: branch; a new one starts at the state of main.
+        is_private: whether a new repository is private. An existing one must not be public where this is true.
+        revision: the branch; a new branch starts at the state of main.
     """
 
     name: str
@@ -93,14 +87,14 @@ def run_repository(folder: Path, settings: Any) -> HubRepository:
 
 
 def pushed_files(folder: Path) -> list[str]:
-    """The files of a folder that a push uploads, by their path in it."""
+    """The files of a folder that a push uploads, as paths relative to it."""
     patterns = (*PUSHED_FILES, *_code_files(folder))
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def _code_files(folder: Path) -> set[str]:
-    """Python files that the configuration names: a stock model has none, whatever else lies beside it."""
+    """The Python files that the configurations name; those of a stock model name none."""
     files = set()
     for name in ("config.json", "tokenizer_config.json"):
         config = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
@@ -116,13 +110,13 @@ def push_folder(folder: Path, repository: HubRepository) -> str:
 
     Args:
         folder: output_dir.
-        repository: where to.
+        repository: receives the model.
 
     Returns:
         The address of the commit.
 
     Raises:
-        PushError: the Hub refused or could not be reached. The folder is whole, and pushing again finishes the job.
+        PushError: the Hub refused or could not be reached. The folder is unchanged, and can be pushed again.
     """
     if not {"config.json", "model.safetensors"} <= set(pushed_files(folder)):
         raise PushError(f"{folder} holds no trained model (config.json and model.safetensors)")
@@ -138,10 +132,10 @@ def upload(folder: Path, repository: HubRepository, message: str, waits: Sequenc
     """Uploads the model in a folder as one commit, creating the repository and branch where needed.
 
     Args:
-        folder: holds the model, and maybe other things.
-        repository: where to.
+        folder: holds the model, and maybe other files.
+        repository: receives the model.
         message: of the commit.
-        waits: seconds before each further attempt, after failures that may pass.
+        waits: seconds before each further attempt; only failures that may pass are tried again.
 
     Returns:
         The address of the commit.
@@ -156,41 +150,41 @@ def upload(folder: Path, repository: HubRepository, message: str, waits: Sequenc
 
 
 def _push_once(folder: Path, repository: HubRepository, message: str) -> str:
-    """One attempt; it may follow one whose commit landed without the client getting to know.
+    """Makes one attempt; an earlier one may have been committed without the client getting the answer.
 
-    The commit builds on the state that is read first, and the Hub refuses it where another one came between. Files
-    that are there already are left out of it, and where all of them are, nothing is committed again.
+    The commit builds on the state that is read first, and the Hub refuses it where another commit came in between. The
+    client leaves out files that are there already; where all of them are, it commits nothing.
     """
     api = HfApi()
-    there = _open_repository(api, repository)
-    # `upload_folder` may spread the files over several commits: a model would be half there in between.
+    state = _open_repository(api, repository)
+    # `upload_folder` may spread the files over several commits, and half a model would be there in between.
     commit = api.create_commit(
-        there.id,
+        state.id,
         [CommitOperationAdd(name, folder / name) for name in pushed_files(folder)],
         commit_message=message,
-        parent_commit=there.sha,
+        parent_commit=state.sha,
         revision=repository.revision,
     )
     return str(commit.commit_url)
 
 
 def _open_repository(api: HfApi, repository: HubRepository) -> ModelInfo:
-    """Creates repository and branch where they are missing, and reads their state."""
+    """Creates the repository and the branch where they are missing, and reads their state."""
     try:
         repo_id = api.create_repo(repository.name, private=repository.is_private, exist_ok=True).repo_id
     except KeyError as error:  # a conflict (409) whose answer names no repository
         raise PushError("the name is taken (409): choose another --hub_model_id") from error
     if repository.revision is not None and not repository.revision.startswith("refs/"):
         api.create_branch(repo_id, branch=repository.revision, exist_ok=True)
-    there = api.model_info(repo_id, revision=repository.revision)
-    if repository.is_private and there.private is False:
+    state = api.model_info(repo_id, revision=repository.revision)
+    if repository.is_private and state.private is False:
         raise PushError(
             "the name is taken by a public repository: --hub_private_repo false pushes there, another --hub_model_id "
             "makes a private one"
         )
-    if not repository.is_private and there.private:
+    if not repository.is_private and state.private:
         logger.warning("%s exists and stays private: its settings on the Hub make it public", repo_id)
-    return there
+    return state
 
 
 def _with_retries(push: Callable[[], str], waits: Sequence[float]) -> str:
@@ -210,12 +204,12 @@ def _may_pass(error: BaseException) -> bool:
     status = _status(error)
     if status is not None:
         return status in PASSING_STATUSES
-    # A gateway's error page is no JSON.
+    # The error page of a gateway is no JSON, which the client expects.
     return isinstance(_origin(error), httpx2.TransportError | json.JSONDecodeError)
 
 
 def _origin(error: BaseException) -> BaseException:
-    """The error itself, without what the client wraps around one of its upload threads."""
+    """The error that an upload thread of the client raised, which the client wraps into a RuntimeError."""
     return error.__cause__ if type(error) is RuntimeError and error.__cause__ is not None else error
 
 
@@ -229,54 +223,21 @@ def _status(error: BaseException) -> int | None:
 
 
 def _asked_wait(error: BaseException) -> float:
-    """Seconds in `Retry-After`, which may also hold a date, or 0."""
+    """The seconds in the header `Retry-After`; 0 where it is missing or holds a date."""
     response = _response(error)
     asked = "" if response is None else response.headers.get("Retry-After", "")
     return float(asked) if asked.isdigit() else 0.0
 
 
 def _reason(error: BaseException) -> str:
-    """One line for people. The HTTP library quotes a header that it cannot send, and the token in it."""
+    """The error in one line, without the token: the HTTP library quotes a header that it cannot send."""
     reason = REASONS.get(_status(error) or 0) or one_line(_origin(error)) or type(_origin(error)).__name__
     return BEARER.sub("Bearer …", reason)
 
 
 def _command(folder: Path, repository: HubRepository) -> str:
-    """What pushes the same folder to the same place."""
+    """The command that pushes the same folder to the same place."""
     words = ["python", "-m", "bertcls_hf.hub", "push", str(folder), "--hub_model_id", repository.name]
     words += [] if repository.is_private else ["--hub_private_repo", "false"]
     words += [] if repository.revision is None else ["--hub_revision", repository.revision]
     return shlex.join(words)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bertcls_hf.hub", description="Pushes a finished run to the Hub.")
-    parser.add_argument("command", choices=["push"])
-    parser.add_argument("folder", type=Path, help="output_dir of the run")
-    parser.add_argument("--hub_model_id", help="default: the run's, or the folder's name")
-    parser.add_argument("--hub_private_repo", choices=["true", "false"], help="default: the run's, or true")
-    parser.add_argument("--hub_revision", help="branch; default: the run's, or main")
-    args = parser.parse_args(argv)
-    try:
-        sys.stdout.write(push_folder(args.folder, run_repository(args.folder, _resolved(args))) + "\n")
-    except PushError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return ExitCode.PUSH_FAILED
-    return ExitCode.DONE
-
-
-def _resolved(args: argparse.Namespace) -> argparse.Namespace:
-    """The options that were given, else those in the run's recipe."""
-    path = args.folder / RECIPE_FILE
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    asked = {"true": True, "false": False, None: None}[args.hub_private_repo]
-    return argparse.Namespace(
-        hub_model_id=args.hub_model_id or recipe.get("hub_model_id"),
-        hub_private_repo=recipe.get("hub_private_repo") if asked is None else asked,
-        hub_revision=args.hub_revision or recipe.get("hub_revision"),
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,8 @@
-"""Probabilities that can be taken at their word: a temperature and thresholds, fitted on validation data.
+"""Calibration: a temperature and thresholds, fitted on validation data.
 
-The temperature divides the logits (Guo et al. 2017, arXiv 1706.04599). It changes neither the order of the labels nor
-the accuracy. A threshold per label, for multi-label tasks, is the one with the best F1.
+The temperature divides the logits, so that probabilities match how often they are right (Guo et al. 2017, arXiv
+1706.04599). It changes neither the order of the labels nor the accuracy. A multi-label task also gets a threshold per
+label, the one with the best F1.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
+from sklearn.metrics import f1_score
 
 from bertcls_hf.atomic_files import write_atomically
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
@@ -29,89 +31,100 @@ from bertcls_hf.metrics.probabilities import (
 logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
-# Logarithms of the lowest and the highest temperature that are tried.
+# The logarithms of the lowest and the highest temperature that are tried.
 LOG_TEMPERATURES = (-12.0, 12.0)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What stands between logits and labels; as it is, nothing does.
+    """The temperature and the thresholds of a model; by default, they change nothing.
 
     Args:
         temperature: divides the logits of a classification.
-        thresholds: see [`predicted_labels`].
+        thresholds: what a probability must exceed, see [`predicted_labels`].
     """
 
     temperature: float = 1.0
     thresholds: float | tuple[float, ...] | None = None
 
     def probabilities(self, logits: np.ndarray, labels: LabelSet) -> np.ndarray:
-        """(rows, labels) probabilities from (rows, labels) logits, or (rows,) numbers for regression."""
+        """Turns (rows, labels) logits into (rows, labels) probabilities, or (rows,) numbers for regression."""
         return probabilities(logits, labels.problem_type, self.temperature)
 
-    def predicted(self, scores: np.ndarray, labels: LabelSet) -> np.ndarray:
-        """What [`predicted_labels`] makes of probabilities."""
-        return predicted_labels(scores, labels.problem_type, self.thresholds)
+    def predicted(self, outputs: np.ndarray, labels: LabelSet) -> np.ndarray:
+        """Turns probabilities into labels by the thresholds, see [`predicted_labels`]."""
+        return predicted_labels(outputs, labels.problem_type, self.thresholds)
 
 
 def fit_temperature(logits: np.ndarray, gold: np.ndarray, problem_type: str) -> float:
-    """The temperature that makes the gold labels most likely; 1 where the likelihood has no peak.
+    """Finds the temperature that makes the gold labels most likely; it is 1 where the likelihood has no peak.
 
     Args:
-        logits: (rows, labels).
+        logits: (rows, labels) float.
         gold: (rows,) positions, or (rows, labels) of 0 and 1.
         problem_type: names the task.
     """
     logits = np.asarray(logits, dtype=np.float64)
-    problem = _unfit(logits, gold, problem_type)
-    if problem is not None:
-        logger.warning("no temperature fits, since %s: it stays at 1", problem)
+    reason = _why_no_peak(logits, gold, problem_type)
+    if reason is not None:
+        logger.warning("no temperature fits, since %s: it stays at 1", reason)
         return 1.0
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda log_temperature: negative_log_likelihood(logits / math.exp(log_temperature), gold, problem_type),
         bounds=LOG_TEMPERATURES,
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return math.exp(found.x)
+    return math.exp(optimum.x)
 
 
-def _unfit(logits: np.ndarray, gold: np.ndarray, problem_type: str) -> str | None:
-    """Why the likelihood, which has one peak at most, grows towards a temperature of 0 or without end; or None."""
+def _why_no_peak(logits: np.ndarray, gold: np.ndarray, problem_type: str) -> str | None:
+    """Says why the likelihood keeps growing towards a temperature of 0 or of infinity; None where it has a peak.
+
+    It has one peak at most.
+    """
     if problem_type == SINGLE_LABEL:
         of_gold = logits[np.arange(len(gold)), gold]
         is_right = (of_gold == logits.max(axis=-1)).all()
-        gain = (of_gold - logits.mean(axis=-1)).mean()
+        lead = (of_gold - logits.mean(axis=-1)).mean()
     else:
         of_gold = np.where(gold > 0, logits, -logits)
-        is_right, gain = (of_gold >= 0).all(), of_gold.mean()
+        is_right, lead = (of_gold >= 0).all(), of_gold.mean()
     if is_right:
         return "the model is right in every row of the validation data"
-    return None if gain > 0 else "the model does no better than chance on the validation data"
+    return None if lead > 0 else "the model does no better than chance on the validation data"
 
 
 def negative_log_likelihood(logits: np.ndarray, gold: np.ndarray, problem_type: str) -> float:
-    """Mean over the rows, and over the labels of a multi-label task."""
+    """The negative log-likelihood of the gold labels: its mean over the rows, and over the labels of multi-label.
+
+    Args:
+        logits: (rows, labels) float.
+        gold: (rows,) positions, or (rows, labels) of 0 and 1.
+        problem_type: names the task.
+    """
     logits = np.asarray(logits, dtype=np.float64)
     if problem_type == SINGLE_LABEL:
         return float(-log_softmax(logits, axis=-1)[np.arange(len(gold)), gold].mean())
     return float(-log_expit(np.where(gold > 0, logits, -logits)).mean())
 
 
-def fit_threshold(scores: np.ndarray, gold: np.ndarray) -> float:
-    """The threshold with the best F1; 0.5 where it is as good as any, or where there is nothing to find.
+def fit_threshold(of_label: np.ndarray, gold: np.ndarray) -> float:
+    """Finds the threshold of one label with the best F1; of equally good ones, the one closest to 0.5.
+
+    It is 0.5 where no row has the label.
 
     Args:
-        scores: (rows,) probabilities of one label.
+        of_label: (rows,) probabilities of the label.
         gold: (rows,) of 0 and 1.
     """
     if not gold.any():
         return DEFAULT_THRESHOLD
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    predicted = np.arange(1, len(scores) + 1)
+    order = np.argsort(-of_label, kind="stable")
+    ordered = of_label[order]
+    predicted = np.arange(1, len(of_label) + 1)
     f1 = 2 * np.cumsum(gold[order]) / (predicted + gold.sum())
-    # A cut lies below each distinct score: equal ones fall on one side of it.
+    # Rows of equal probability fall on the same side of a threshold: a cut lies below each distinct probability.
     below = np.append(ordered[1:], 0.0)
     cuts = np.flatnonzero(ordered > below)
     best = cuts[np.isclose(f1[cuts], f1[cuts].max(), rtol=0, atol=1e-12)]
@@ -120,7 +133,7 @@ def fit_threshold(scores: np.ndarray, gold: np.ndarray) -> float:
 
 
 def _inside(low: float, high: float) -> float:
-    """A threshold from `low` on that `high` exceeds: the usual one where it lies there, else the middle."""
+    """A threshold that `high` exceeds and `low` does not: the default where it lies between them, else the middle."""
     if low <= DEFAULT_THRESHOLD < high:
         return DEFAULT_THRESHOLD
     middle = (low + high) / 2
@@ -128,7 +141,7 @@ def _inside(low: float, high: float) -> float:
 
 
 def fit_calibration(logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> Calibration:
-    """Temperature, and for multi-label thresholds of the probabilities that it gives.
+    """Fits the temperature and, for multi-label, the thresholds of the probabilities that it gives.
 
     Args:
         logits: (rows, labels) of the validation data.
@@ -143,42 +156,43 @@ def fit_calibration(logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> C
     temperature = fit_temperature(logits, gold, labels.problem_type)
     if labels.problem_type == SINGLE_LABEL:
         return Calibration(temperature)
-    scores = probabilities(logits, labels.problem_type, temperature)
-    return Calibration(temperature, tuple(fit_threshold(scores[:, c], gold[:, c]) for c in range(len(labels.names))))
+    outputs = probabilities(logits, labels.problem_type, temperature)
+    thresholds = tuple(fit_threshold(outputs[:, c], gold[:, c]) for c in range(len(labels.names)))
+    return Calibration(temperature, thresholds)
 
 
 def calibration_figures(
     logits: np.ndarray, gold: np.ndarray, labels: LabelSet, calibration: Calibration
 ) -> dict[str, float]:
-    """Negative log-likelihood, expected calibration error and, where there are thresholds to judge, macro F1.
+    """Computes what a calibration changes: negative log-likelihood, expected calibration error, multi-label macro F1.
 
-    The calibration error of a multi-label task is that of all its yes-or-no decisions.
+    Each label of each row of a multi-label task is a yes-or-no decision, and the calibration error is over all of
+    them.
+
+    Args:
+        logits: (rows, labels) float.
+        gold: (rows,) positions, or (rows, labels) of 0 and 1.
+        labels: of a classification.
+        calibration: is applied to the logits.
     """
-    scores = calibration.probabilities(logits, labels)
+    outputs = calibration.probabilities(logits, labels)
     nll = negative_log_likelihood(logits / calibration.temperature, gold, labels.problem_type)
     if labels.problem_type == SINGLE_LABEL:
-        return {"nll": nll, "expected_calibration_error": expected_calibration_error(scores, gold)}
-    decisions = np.stack([1 - scores, scores], axis=-1).reshape(-1, 2)
+        return {"nll": nll, "expected_calibration_error": expected_calibration_error(outputs, gold)}
+    decisions = np.stack([1 - outputs, outputs], axis=-1).reshape(-1, 2)
     return {
         "nll": nll,
         "expected_calibration_error": expected_calibration_error(decisions, gold.reshape(-1).astype(int)),
-        "macro_f1": _macro_f1(calibration.predicted(scores, labels), gold),
+        "macro_f1": float(f1_score(gold, calibration.predicted(outputs, labels), average="macro", zero_division=0)),
     }
 
 
-def _macro_f1(predicted: np.ndarray, gold: np.ndarray) -> float:
-    """Mean F1 of the labels; one that is neither there nor predicted counts as zero."""
-    both = (predicted * gold).sum(axis=0)
-    total = predicted.sum(axis=0) + gold.sum(axis=0)
-    return float((2 * both / np.maximum(total, 1)).mean())
-
-
 def write_calibration(path: Path, logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> None:
-    """Fits a calibration on the validation split and writes it, with what it changes there.
+    """Fits a calibration on the validation split, and writes it with its figures before and after.
 
     Args:
         path: of the file.
-        logits: (rows, labels).
+        logits: (rows, labels) float.
         gold: (rows,) positions, or (rows, labels) of 0 and 1.
         labels: of a classification.
 
@@ -205,15 +219,15 @@ def write_calibration(path: Path, logits: np.ndarray, gold: np.ndarray, labels: 
 
 
 def read_calibration(path: Path, labels: LabelSet) -> Calibration:
-    """What a run with `--calibrate` left beside its model.
+    """Reads the file that a run with `--calibrate` wrote beside its model.
 
     Raises:
-        ArgumentsError: not such a file, or one of another model.
+        ArgumentsError: the file holds no calibration, or that of another model.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         temperature, thresholds = content["temperature"], content["thresholds"]
-        return _checked(temperature, thresholds, labels)
+        return _checked_calibration(temperature, thresholds, labels)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArgumentsError(
             f"{path}: not the calibration of this model ({type(error).__name__}: {error}); calibrate it anew with "
@@ -221,7 +235,7 @@ def read_calibration(path: Path, labels: LabelSet) -> Calibration:
         ) from error
 
 
-def _checked(temperature: Any, thresholds: Any, labels: LabelSet) -> Calibration:
+def _checked_calibration(temperature: Any, thresholds: Any, labels: LabelSet) -> Calibration:
     if labels.problem_type == REGRESSION:
         raise ValueError("a regression has no probabilities")
     if not 0 < float(temperature) < math.inf:

@@ -1,30 +1,34 @@
-"""Confidence intervals of metrics, without another prediction.
+"""Confidence intervals of metrics, computed from the predictions of one evaluation.
 
-Shares of texts get Wilson's interval (Wilson 1927), which also holds near 0 and 1. All else gets the percentile
-bootstrap (Efron 1979) over the rows that were evaluated. Resamples are drawn as counts of distinct outcomes, such as
-the cells of a confusion matrix, so that a thousand of them cost a few products of matrices.
+A share of texts, such as accuracy, gets Wilson's interval (Wilson 1927), which also holds near 0 and 1. Every other
+metric gets the interval of the percentile bootstrap (Efron 1979) over the evaluated rows.
+
+Rows with the same outcome, such as the same cell of the confusion matrix, count alike. A resample is therefore drawn
+as the number of times that each distinct outcome occurs, and a thousand resamples cost a few matrix products.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 from scipy import sparse
+from scipy.stats import binomtest
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
-from bertcls_hf.metrics.metrics import METRIC_NAMES, predicted_labels
+from bertcls_hf.metrics.metrics import METRIC_NAMES
+from bertcls_hf.metrics.probabilities import predicted_labels
 
 
 CONFIDENCE = 0.95
 MOST_RESAMPLES, FEWEST_RESAMPLES = 1000, 100
-# Resamples x distinct outcomes: beyond it, fewer resamples are drawn, where many rows make intervals narrow anyway.
+# Resamples times distinct outcomes. Beyond it fewer resamples are drawn: many rows make the intervals narrow anyway.
 MOST_DRAWS = 5_000_000
+# The same for the resamples that are in memory together.
 DRAWS_AT_ONCE = 1_000_000
-Z = 1.959963984540054
+# The metric of each task that is a share of texts.
 SHARES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "subset_accuracy"}
 
 Interval = tuple[float, float]
-# From (resamples, outcomes) counts to (resamples,) values of each metric.
+# Turns (resamples, outcomes) counts into (resamples,) values of each metric.
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
@@ -32,37 +36,35 @@ def wilson_interval(hits: int, rows: int) -> Interval:
     """The 95 % interval of a share, `hits` of `rows`; (0, 1) without rows."""
     if rows == 0:
         return 0.0, 1.0
-    share, spread = hits / rows, Z**2 / rows
-    center = (share + spread / 2) / (1 + spread)
-    half = Z * math.sqrt(share * (1 - share) / rows + spread / (4 * rows)) / (1 + spread)
-    # Rounding would leave a last digit outside.
-    return min(max(center - half, 0.0), share), max(min(center + half, 1.0), share)
+    low, high = binomtest(hits, rows).proportion_ci(CONFIDENCE, method="wilson")
+    return float(low), float(high)
 
 
-def metric_intervals(scores: np.ndarray, gold: np.ndarray, labels: LabelSet, seed: int = 0) -> dict[str, Interval]:
-    """95 % intervals of those metrics of the task that counts of outcomes determine.
+def metric_intervals(outputs: np.ndarray, gold: np.ndarray, labels: LabelSet, seed: int = 0) -> dict[str, Interval]:
+    """Computes 95 % intervals of those metrics of the task that follow from counts of outcomes.
 
     Args:
-        scores: (rows, labels) probabilities, or (rows,) numbers for regression.
+        outputs: (rows, labels) probabilities, or (rows,) numbers for regression.
         gold: (rows,) positions or numbers, or (rows, labels) of 0 and 1.
         labels: names the task.
         seed: of the resamples.
 
     Returns:
-        Metrics by the names of [`bertcls_hf.metrics`]; an interval with an end that is not finite is left out.
+        Intervals by the name of the metric; one with an end that is not finite is left out.
     """
-    predicted = predicted_labels(scores, labels.problem_type)
+    predicted = predicted_labels(outputs, labels.problem_type)
     gold = np.asarray(gold)
     counts, statistics = _OUTCOMES[labels.problem_type](predicted, gold, len(labels.names))
     intervals = _percentiles(counts, statistics, seed)
     share = SHARES.get(labels.problem_type)
     if share is not None:
-        right = predicted == gold
-        intervals[share] = wilson_interval(int((right if right.ndim == 1 else right.all(axis=1)).sum()), len(gold))
+        is_right = (predicted == gold).reshape(len(gold), -1).all(axis=1)
+        intervals[share] = wilson_interval(int(is_right.sum()), len(gold))
     return intervals
 
 
 def _percentiles(counts: np.ndarray, statistics: Statistics, seed: int) -> dict[str, Interval]:
+    """The bootstrap: draws resamples from (outcomes,) counts, and takes the percentiles of each metric over them."""
     rows = int(counts.sum())
     resamples = min(max(MOST_DRAWS // len(counts), FEWEST_RESAMPLES), MOST_RESAMPLES)
     at_once = min(max(DRAWS_AT_ONCE // len(counts), 1), resamples)
@@ -78,7 +80,7 @@ def _percentiles(counts: np.ndarray, statistics: Statistics, seed: int) -> dict[
 
 
 def _single_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[np.ndarray, Statistics]:
-    """Outcomes are the cells of the confusion matrix that hold rows."""
+    """An outcome is a cell of the confusion matrix that holds rows."""
     cells, counts = np.unique(gold * labels + predicted, return_counts=True)
     gold_of, predicted_of = cells // labels, cells % labels
     is_gold, is_predicted = _indicator(gold_of, labels), _indicator(predicted_of, labels)
@@ -93,7 +95,7 @@ def _single_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple
 
 
 def _indicator(positions: np.ndarray, labels: int) -> sparse.csr_array:
-    """(positions, labels) with a one per row."""
+    """A (positions, labels) matrix with a 1 in each row, at its position."""
     return sparse.csr_array(
         (np.ones(len(positions)), (np.arange(len(positions)), positions)), (len(positions), labels)
     )
@@ -102,7 +104,14 @@ def _indicator(positions: np.ndarray, labels: int) -> sparse.csr_array:
 def _averages(
     right: np.ndarray, positive: np.ndarray, claimed: np.ndarray, averages: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 from (resamples, labels) counts; what is undefined counts as zero."""
+    """Computes averaged precision, recall and F1; a score that is undefined counts as 0.
+
+    Args:
+        right: (resamples, labels) counts of rows that have the label and were predicted to have it.
+        positive: (resamples, labels) counts of rows that have the label.
+        claimed: (resamples, labels) counts of rows that were predicted to have it.
+        averages: macro or weighted.
+    """
     figures = {
         "precision": _share(right, claimed),
         "recall": _share(right, positive),
@@ -124,7 +133,7 @@ def _matthews(right: np.ndarray, positive: np.ndarray, claimed: np.ndarray) -> n
 
 
 def _multi_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[np.ndarray, Statistics]:
-    """Outcomes are the distinct pairs of gold and predicted label sets."""
+    """An outcome is a distinct pair of a gold and a predicted set of labels."""
     outcomes, counts = np.unique(np.hstack([gold, predicted]).astype(np.int8), axis=0, return_counts=True)
     gold_of, predicted_of = np.hsplit(outcomes.astype(float), 2)
     right_of = gold_of * predicted_of
@@ -143,9 +152,9 @@ def _multi_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[
 
 
 def _regression(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[np.ndarray, Statistics]:
-    """Outcomes are the rows themselves; ranks cannot be had from counts, so that Spearman's has no interval."""
+    """An outcome is a row of its own. Spearman's correlation has no interval, since counts do not tell ranks."""
     gold, predicted = gold.reshape(-1).astype(float), predicted.reshape(-1).astype(float)
-    # Moments of centred numbers do not cancel.
+    # Centred numbers keep the digits that the variances would lose.
     x, y = predicted - predicted.mean(), gold - gold.mean()
     error = predicted - gold
     columns = np.column_stack([error**2, np.abs(error), x, y, x * x, y * y, x * y])

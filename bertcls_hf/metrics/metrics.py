@@ -1,13 +1,13 @@
-"""Metrics as `evaluate.Metric`s that need no network: their arithmetic is scikit-learn's."""
+"""The metrics of each task, one row per metric, and their values for a model's outputs."""
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
-import datasets
-import evaluate
 import numpy as np
-from scipy.stats import rankdata
+from scipy import stats
 from sklearn import metrics as sk
 from transformers import EvalPrediction
 
@@ -15,119 +15,255 @@ from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelS
 from bertcls_hf.metrics.probabilities import expected_calibration_error, predicted_labels, probabilities
 
 
-DEFAULT_METRIC = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "macro_f1", REGRESSION: "mse"}
-LOWER_IS_BETTER = frozenset({"loss", "log_loss", "expected_calibration_error", "mse", "rmse", "mae", "hamming_loss"})
-METRIC_NAMES = {
-    SINGLE_LABEL: (
-        "accuracy", "macro_f1", "weighted_f1", "macro_precision", "weighted_precision", "macro_recall",
-        "weighted_recall", "mcc", "roc_auc", "log_loss", "expected_calibration_error",
-    ),
-    MULTI_LABEL: (
-        "subset_accuracy", "hamming_loss", "micro_f1", "macro_f1", "weighted_f1", "samples_f1", "macro_precision",
-        "macro_recall", "roc_auc", "log_loss",
-    ),
-    REGRESSION: ("mse", "rmse", "mae", "r2", "pearson", "spearman"),
-}  # fmt: skip
+SMALLEST_PROBABILITY = 1e-15
 
 
-class SingleLabelMetrics(evaluate.Metric):
-    """`METRIC_NAMES[SINGLE_LABEL]` from probabilities and positions."""
+class LabelScores(NamedTuple):
+    """Precision, recall and F1, averaged over the labels."""
 
-    def _info(self) -> evaluate.MetricInfo:
-        return _metric_info(datasets.Sequence(datasets.Value("float64")), datasets.Value("int64"))
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        scores, gold = np.asarray(predictions), np.asarray(references)
-        predicted = scores.argmax(axis=-1)
-        labels = np.arange(scores.shape[1])
-        results = {"accuracy": sk.accuracy_score(gold, predicted), "mcc": sk.matthews_corrcoef(gold, predicted)}
-        results |= _averages(gold, predicted, ("macro", "weighted"), labels)
-        results["roc_auc"] = _single_label_roc_auc(scores, gold)
-        results["log_loss"] = sk.log_loss(gold, scores, labels=labels)
-        results["expected_calibration_error"] = expected_calibration_error(scores, gold)
-        return {name: float(results[name]) for name in METRIC_NAMES[SINGLE_LABEL]}
+    precision: float
+    recall: float
+    f1: float
 
 
-def _averages(
-    gold: np.ndarray, predicted: np.ndarray, averages: Sequence[str], labels: np.ndarray | None = None
-) -> dict[str, float]:
-    """Precision, recall and F1 in each of scikit-learn's averages; what is undefined counts as zero."""
-    results: dict[str, float] = {}
-    for average in averages:
-        precision, recall, f1, _ = sk.precision_recall_fscore_support(
-            gold, predicted, labels=labels, average=average, zero_division=0
-        )
-        results |= {f"{average}_precision": precision, f"{average}_recall": recall, f"{average}_f1": f1}
-    return results
+@dataclass(frozen=True)
+class EvaluatedRows:
+    """A model's outputs beside the gold labels, with what several metrics share, computed once.
+
+    Args:
+        outputs: (rows, labels) float64 probabilities, or (rows,) float64 numbers for regression.
+        predicted: (rows,) int64 positions, (rows, labels) int64 of 0 and 1, or the numbers of a regression.
+        gold: (rows,) int64 positions, (rows, labels) int64 of 0 and 1, or (rows,) float64 numbers.
+    """
+
+    outputs: np.ndarray
+    predicted: np.ndarray
+    gold: np.ndarray
+    _label_scores: dict[str, LabelScores] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of_logits(cls, logits: np.ndarray, gold: np.ndarray, problem_type: str) -> "EvaluatedRows":
+        """The rows of an evaluation.
+
+        Args:
+            logits: (rows, labels) float.
+            gold: (rows,) positions or numbers, or (rows, labels) of 0 and 1.
+            problem_type: names the task.
+        """
+        outputs = probabilities(logits, problem_type)
+        gold = np.asarray(gold, dtype=np.float64 if problem_type == REGRESSION else np.int64)
+        return cls(outputs, predicted_labels(outputs, problem_type), gold)
+
+    @cached_property
+    def is_gold(self) -> np.ndarray:
+        """(rows, labels) bool: the gold labels of a classification."""
+        if self.gold.ndim == 2:
+            return self.gold > 0
+        return self.gold[:, None] == np.arange(self.outputs.shape[1])
+
+    def label_scores(self, average: str) -> LabelScores:
+        """Precision, recall and F1 in one of scikit-learn's averages; a score that is undefined counts as 0."""
+        if average not in self._label_scores:
+            # A single-label task also averages over labels that no row has.
+            labels = None if self.gold.ndim == 2 else np.arange(self.outputs.shape[1])
+            *scores, _ = sk.precision_recall_fscore_support(
+                self.gold, self.predicted, labels=labels, average=average, zero_division=0
+            )
+            self._label_scores[average] = LabelScores(*scores)
+        return self._label_scores[average]
 
 
-def _single_label_roc_auc(scores: np.ndarray, gold: np.ndarray) -> float:
-    """One label against the rest, averaged over the labels that have both kinds of rows; NaN where none has."""
-    columns = [1] if scores.shape[1] == 2 else range(scores.shape[1])
-    areas = [sk.roc_auc_score(gold == c, scores[:, c]) for c in columns if 0 < (gold == c).sum() < len(gold)]
+def accuracy(rows: EvaluatedRows) -> float:
+    """The share of rows whose labels are all right."""
+    return sk.accuracy_score(rows.gold, rows.predicted)
+
+
+def hamming_loss(rows: EvaluatedRows) -> float:
+    """The share of yes-or-no decisions that are wrong."""
+    return sk.hamming_loss(rows.gold, rows.predicted)
+
+
+def precision(rows: EvaluatedRows, average: str) -> float:
+    """Precision in one of scikit-learn's averages."""
+    return rows.label_scores(average).precision
+
+
+def recall(rows: EvaluatedRows, average: str) -> float:
+    """Recall in one of scikit-learn's averages."""
+    return rows.label_scores(average).recall
+
+
+def f1(rows: EvaluatedRows, average: str) -> float:
+    """F1 in one of scikit-learn's averages."""
+    return rows.label_scores(average).f1
+
+
+def matthews_correlation(rows: EvaluatedRows) -> float:
+    """Matthews' correlation of predicted and gold positions."""
+    return sk.matthews_corrcoef(rows.gold, rows.predicted)
+
+
+def roc_auc(rows: EvaluatedRows) -> float:
+    """The mean area under each label's ROC curve, over the labels with both kinds of rows; NaN where none has both.
+
+    Two labels that exclude each other have one curve, that of the second.
+    """
+    is_single_label = rows.gold.ndim == 1
+    columns = [1] if is_single_label and rows.outputs.shape[1] == 2 else range(rows.outputs.shape[1])
+    areas = [
+        sk.roc_auc_score(rows.is_gold[:, column], rows.outputs[:, column])
+        for column in columns
+        if 0 < rows.is_gold[:, column].sum() < len(rows.gold)
+    ]
     return float(np.mean(areas)) if areas else float("nan")
 
 
-class MultiLabelMetrics(evaluate.Metric):
-    """`METRIC_NAMES[MULTI_LABEL]` from probabilities and rows of 0 and 1."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        sequence = datasets.Sequence(datasets.Value("float64"))
-        return _metric_info(sequence, datasets.Sequence(datasets.Value("int64")))
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        scores, gold = np.asarray(predictions), np.asarray(references)
-        predicted = predicted_labels(scores, MULTI_LABEL)
-        results = {
-            "subset_accuracy": sk.accuracy_score(gold, predicted),
-            "hamming_loss": sk.hamming_loss(gold, predicted),
-        }
-        results |= _averages(gold, predicted, ("micro", "macro", "weighted", "samples"))
-        both = [c for c in range(gold.shape[1]) if 0 < gold[:, c].sum() < len(gold)]
-        results["roc_auc"] = (
-            np.mean([sk.roc_auc_score(gold[:, c], scores[:, c]) for c in both]) if both else float("nan")
-        )
-        clipped = np.clip(scores, 1e-15, 1 - 1e-15)
-        results["log_loss"] = -(gold * np.log(clipped) + (1 - gold) * np.log(1 - clipped)).mean()
-        return {name: float(results[name]) for name in METRIC_NAMES[MULTI_LABEL]}
+def log_loss(rows: EvaluatedRows) -> float:
+    """The mean negative logarithm of the gold label's probability."""
+    return sk.log_loss(rows.gold, rows.outputs, labels=np.arange(rows.outputs.shape[1]))
 
 
-class RegressionMetrics(evaluate.Metric):
-    """`METRIC_NAMES[REGRESSION]` from numbers; a correlation with a constant is NaN."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _metric_info(datasets.Value("float64"), datasets.Value("float64"))
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        predicted, gold = np.asarray(predictions), np.asarray(references)
-        mse = sk.mean_squared_error(gold, predicted)
-        results = {"mse": mse, "rmse": mse**0.5, "mae": sk.mean_absolute_error(gold, predicted)}
-        results["r2"] = sk.r2_score(gold, predicted) if len(gold) > 1 else float("nan")
-        results["pearson"] = _correlation(predicted, gold)
-        results["spearman"] = _correlation(rankdata(predicted), rankdata(gold))
-        return {name: float(value) for name, value in results.items()}
+def decision_log_loss(rows: EvaluatedRows) -> float:
+    """The mean negative logarithm of the probability of the right yes or no, over all rows and labels."""
+    clipped = np.clip(rows.outputs, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return sk.log_loss(rows.gold.ravel(), clipped.ravel(), labels=[0, 1])
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    if first.std() == 0 or second.std() == 0:
+def calibration_error(rows: EvaluatedRows) -> float:
+    """The expected calibration error."""
+    return expected_calibration_error(rows.outputs, rows.gold)
+
+
+def mean_squared_error(rows: EvaluatedRows) -> float:
+    """The mean of the squared errors."""
+    return sk.mean_squared_error(rows.gold, rows.predicted)
+
+
+def root_mean_squared_error(rows: EvaluatedRows) -> float:
+    """The root of the mean of the squared errors."""
+    return sk.root_mean_squared_error(rows.gold, rows.predicted)
+
+
+def mean_absolute_error(rows: EvaluatedRows) -> float:
+    """The mean size of the errors."""
+    return sk.mean_absolute_error(rows.gold, rows.predicted)
+
+
+def r_squared(rows: EvaluatedRows) -> float:
+    """The share of the gold numbers' variance that the predictions explain; NaN for a single row."""
+    return sk.r2_score(rows.gold, rows.predicted) if len(rows.gold) > 1 else float("nan")
+
+
+def pearson(rows: EvaluatedRows) -> float:
+    """Pearson's correlation; NaN with a constant, and for a single row."""
+    return _correlation(stats.pearsonr, rows)
+
+
+def spearman(rows: EvaluatedRows) -> float:
+    """Spearman's correlation; NaN with a constant, and for a single row."""
+    return _correlation(stats.spearmanr, rows)
+
+
+def _correlation(correlate: Callable[..., Any], rows: EvaluatedRows) -> float:
+    if len(rows.gold) < 2:
         return float("nan")
-    return float(np.corrcoef(first, second)[0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        return correlate(rows.predicted, rows.gold).statistic
 
 
-def _metric_info(predictions: Any, references: Any) -> evaluate.MetricInfo:
-    return evaluate.MetricInfo(
-        description="Computed by scikit-learn, without a network.",
-        citation="",
-        features=datasets.Features({"predictions": predictions, "references": references}),
-    )
+@dataclass(frozen=True)
+class Metric:
+    """A metric of a task.
+
+    Args:
+        name: in the files of results.
+        function: computes it.
+        words: what model cards and pictures call it.
+        hub_name: what the Hub's model index calls it.
+        greater_is_better: whether a higher value is better.
+    """
+
+    name: str
+    function: Callable[[EvaluatedRows], float]
+    words: str
+    hub_name: str
+    greater_is_better: bool = True
 
 
-_METRICS = {SINGLE_LABEL: SingleLabelMetrics, MULTI_LABEL: MultiLabelMetrics, REGRESSION: RegressionMetrics}
+METRICS: dict[str, tuple[Metric, ...]] = {
+    SINGLE_LABEL: (
+        Metric("accuracy", accuracy, "accuracy", "accuracy"),
+        Metric("macro_f1", partial(f1, average="macro"), "macro F1", "f1"),
+        Metric("weighted_f1", partial(f1, average="weighted"), "weighted F1", "f1"),
+        Metric("macro_precision", partial(precision, average="macro"), "macro precision", "precision"),
+        Metric("weighted_precision", partial(precision, average="weighted"), "weighted precision", "precision"),
+        Metric("macro_recall", partial(recall, average="macro"), "macro recall", "recall"),
+        Metric("weighted_recall", partial(recall, average="weighted"), "weighted recall", "recall"),
+        Metric("mcc", matthews_correlation, "MCC", "matthews_correlation"),
+        Metric("roc_auc", roc_auc, "ROC AUC", "roc_auc"),
+        Metric("log_loss", log_loss, "log loss", "log_loss", greater_is_better=False),
+        Metric(
+            "expected_calibration_error", calibration_error, "expected calibration error",
+            "expected_calibration_error", greater_is_better=False,
+        ),
+    ),
+    MULTI_LABEL: (
+        Metric("subset_accuracy", accuracy, "subset accuracy", "accuracy"),
+        Metric("hamming_loss", hamming_loss, "hamming loss", "hamming_loss", greater_is_better=False),
+        Metric("micro_f1", partial(f1, average="micro"), "micro F1", "f1"),
+        Metric("macro_f1", partial(f1, average="macro"), "macro F1", "f1"),
+        Metric("weighted_f1", partial(f1, average="weighted"), "weighted F1", "f1"),
+        Metric("samples_f1", partial(f1, average="samples"), "samples F1", "f1"),
+        Metric("macro_precision", partial(precision, average="macro"), "macro precision", "precision"),
+        Metric("macro_recall", partial(recall, average="macro"), "macro recall", "recall"),
+        Metric("roc_auc", roc_auc, "ROC AUC", "roc_auc"),
+        Metric("log_loss", decision_log_loss, "log loss", "log_loss", greater_is_better=False),
+    ),
+    REGRESSION: (
+        Metric("mse", mean_squared_error, "MSE", "mse", greater_is_better=False),
+        Metric("rmse", root_mean_squared_error, "RMSE", "rmse", greater_is_better=False),
+        Metric("mae", mean_absolute_error, "MAE", "mae", greater_is_better=False),
+        Metric("r2", r_squared, "R²", "r_squared"),
+        Metric("pearson", pearson, "Pearson's r", "pearsonr"),
+        Metric("spearman", spearman, "Spearman's rho", "spearmanr"),
+    ),
+}  # fmt: skip
+DEFAULT_METRIC = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "macro_f1", REGRESSION: "mse"}
+METRIC_NAMES = {task: tuple(metric.name for metric in metrics) for task, metrics in METRICS.items()}
+_BY_NAME = {metric.name: metric for metrics in METRICS.values() for metric in metrics}
 
 
-def greater_is_better(metric: str) -> bool:
-    """Whether a higher value of the metric is better; `eval_` in front of the name does not matter."""
-    return metric.removeprefix("eval_") not in LOWER_IS_BETTER
+def metric_words(name: str) -> str:
+    """What model cards and pictures call a metric, which may also be the loss or one of `--extra_metrics`."""
+    return _BY_NAME[name].words if name in _BY_NAME else name.replace("_", " ")
+
+
+def greater_is_better(name: str) -> bool:
+    """Whether a higher value of a metric is better; of metrics that are not in [`METRICS`], all but the loss.
+
+    Args:
+        name: of the metric, maybe with `eval_` in front of it.
+    """
+    name = name.removeprefix("eval_")
+    return _BY_NAME[name].greater_is_better if name in _BY_NAME else name != "loss"
+
+
+def compute_metrics(logits: np.ndarray, gold: np.ndarray, problem_type: str) -> dict[str, float]:
+    """The values of a task's metrics, in the order of [`METRICS`]; all are NaN where a logit is not finite.
+
+    Args:
+        logits: (rows, labels) float.
+        gold: (rows,) positions or numbers, or (rows, labels) of 0 and 1.
+        problem_type: names the task.
+    """
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(METRIC_NAMES[problem_type], float("nan"))
+    rows = EvaluatedRows.of_logits(logits, gold, problem_type)
+    with warnings.catch_warnings():
+        # A class without rows has an undefined recall; zero_division says what it counts as.
+        warnings.filterwarnings("ignore", module="sklearn")
+        return {metric.name: float(metric.function(rows)) for metric in METRICS[problem_type]}
 
 
 def build_compute_metrics(
@@ -142,31 +278,32 @@ def build_compute_metrics(
     Raises:
         FileNotFoundError: an extra metric is neither on the Hub nor a local path.
     """
-    metric: Any = _METRICS[labels.problem_type]()
-    extras: list[Any] = [evaluate.load(name) for name in extra_metrics or ()]
+    extras = [_load_extra(name) for name in extra_metrics or ()]
 
-    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        logits = prediction.predictions
-        if not np.isfinite(logits).all():
-            return {name: float("nan") for name in METRIC_NAMES[labels.problem_type]}
-        scores = probabilities(logits, labels.problem_type)
-        with warnings.catch_warnings():
-            # A class without rows has an undefined recall; zero_division says what it counts as.
-            warnings.filterwarnings("ignore", module="sklearn")
-            results = metric.compute(predictions=scores, references=prediction.label_ids)
-        predicted = predicted_labels(scores, labels.problem_type)
-        for extra in extras:
-            results |= extra.compute(predictions=predicted, references=prediction.label_ids)
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits, gold = prediction.predictions, prediction.label_ids
+        results = compute_metrics(logits, gold, labels.problem_type)
+        if extras and np.isfinite(logits).all():
+            predicted = predicted_labels(probabilities(logits, labels.problem_type), labels.problem_type)
+            for extra in extras:
+                results |= extra.compute(predictions=predicted, references=gold)
         return results
 
-    return compute_metrics
+    return compute
+
+
+def _load_extra(name: str) -> Any:
+    # Importing it takes a second, which runs without extra metrics need not wait for.
+    import evaluate
+
+    return evaluate.load(name)
 
 
 def classification_report(logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> dict[str, Any]:
     """Per-class precision, recall, F1 and rows; for single label the confusion matrix (row: gold, column: predicted).
 
     Args:
-        logits: (rows, labels).
+        logits: (rows, labels) float.
         gold: (rows,) positions, or (rows, labels) of 0 and 1.
         labels: a classification's labels.
     """

@@ -1,4 +1,8 @@
-"""From a model's outputs to probabilities and labels, and how far these can be trusted."""
+"""What a model's logits mean: probabilities and labels, and how far the probabilities can be trusted.
+
+Throughout this package, `outputs` are (rows, labels) probabilities of a classification, or (rows,) numbers of a
+regression.
+"""
 
 from collections.abc import Sequence
 
@@ -13,12 +17,15 @@ CALIBRATION_BINS = 15
 
 
 def probabilities(logits: np.ndarray, problem_type: str, temperature: float = 1.0) -> np.ndarray:
-    """What the model's outputs mean: (rows, labels) probabilities, or (rows,) numbers for regression.
+    """Turns logits into outputs.
 
     Args:
-        logits: (rows, labels).
+        logits: (rows, labels) float.
         problem_type: names the task.
         temperature: divides the logits of a classification; above 1, the probabilities become less extreme.
+
+    Returns:
+        (rows, labels) float64 probabilities, or (rows,) float64 numbers for regression.
     """
     logits = np.asarray(logits, dtype=np.float64)
     if problem_type == REGRESSION:
@@ -27,37 +34,42 @@ def probabilities(logits: np.ndarray, problem_type: str, temperature: float = 1.
 
 
 def predicted_labels(
-    scores: np.ndarray, problem_type: str, thresholds: float | Sequence[float] | None = None
+    outputs: np.ndarray, problem_type: str, thresholds: float | Sequence[float] | None = None
 ) -> np.ndarray:
-    """(rows,) positions for single label, (rows, labels) of 0 and 1 for multi-label, the numbers for regression.
+    """Turns outputs into labels.
 
     Args:
-        scores: see [`probabilities`].
+        outputs: (rows, labels) probabilities, or (rows,) numbers for regression.
         problem_type: names the task.
-        thresholds: what a probability must exceed: of each label for multi-label, 0.5 by default; of the second of
-            two labels for single label, where the most probable one is the default.
+        thresholds: a label is predicted where its probability exceeds its threshold. For multi-label each label has
+            one, by default 0.5. For single label with two labels it is that of the second label; by default, the most
+            probable label is predicted.
+
+    Returns:
+        (rows,) int64 positions for single label, (rows, labels) int64 of 0 and 1 for multi-label, and the numbers
+        themselves for regression.
     """
     if problem_type == REGRESSION:
-        return scores
+        return outputs
     if problem_type == MULTI_LABEL:
-        return (scores > np.asarray(DEFAULT_THRESHOLD if thresholds is None else thresholds)).astype(int)
-    return scores.argmax(axis=-1) if thresholds is None else (scores[:, 1] > np.asarray(thresholds)).astype(int)
+        return (outputs > np.asarray(DEFAULT_THRESHOLD if thresholds is None else thresholds)).astype(int)
+    return outputs.argmax(axis=-1) if thresholds is None else (outputs[:, 1] > np.asarray(thresholds)).astype(int)
 
 
-def expected_calibration_error(scores: np.ndarray, gold: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017, arXiv 1706.04599).
+def expected_calibration_error(outputs: np.ndarray, gold: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
+    """The mean gap between confidence and accuracy over bins of equal width (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
-        scores: (rows, labels) probabilities.
+        outputs: (rows, labels) probabilities.
         gold: (rows,) positions.
         bins: number of bins between 0 and 1.
 
     Returns:
         A share between 0 (calibrated) and 1.
     """
-    confidence = scores.max(axis=-1)
-    correct = scores.argmax(axis=-1) == gold
+    confidence = outputs.max(axis=-1)
+    is_right = outputs.argmax(axis=-1) == gold
     # A confidence of exactly 1 belongs to the last bin.
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    gaps = np.bincount(bin_of, weights=is_right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(gold))

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import DataclassParser
-from bertcls_hf.errors import ExitCode, RunError
 from bertcls_hf.predict.arguments import STANDARD, PredictionArguments
 
 
@@ -88,13 +88,9 @@ def run(model: str, files: Sequence[str], options: PredictionArguments) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("bertcls_hf").setLevel(logging.INFO)
+    set_up_logging()
     try:
-        run(*parse(sys.argv[1:] if argv is None else argv))
-    except RunError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return run_command(lambda words: run(*parse(words)), argv)
     except BrokenPipeError:
         # Python would complain once more when it flushes what nobody reads.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,7 +98,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on with an --output_file\n")
         return INTERRUPTED
-    return ExitCode.DONE
 
 
 if __name__ == "__main__":

@@ -246,6 +246,12 @@ def space(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+def source_files(folder: Path) -> dict[Path, bytes]:
+    """The contents of all files but compiled ones, by their path in the folder."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
+
+
 class TestSpace:
     def test_files(self, space: Path) -> None:
         assert {path.name for path in space.iterdir()} == {
@@ -255,8 +261,7 @@ class TestSpace:
             "README.md", "calibration.json", "config.json", "model.safetensors", "modeling.py", "tokenizer.json",
             "tokenizer_config.json",
         }  # fmt: skip
-        package = {path.name: path.read_bytes() for path in (ROOT / "bertcls_hf").iterdir() if path.is_file()}
-        assert {path.name: path.read_bytes() for path in (space / "bertcls_hf").iterdir()} == package
+        assert source_files(space / "bertcls_hf") == source_files(ROOT / "bertcls_hf")
         assert [path.name for path in space.parent.iterdir() if ".tmp-" in path.name] == []
 
     def test_nothing_of_this_machine(self, space: Path) -> None:

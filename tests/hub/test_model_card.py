@@ -13,9 +13,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, metadata_load
 
-from bertcls_hf.hub.card import model_card, provenance
+from bertcls_hf.hub.card import licences, model_card
 from bertcls_hf.hub.card.finished_run import FinishedRun
-from bertcls_hf.hub.card.model_card import AVERAGES, HUB_METRICS, MARK, write_model_card
+from bertcls_hf.hub.card.model_card import MARK, write_model_card
+from bertcls_hf.metrics.metrics import METRICS, metric_words
 from bertcls_hf.run import main
 from tests.helpers.reviews import review, write_reviews
 
@@ -118,13 +119,14 @@ def test_metadata_holds_the_figures_of_all_results(
     assert "datasets" not in metadata
     by_name = {metric["name"]: metric for metric in result["metrics"]}
     names = [name.removeprefix("test_") for name in results if name.startswith("test_")]
+    hub_names = {metric.name: metric.hub_name for metrics in METRICS.values() for metric in metrics}
     found = 0
     for name in names:
-        metric = by_name.get(model_card.pretty_metric(name))
+        metric = by_name.get(metric_words(name))
         if metric is not None:
             found += 1
             assert metric["value"] == results[f"test_{name}"]
-            assert metric["type"] == HUB_METRICS.get(name, AVERAGES.sub("", name))
+            assert metric["type"] == hub_names[name]
     assert found == len(by_name) >= 6
     # The card can be read, changed and saved by the Hub's own class.
     card = ModelCard.load(out / "README.md")
@@ -132,7 +134,7 @@ def test_metadata_holds_the_figures_of_all_results(
     assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
     shown = rows_of(section(text, "Results"), "metric")
     for name in set(names) & {"accuracy", "macro_f1", "micro_f1", "rmse", "mae"}:
-        value, interval, validation = shown[model_card.pretty_metric(name)]
+        value, interval, validation = shown[metric_words(name)]
         low, high = map(float, interval.split(" to "))
         assert value == f"{results[f'test_{name}']:.4f}"
         assert low <= float(value) + 1e-3
@@ -433,7 +435,7 @@ class TestSources:
             )
             return str(path)
 
-        monkeypatch.setattr(provenance, "hf_hub_download", cached)
+        monkeypatch.setattr(licences, "hf_hub_download", cached)
         args = dataclasses.replace(
             run.args,
             model=dataclasses.replace(run.args.model, model_name_or_path="org/encoder"),
@@ -457,7 +459,7 @@ class TestSources:
     def test_what_the_hub_does_not_answer_is_not_known(self, kept: list[FinishedRun], command: Command) -> None:
         assert main(command(num_train_epochs=1)) == 0
         args = dataclasses.replace(kept[0].args.model, model_name_or_path="org/nowhere")
-        assert provenance.model_licence(args) is None
+        assert licences.model_licence(args) is None
 
     @pytest.mark.parametrize(
         ("readme", "licence"),

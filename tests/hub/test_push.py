@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.errors import ArgumentsError, PushError
-from bertcls_hf.hub import push as hub_command
+from bertcls_hf.hub import __main__ as hub_command
 from bertcls_hf.hub.push import HubRepository, push_folder, pushed_files
 from bertcls_hf.hub.push_callback import PushRun
 from bertcls_hf.run import main

@@ -7,7 +7,8 @@ from transformers import EvalPrediction
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.metrics import intervals
 from bertcls_hf.metrics.intervals import metric_intervals, wilson_interval
-from bertcls_hf.metrics.metrics import METRIC_NAMES, build_compute_metrics, predicted_labels, probabilities
+from bertcls_hf.metrics.metrics import METRIC_NAMES, build_compute_metrics
+from bertcls_hf.metrics.probabilities import predicted_labels, probabilities
 
 
 def example(task: str, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, LabelSet]:

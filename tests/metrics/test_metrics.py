@@ -1,20 +1,26 @@
 """Metrics on arrays small enough to check by hand."""
 
 import socket
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from transformers import EvalPrediction
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.metrics.metrics import (
     METRIC_NAMES,
+    METRICS,
     build_compute_metrics,
     classification_report,
-    expected_calibration_error,
+    compute_metrics,
     greater_is_better,
+    metric_words,
 )
+from bertcls_hf.metrics.probabilities import expected_calibration_error
 
 
 BINARY = LabelSet(SINGLE_LABEL, ("no", "yes"))
@@ -81,9 +87,28 @@ def test_regression_by_hand() -> None:
     assert results["r2"] == pytest.approx(0.75)
 
 
-def test_constant_prediction_has_no_correlation() -> None:
-    results = compute(LabelSet(REGRESSION, ("score",)), np.array([[1.0], [1.0]]), [1.0, 3.0])
+@pytest.mark.parametrize(
+    ("predicted", "gold"), [([[1.0], [1.0]], [1.0, 3.0]), ([[1.0], [3.0]], [0.1, 0.1]), ([[1.0]], [1.0])]
+)
+def test_constants_and_single_rows_have_no_correlation(predicted: list, gold: list) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = compute(LabelSet(REGRESSION, ("score",)), np.array(predicted), gold)
     assert np.isnan(results["pearson"])
+    assert np.isnan(results["spearman"])
+
+
+def test_labels_are_scored_once_per_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    averages = []
+    score = sklearn.metrics.precision_recall_fscore_support
+
+    def counted(*args: Any, average: str, **options: Any) -> tuple:
+        averages.append(average)
+        return score(*args, average=average, **options)
+
+    monkeypatch.setattr(sklearn.metrics, "precision_recall_fscore_support", counted)
+    compute_metrics(log([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]), SINGLE_LABEL)
+    assert sorted(averages) == ["macro", "weighted"]
 
 
 def test_report_and_confusion_matrix() -> None:
@@ -127,3 +152,37 @@ def test_direction_of_each_metric() -> None:
     assert not greater_is_better("eval_log_loss")
     assert not greater_is_better("loss")
     assert not greater_is_better("mse")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "hub_name"),
+    [
+        ("accuracy", "accuracy", "accuracy"),
+        ("subset_accuracy", "subset accuracy", "accuracy"),
+        ("macro_f1", "macro F1", "f1"),
+        ("weighted_precision", "weighted precision", "precision"),
+        ("mcc", "MCC", "matthews_correlation"),
+        ("roc_auc", "ROC AUC", "roc_auc"),
+        ("log_loss", "log loss", "log_loss"),
+        ("rmse", "RMSE", "rmse"),
+        ("r2", "R²", "r_squared"),
+        ("pearson", "Pearson's r", "pearsonr"),
+        ("spearman", "Spearman's rho", "spearmanr"),
+    ],
+)
+def test_what_cards_and_the_hub_call_a_metric(name: str, words: str, hub_name: str) -> None:
+    rows = [metric for metrics in METRICS.values() for metric in metrics if metric.name == name]
+    assert rows
+    assert {(metric.words, metric.hub_name) for metric in rows} == {(words, hub_name)}
+    assert metric_words(name) == words
+
+
+def test_a_metric_of_several_tasks_has_one_name_and_direction() -> None:
+    """Words and directions are looked up by name alone."""
+    rows = {(metric.name, metric.words, metric.greater_is_better) for m in METRICS.values() for metric in m}
+    assert len(rows) == len({name for name, *_ in rows})
+
+
+def test_words_of_a_users_metric() -> None:
+    assert metric_words("share_of_yes") == "share of yes"
+    assert metric_words("loss") == "loss"

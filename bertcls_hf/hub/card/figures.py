@@ -18,6 +18,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from scipy.stats import sem
 
 from bertcls_hf.metrics.intervals import Interval, wilson_interval
 from bertcls_hf.metrics.probabilities import CALIBRATION_BINS
@@ -309,7 +310,7 @@ def _length_bin(lengths: np.ndarray, values: np.ndarray, start: int, stop: int |
     if is_share:
         interval = wilson_interval(int(values.sum()), len(values))
     else:
-        half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+        half = 1.96 * float(sem(values)) if len(values) > 1 else 0.0
         interval = (mean - half, mean + half)
     return LengthBin(name, len(values), mean, interval)
 

@@ -1,4 +1,4 @@
-"""All that a run knows when it ends, for its model card."""
+"""Everything that a run knows at its end, for its model card."""
 
 import functools
 import json
@@ -15,9 +15,9 @@ from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.tokenization import LENGTH_COLUMN
-from bertcls_hf.hub.card.provenance import data_licence, model_licence
+from bertcls_hf.hub.card.licences import data_licence, model_licence
 from bertcls_hf.metrics.intervals import Interval, metric_intervals
-from bertcls_hf.metrics.metrics import probabilities
+from bertcls_hf.metrics.probabilities import probabilities
 from bertcls_hf.training.phases import HEAD_FOLDER
 from bertcls_hf.training.results import Evaluation
 from bertcls_hf.training.sweep import SWEEP_FILE
@@ -33,13 +33,13 @@ class FinishedRun:
 
     Args:
         args: all options, as resolved.
-        options: those that were given.
+        options: the options that were given.
         command: the words of the command line after the script's name.
-        data: the splits with their texts; a streamed one has no length.
+        data: the splits with their texts; a streamed split has no length.
         tokenized: the same splits as tokens.
-        max_seq_length: in tokens.
-        trainer: has trained, or only evaluated.
-        found: the evaluations after training; None for predictions without labels.
+        max_seq_length: the longest text in tokens.
+        trainer: has trained the model, or only evaluated it.
+        evaluations_or_none: one entry per split after training, which is None where the split has no labels.
     """
 
     args: Arguments
@@ -49,7 +49,7 @@ class FinishedRun:
     tokenized: Mapping[str, Any]
     max_seq_length: int
     trainer: ClassificationTrainer
-    found: Sequence[Evaluation | None]
+    evaluations_or_none: Sequence[Evaluation | None]
 
     @property
     def folder(self) -> Path:
@@ -68,36 +68,39 @@ class FinishedRun:
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """Those on labelled data."""
-        return [evaluation for evaluation in self.found if evaluation is not None]
+        """The evaluations on labelled data."""
+        return [evaluation for evaluation in self.evaluations_or_none if evaluation is not None]
 
     @property
     def headline(self) -> Evaluation | None:
-        """The evaluation that counts: on test where there is one, else on validation."""
+        """The evaluation that the card reports first: on test where there is one, else on validation."""
         return max(self.evaluations, key=lambda evaluation: evaluation.split == "test", default=None)
 
     @functools.cached_property
-    def scores(self) -> np.ndarray | None:
-        """The headline's probabilities or numbers; None without one, or where the model's outputs are not finite."""
+    def outputs(self) -> np.ndarray | None:
+        """The headline's (rows, labels) probabilities or (rows,) numbers.
+
+        None without an evaluation, or where a logit is not finite.
+        """
         if self.headline is None or not np.isfinite(self.headline.logits).all():
             return None
         return probabilities(self.headline.logits, self.labels.problem_type)
 
     @functools.cached_property
     def intervals(self) -> dict[str, Interval]:
-        """95 % intervals of the headline's metrics, of those that have one."""
-        if self.headline is None or self.scores is None:
+        """The 95 % intervals of those of the headline's metrics that have one."""
+        if self.headline is None or self.outputs is None:
             return {}
-        return metric_intervals(self.scores, np.asarray(self.headline.gold), self.labels)
+        return metric_intervals(self.outputs, np.asarray(self.headline.gold), self.labels)
 
     @functools.cached_property
     def licences(self) -> tuple[str | None, str | None]:
-        """Of the model that the run began with, and of the data; None where it is not known."""
+        """The licences of the model that the run began with, and of the data; None where one is not known."""
         return model_licence(self.args.model), data_licence(self.args.data)
 
     @functools.cached_property
     def train_results(self) -> dict[str, float]:
-        """What the Trainer measured of the training."""
+        """The Trainer's measurements of the training."""
         path = self.folder / TRAIN_RESULTS
         return json.loads(path.read_text()) if self.has_trained and path.is_file() else {}
 
@@ -113,19 +116,19 @@ class FinishedRun:
 
     @property
     def state(self) -> TrainerState:
-        """The history of the training, that before a resumed checkpoint included."""
+        """The history of the training, also of the part before a checkpoint that the run resumed from."""
         return self.trainer.state
 
     @property
     def head_state(self) -> TrainerState | None:
-        """The history of the head alone, where LP-FT trained it first."""
+        """The history of the head's own training, where LP-FT trained it first."""
         path = self.folder / HEAD_FOLDER / STATE
         has_phase = self.has_trained and self.args.is_head_then_all and self.args.boost.head_num_train_epochs > 0
         return TrainerState.load_from_json(str(path)) if has_phase and path.is_file() else None
 
     @property
     def sweep(self) -> dict[str, Any] | None:
-        """The trials of a search that this run began with."""
+        """The trials of the search that this run began with; None without one."""
         path = self.folder / SWEEP_FILE
         return json.loads(path.read_text()) if self.options.get("sweep") and path.is_file() else None
 

@@ -11,9 +11,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from bertcls_hf.atomic_files import storage_error, write_atomically
 from bertcls_hf.hub.card.figures import Picture
 from bertcls_hf.hub.card.finished_run import FinishedRun
+from bertcls_hf.hub.card.licences import data_name, is_hub_id
 from bertcls_hf.hub.card.pictures import CURVES, FIGURES_FOLDER, HEAD_CURVES, draw_pictures
-from bertcls_hf.hub.card.provenance import data_name, is_hub_id
-from bertcls_hf.hub.card.public_text import escape_markdown, pretty_metric, public_command, without_local_paths
+from bertcls_hf.hub.card.public_text import escape_markdown, public_command, without_local_paths
 from bertcls_hf.hub.card.sections import (
     data_section,
     environment_table,
@@ -25,7 +25,7 @@ from bertcls_hf.hub.card.sections import (
     results_section,
     training_section,
 )
-from bertcls_hf.metrics.metrics import METRIC_NAMES
+from bertcls_hf.metrics.metrics import METRICS
 from bertcls_hf.training.recipe import recipe_text, resolved_options
 
 
@@ -36,15 +36,6 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 MARK = "Written by bertcls_hf"
 STORAGE_ADVICE = "; the model and its results are saved, but not their card"
 PROGRAM, LAUNCHER = "run_classification.py", "accelerate launch --num_processes"
-# The Hub's names of metrics, where ours do not hold them.
-HUB_METRICS = {
-    "mcc": "matthews_correlation",
-    "pearson": "pearsonr",
-    "spearman": "spearmanr",
-    "r2": "r_squared",
-    "subset_accuracy": "accuracy",
-}
-AVERAGES = re.compile(r"^(macro|micro|weighted|samples)_")
 # What the Hub takes as a licence's name; others would make it refuse the card.
 LICENCE_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
@@ -155,7 +146,6 @@ def _eval_results(run: FinishedRun) -> list[EvalResult]:
         return []
     args = run.args.data
     is_on_hub = args.dataset_name is not None and is_hub_id(args.dataset_name)
-    names = METRIC_NAMES[run.labels.problem_type]
     return [
         EvalResult(
             task_type="text-classification",
@@ -164,11 +154,11 @@ def _eval_results(run: FinishedRun) -> list[EvalResult]:
             dataset_config=args.dataset_config_name if is_on_hub else None,
             dataset_revision=args.dataset_revision if is_on_hub else None,
             dataset_split=evaluation.split,
-            metric_type=HUB_METRICS.get(name, AVERAGES.sub("", name)),
-            metric_name=pretty_metric(name),
-            metric_value=evaluation.metrics[name],
+            metric_type=metric.hub_name,
+            metric_name=metric.words,
+            metric_value=evaluation.metrics[metric.name],
         )
-        for name in names
+        for metric in METRICS[run.labels.problem_type]
         # NaN is no number to the Hub.
-        if math.isfinite(evaluation.metrics[name])
+        if math.isfinite(evaluation.metrics[metric.name])
     ]

@@ -21,8 +21,8 @@ from bertcls_hf.hub.card.figures import (
     length_bins,
 )
 from bertcls_hf.hub.card.finished_run import FinishedRun
-from bertcls_hf.hub.card.public_text import pretty_metric
-from bertcls_hf.metrics.metrics import classification_report, predicted_labels
+from bertcls_hf.metrics.metrics import classification_report, metric_words
+from bertcls_hf.metrics.probabilities import predicted_labels
 
 
 FIGURES_FOLDER = "figures"
@@ -51,8 +51,8 @@ def _pictures(run: FinishedRun, folder: Path) -> Iterator[Picture]:
         curves = None if state is None else _curves(run, state)
         if curves is not None:
             yield draw_curves(folder / name, curves)
-    if run.scores is not None:
-        yield from _evaluation_pictures(run, run.scores, folder)
+    if run.outputs is not None:
+        yield from _evaluation_pictures(run, run.outputs, folder)
 
 
 def _curves(run: FinishedRun, state: TrainerState) -> Curves | None:
@@ -67,7 +67,7 @@ def _curves(run: FinishedRun, state: TrainerState) -> Curves | None:
         lines = [line for line in state.log_history if math.isfinite(line.get(name, math.nan))]
         return [(line[x_name], line[name]) for line in lines]
 
-    metrics = {pretty_metric(name): points(f"eval_{name}") for name in names}
+    metrics = {metric_words(name): points(f"eval_{name}") for name in names}
     curves = Curves(x_name, points("loss"), points("eval_loss"), {k: v for k, v in metrics.items() if v}, None)
     if not curves.train_loss and not curves.eval_loss:
         return None

@@ -13,11 +13,6 @@ from urllib.parse import urlsplit
 
 ADDRESS = re.compile(r"""[a-z][a-z0-9+.-]*://[^\s"'|<>]+""", re.IGNORECASE)
 LONGEST_QUOTE = 200
-METRIC_WORDS = {name.lower(): name for name in ("F1", "MCC", "ROC", "AUC", "MSE", "RMSE", "MAE")} | {
-    "r2": "R²",
-    "pearson": "Pearson's r",
-    "spearman": "Spearman's rho",
-}
 # What starts markup, links, formulas or emoji on the Hub and on GitHub; an underscore inside a word does not.
 MARKUP = re.compile(r"[\\`*\[\]|~$@]|(?<!\w)_|_(?!\w)|:(?=//|\w+:)")
 # These turn the direction of what follows, also outside their cell.
@@ -50,11 +45,6 @@ def shortened(text: str, longest: int) -> str:
     """The start of a text on one line, with a mark where more follows."""
     plain = " ".join(text.split())
     return plain if len(plain) <= longest else plain[: longest - 1].rstrip() + "…"
-
-
-def pretty_metric(name: str) -> str:
-    """`macro_f1` as macro F1."""
-    return " ".join(METRIC_WORDS.get(word, word) for word in name.split("_"))
 
 
 def without_local_paths(value: Any) -> Any:

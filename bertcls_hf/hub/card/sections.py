@@ -10,19 +10,20 @@ from datasets import Dataset
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.data.splits import SPLIT_NAMES
+from bertcls_hf.hub.card.environment import device_name, versions
 from bertcls_hf.hub.card.finished_run import FinishedRun
-from bertcls_hf.hub.card.provenance import data_name, device_name, versions
+from bertcls_hf.hub.card.licences import data_name
 from bertcls_hf.hub.card.public_text import (
     escape_markdown,
     plain_text,
-    pretty_metric,
     quote,
     shortened,
     without_local_paths,
 )
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.metrics.intervals import CONFIDENCE, SHARES, Interval
-from bertcls_hf.metrics.metrics import METRIC_NAMES, classification_report, predicted_labels
+from bertcls_hf.metrics.metrics import METRIC_NAMES, classification_report, metric_words
+from bertcls_hf.metrics.probabilities import predicted_labels
 
 
 TASKS = {
@@ -112,7 +113,7 @@ def _headline(run: FinishedRun) -> str:
     for name in HEADLINES[run.labels.problem_type]:
         value, interval = evaluation.metrics[name], intervals.get(name)
         between = f" ({CONFIDENCE:.0%} confidence interval {_between(interval)})" if interval else ""
-        figures.append(f"{pretty_metric(name)} **{value:.3f}**{between}")
+        figures.append(f"{metric_words(name)} **{value:.3f}**{between}")
     return f"On the {evaluation.split} data, {len(evaluation.gold):,} texts: {', '.join(figures)}."
 
 
@@ -149,7 +150,7 @@ def results_section(run: FinishedRun) -> dict[str, Any]:
     section |= {"metrics_table": _metrics_table(run), "interval_note": _interval_note(run)}
     if run.labels.problem_type != REGRESSION:
         section |= _per_class(run)
-    return section if run.scores is None else section | _errors(run, run.scores)
+    return section if run.outputs is None else section | _errors(run, run.outputs)
 
 
 def _metrics_table(run: FinishedRun) -> str:
@@ -159,7 +160,7 @@ def _metrics_table(run: FinishedRun) -> str:
     names = [*METRIC_NAMES[run.labels.problem_type], "loss"]
     rows = [
         [
-            pretty_metric(name),
+            metric_words(name),
             f"{headline.metrics[name]:.4f}",
             _between(intervals[name]) if name in intervals else "",
             *(f"{other.metrics[name]:.4f}" for other in others),
@@ -185,7 +186,7 @@ def _interval_note(run: FinishedRun) -> str:
     headline = run.headline
     assert headline is not None
     share = SHARES.get(run.labels.problem_type)
-    wilson = f"Wilson's (1927) for {pretty_metric(share)}, and " if share else ""
+    wilson = f"Wilson's (1927) for {metric_words(share)}, and " if share else ""
     note = (
         f"Of {len(headline.gold):,} {headline.split} texts. The intervals are {wilson}the percentile bootstrap's "
         "(Efron 1979) over texts, with a fixed seed. They tell of the choice of these texts, not of another training."
