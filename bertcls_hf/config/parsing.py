@@ -24,7 +24,8 @@ from bertcls_hf.errors import ArgumentsError, one_line
 
 # The recipe that a run leaves in its output_dir.
 RECIPE_FILE = "recipe.yaml"
-USAGE = "run_classification.py [RECIPE.yaml] [--option value ...]"
+PROGRAM = "run_classification.py"
+USAGE = "%(prog)s [RECIPE.yaml] [--option value ...]"
 DESCRIPTION = """Fine-tunes a BERT-family encoder for text classification, or trains a head on its frozen features.
 The optional recipe is a YAML file of these options; options given on the command line win over it."""
 # The seed's option that says the opposite of ours.
@@ -120,8 +121,8 @@ class DataclassParser(HfArgumentParser):
 class OptionParser(DataclassParser):
     """The parser of a run's options, which knows recipes and the seed's negated option."""
 
-    def __init__(self) -> None:
-        super().__init__(ARGUMENT_CLASSES, prog="run_classification.py", usage=USAGE, description=DESCRIPTION)
+    def __init__(self, program: str = PROGRAM) -> None:
+        super().__init__(ARGUMENT_CLASSES, prog=program, usage=USAGE, description=DESCRIPTION)
         self.add_argument("--config", metavar="RECIPE.yaml", help="The recipe, where it is not the first argument.")
         for name, option in NEGATED_OPTIONS.items():
             self.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=option, type=_negated_bool, nargs="?",
@@ -313,13 +314,13 @@ def merge_sources(recipe: dict[str, Any], command_line: dict[str, Any]) -> dict[
     return merged
 
 
-def explicit_options(argv: Sequence[str]) -> dict[str, Any]:
+def explicit_options(argv: Sequence[str], program: str = PROGRAM) -> dict[str, Any]:
     """All options that a recipe and a command line give, by field name; `--help` prints and exits.
 
     Raises:
         ArgumentsError: see [`OptionParser.explicit_values`], [`read_recipe`] and [`merge_sources`]; or two recipes.
     """
-    parser = OptionParser()
+    parser = OptionParser(program)
     tokens = list(argv)
     starts_with_recipe = bool(tokens) and tokens[0].endswith((".yaml", ".yml")) and not tokens[0].startswith("-")
     first = tokens.pop(0) if starts_with_recipe else None
@@ -354,7 +355,7 @@ def _build(argument_class: type, options: Mapping[str, Any]) -> Any:
     return argument_class(**{name: options[name] for name in names if name in options})
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> tuple[Arguments, dict[str, Any]]:
+def parse_arguments(argv: Sequence[str] | None = None, program: str = PROGRAM) -> tuple[Arguments, dict[str, Any]]:
     """Parses `[RECIPE.yaml] [--option value ...]`.
 
     Returns:
@@ -363,5 +364,5 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[Arguments, dict[
     Raises:
         ArgumentsError: see [`explicit_options`] and [`build_arguments`].
     """
-    options = explicit_options(sys.argv[1:] if argv is None else argv)
+    options = explicit_options(sys.argv[1:] if argv is None else argv, program)
     return build_arguments(options), options

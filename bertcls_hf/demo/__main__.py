@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # `__name__` is `__main__` where this is the command.
 logger = logging.getLogger("bertcls_hf.demo")
 
+PROGRAM = "python -m bertcls_hf.demo"
 LOOPBACK = "127.0.0.1"
 # The largest file to classify.
 LARGEST_UPLOAD = "200mb"
@@ -60,7 +61,7 @@ class DemoArguments:
             raise ArgumentsError(f"--port {self.port}: must lie between 1 and {2**16 - 1}")
 
 
-def parse(argv: Sequence[str]) -> tuple[str, DemoArguments]:
+def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[str, DemoArguments]:
     """Model and options; `--help` prints and exits.
 
     Raises:
@@ -68,8 +69,8 @@ def parse(argv: Sequence[str]) -> tuple[str, DemoArguments]:
     """
     parser = DataclassParser(
         [DemoArguments],
-        prog="python -m bertcls_hf.demo",
-        usage="python -m bertcls_hf.demo MODEL [--option value ...]",
+        prog=program,
+        usage="%(prog)s MODEL [--option value ...]",
         description="Opens a page where a trained model can be tried.",
     )
     parser.add_argument("model", metavar="MODEL", help="an output_dir, a Hub id or pypi:PACKAGE")
@@ -153,10 +154,10 @@ def _serve(page_module: "ModuleType", predictor: "Predictor", path: str, title: 
     page.block_thread()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line and returns the exit code."""
     set_up_logging()
-    return run_command(lambda words: run(*parse(words)), argv)
+    return run_command(lambda words: run(*parse(words, program)), argv)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export.arguments import ExportArguments
 
 
+PROGRAM = "python -m bertcls_hf.export"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # The files that an export writes. A folder that holds any other file is never replaced.
 EXPORTED_FILES = (
@@ -36,7 +37,7 @@ OF_A_SOURCE = SOURCES.union(
 )
 
 
-def parse(argv: Sequence[str]) -> tuple[Path, ExportArguments, dict[str, Any]]:
+def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[Path, ExportArguments, dict[str, Any]]:
     """Reads the model's folder, the export's options, and those data options that are given.
 
     `--help` prints the options and exits.
@@ -46,8 +47,8 @@ def parse(argv: Sequence[str]) -> tuple[Path, ExportArguments, dict[str, Any]]:
     """
     parser = DataclassParser(
         [ExportArguments, DataArguments],
-        prog="python -m bertcls_hf.export",
-        usage="python -m bertcls_hf.export MODEL --output_dir DIR [--option value ...]",
+        prog=program,
+        usage="%(prog)s MODEL --output_dir DIR [--option value ...]",
         description="Exports a trained classifier to ONNX. Data options change what --evaluate reads; left out, they "
         "are those of the run's recipe.yaml.",
     )
@@ -65,14 +66,14 @@ def parse(argv: Sequence[str]) -> tuple[Path, ExportArguments, dict[str, Any]]:
     return folder, own, options
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line and returns the exit code."""
     set_up_logging()
-    return run_command(_export, argv)
+    return run_command(lambda words: _export(words, program), argv)
 
 
-def _export(argv: Sequence[str]) -> None:
-    folder, args, given = parse(argv)
+def _export(argv: Sequence[str], program: str) -> None:
+    folder, args, given = parse(argv, program)
     check_before_loading(folder, args)
     data_args = data_arguments(folder, args.evaluate, given)
     # onnx, torch and datasets take seconds to import, and may be missing: a mistake should not wait for them.

@@ -13,15 +13,16 @@ from pathlib import Path
 from bertcls_hf.features.cache import META_FILE, CacheMeta, FeatureCache, cache_root, read_meta, shard_problem
 
 
+PROGRAM = "python -m bertcls_hf.features"
 # The names of cache folders; nothing else in the root is ever touched.
 KEY = re.compile(r"[0-9a-f]{32}")
 SHARD = re.compile(r"(.+)\.(\d{5,})\.arrow")
 UNFINISHED = "(extraction not finished)"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command; 1 if `verify` found damage."""
-    parser = argparse.ArgumentParser(prog="python -m bertcls_hf.features", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("command", choices=["list", "verify", "prune"])
     parser.add_argument("--boost_cache_dir", help="The cache folder, where it is not the default.")
     parser.add_argument("--older_than_days", type=float, default=30.0, help="prune: caches not used for this long.")

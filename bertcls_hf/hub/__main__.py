@@ -17,13 +17,16 @@ from bertcls_hf.config.parsing import RECIPE_FILE
 from bertcls_hf.hub.push import push_folder, run_repository
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+PROGRAM = "python -m bertcls_hf.hub"
+
+
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(_push, argv)
+    return run_command(lambda words: _push(words, program), argv)
 
 
-def _push(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bertcls_hf.hub", description="Pushes a finished run to the Hub.")
+def _push(argv: Sequence[str], program: str) -> None:
+    parser = argparse.ArgumentParser(prog=program, description="Pushes a finished run to the Hub.")
     parser.add_argument("command", choices=["push"])
     parser.add_argument("folder", type=Path, help="output_dir of the run")
     parser.add_argument("--hub_model_id", help="default: the run's, or the folder's name")

@@ -21,11 +21,12 @@ from bertcls_hf.predict.arguments import STANDARD, PredictionArguments
 # `__name__` is `__main__` where this is the command.
 logger = logging.getLogger("bertcls_hf.predict")
 
+PROGRAM = "python -m bertcls_hf.predict"
 # What a shell reports of a command that SIGINT or SIGPIPE ended.
 INTERRUPTED, NO_READER = 130, 141
 
 
-def parse(argv: Sequence[str]) -> tuple[str, list[str], PredictionArguments]:
+def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[str, list[str], PredictionArguments]:
     """Model, files and options; `--help` prints and exits.
 
     Raises:
@@ -33,8 +34,8 @@ def parse(argv: Sequence[str]) -> tuple[str, list[str], PredictionArguments]:
     """
     parser = DataclassParser(
         [PredictionArguments],
-        prog="python -m bertcls_hf.predict",
-        usage="python -m bertcls_hf.predict MODEL [FILE ...] [--option value ...]",
+        prog=program,
+        usage="%(prog)s MODEL [FILE ...] [--option value ...]",
         description="Classifies texts with a trained model: a line for each, in their order.",
     )
     parser.add_argument("model", metavar="MODEL", help="an output_dir, a Hub id or pypi:PACKAGE")
@@ -86,11 +87,11 @@ def run(model: str, files: Sequence[str], options: PredictionArguments) -> None:
     write_predictions(predictor, read_rows(sources), output, options)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line and returns the exit code."""
     set_up_logging()
     try:
-        return run_command(lambda words: run(*parse(words)), argv)
+        return run_command(lambda words: run(*parse(words, program)), argv)
     except BrokenPipeError:
         # Python would complain once more when it flushes what nobody reads.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

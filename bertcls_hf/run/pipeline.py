@@ -1,14 +1,13 @@
 """One run from data to a saved model: the table of contents of the package."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertcls_hf.config.arguments import Arguments
-from bertcls_hf.config.parsing import parse_arguments
+from bertcls_hf.config.command import run_command
+from bertcls_hf.config.parsing import PROGRAM, parse_arguments
 from bertcls_hf.data.input_paths import check_files
-from bertcls_hf.errors import ExitCode, RunError
 
 
 if TYPE_CHECKING:
@@ -19,16 +18,13 @@ if TYPE_CHECKING:
     from bertcls_hf.training.resolve import ResolvedRun
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line and returns the exit code."""
-    command = sys.argv[1:] if argv is None else argv
-    try:
-        args, options = parse_arguments(command)
-        run(args, options, command)
-    except RunError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    return ExitCode.DONE
+    return run_command(lambda words: _run_words(words, program), argv)
+
+
+def _run_words(words: Sequence[str], program: str) -> None:
+    run(*parse_arguments(words, program), words)
 
 
 def run(
