@@ -1,6 +1,9 @@
 """Training from Python: options as keywords, data from files or memory, and what comes back."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from datasets import Dataset
 import bertcls_hf
 from bertcls_hf.errors import ArgumentsError, DataError
 from bertcls_hf.run.pipeline import main
+from tests.helpers.documentation import README, marked_code
 from tests.helpers.reviews import review
 
 
@@ -111,3 +115,13 @@ def test_options_stay_as_they_were_given(options: dict, reviews: dict[str, Path]
     before = dict(given)
     bertcls_hf.train(given, num_train_epochs=1)
     assert given == before
+
+
+def test_the_readmes_example_says_what_a_reader_expects(tmp_path: Path) -> None:
+    code = [sys.executable, "-c", marked_code(README, "python-api")]
+    done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    accuracy, predictions = done.stdout.splitlines()
+    assert float(accuracy) >= 0.5
+    labels = re.findall(r"Prediction\(label='(\w+)'", predictions)
+    assert labels == ["sport", "business"]
