@@ -7,7 +7,7 @@ but torch and transformers.
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -232,29 +232,31 @@ def apply_pooler(encoder: PreTrainedModel, hidden_states: torch.Tensor) -> torch
     return encoder.pooler(hidden_states)
 
 
-def feature_components(config: TextClassifierConfig) -> tuple[str, ...]:
+class PooledPart(NamedTuple):
+    """A part of a text's vector: one pooling of one layer.
+
+    Args:
+        kind: `cls`, `mean`, `max`, or `pooler` for what the encoder's own pooler makes of the last layer.
+        layer: -1 is the last.
+    """
+
+    kind: Literal["cls", "mean", "max", "pooler"]
+    layer: int = -1
+
+
+def pooled_parts(config: TextClassifierConfig) -> tuple[PooledPart, ...]:
     """The parts of a text's vector, from the lowest layer to the last.
 
-    For example `mean-2` and `mean-1`; `cls-1` and `mean-1`; `pooler`.
+    For example the means of layers -2 and -1; the first token and the mean of layer -1; the pooler's output.
     """
     if config.pooling == "pooler":
-        return ("pooler",)
-    kinds = ("cls", "mean") if config.pooling == "cls_mean" else (config.pooling,)
-    return tuple(f"{kind}{layer}" for layer in range(-config.pooling_layers, 0) for kind in kinds)
+        return (PooledPart("pooler"),)
+    kinds: tuple[Any, ...] = ("cls", "mean") if config.pooling == "cls_mean" else (config.pooling,)
+    return tuple(PooledPart(kind, layer) for layer in range(-config.pooling_layers, 0) for kind in kinds)
 
 
-def component_layer(component: str) -> int:
-    """-1 for the last layer."""
-    return int(component[component.index("-") :])
-
-
-def component_pooling(component: str) -> str:
-    """`cls`, `mean` or `max`."""
-    return component[: component.index("-")]
-
-
-def merge_components(parts: Sequence[torch.Tensor], config: TextClassifierConfig) -> torch.Tensor:
-    """One vector per text, (batch, `config.feature_size`), from its components in their order."""
+def merge_parts(parts: Sequence[torch.Tensor], config: TextClassifierConfig) -> torch.Tensor:
+    """One vector per text, (batch, `config.feature_size`), from its parts in their order."""
     if config.pooling_layers_merge == "mean" and config.pooling_layers > 1:
         kinds = len(parts) // config.pooling_layers
         parts = [torch.stack(list(parts[kind::kinds])).mean(dim=0) for kind in range(kinds)]
@@ -428,16 +430,16 @@ class TextClassifier(PreTrainedModel):
         if self.encoder.config._attn_implementation == "sdpa":
             self.encoder.set_attn_implementation(PADDING_FREE_SDPA)
 
-    def encode_components(
+    def encode_parts(
         self,
-        components: Sequence[str],
+        parts: Sequence[PooledPart],
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         cu_seq_lens_q: torch.Tensor | None = None,
         max_length_q: int = 0,
     ) -> list[torch.Tensor]:
-        """Runs the encoder once for any number of components, each (batch, hidden); see [`feature_components`]."""
+        """Runs the encoder once for any number of parts, each (batch, hidden); see [`pooled_parts`]."""
         flat = None if cu_seq_lens_q is None else FlatTexts(cu_seq_lens_q, max_length_q, input_ids.shape[1])
         if flat is not None:
             mask = flat.attention_mask
@@ -447,7 +449,7 @@ class TextClassifier(PreTrainedModel):
         inputs = {name: value for name, value in inputs.items() if name in self._encoder_inputs and value is not None}
         if flat is not None:
             inputs |= flat.encoder_inputs(self.encoder)
-        needs_layers = any(component != "pooler" and component_layer(component) < -1 for component in components)
+        needs_layers = any(part.layer < -1 for part in parts)
         outputs = self.encoder(**inputs, output_hidden_states=needs_layers, return_dict=True)
 
         def states(layer: int) -> torch.Tensor:
@@ -459,16 +461,13 @@ class TextClassifier(PreTrainedModel):
             return outputs.pooler_output if flat is None else apply_pooler(self.encoder, states(-1))
 
         return [
-            pooler_output()
-            if component == "pooler"
-            else pool_hidden_states(states(component_layer(component)), mask, component_pooling(component))
-            for component in components
+            pooler_output() if part.kind == "pooler" else pool_hidden_states(states(part.layer), mask, part.kind)
+            for part in parts
         ]
 
     def pooled_features(self, input_ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """What the head reads: (batch, `config.feature_size`), from inputs as those of [`TextClassifier.forward`]."""
-        components = feature_components(self.config)
-        return merge_components(self.encode_components(components, input_ids, **inputs), self.config)
+        return merge_parts(self.encode_parts(pooled_parts(self.config), input_ids, **inputs), self.config)
 
     def forward(
         self,
