@@ -26,10 +26,10 @@ from bertcls_hf.models.modeling import (
     TextClassifier,
     TextClassifierConfig,
     encoder_has_pooler,
-    first_position,
     from_stock,
     pooler_option,
 )
+from bertcls_hf.models.positions import first_position
 
 
 logger = logging.getLogger(__name__)

@@ -18,11 +18,12 @@ from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, build_compute_metrics, greater_is_better
 from bertcls_hf.models.modeling import TextClassifier
+from bertcls_hf.models.padding_free import compute_without_padding
 from bertcls_hf.train.callbacks import training_callbacks
 from bertcls_hf.train.checkpoints import STATE, require_checkpoint_space, resolve_resume, stopped_early
 from bertcls_hf.train.preemption import StopOnSignal
 from bertcls_hf.train.results import Evaluation, write_predictions, write_report
-from bertcls_hf.train.trainer import ClassificationCollator, ClassificationTrainer, FlatteningCollator
+from bertcls_hf.train.trainer import ClassificationCollator, ClassificationTrainer
 
 
 logger = logging.getLogger(__name__)
@@ -96,12 +97,12 @@ def build_trainer(
     # Features are extracted on all devices of a process; a head would only be slowed down by DataParallel.
     args._n_gpu = min(args.n_gpu, 1)
     if args.padding_free:
-        model.prefer_flat_texts()
+        compute_without_padding(model)
     try:
         return ClassificationTrainer(
             model=model,
             args=args,
-            data_collator=FlatteningCollator() if args.padding_free else ClassificationCollator(tokenizer),
+            data_collator=ClassificationCollator(tokenizer),
             train_dataset=splits.get("train") if args.do_train else None,
             eval_dataset=splits.get("validation"),
             processing_class=tokenizer,

@@ -1,6 +1,5 @@
 """A thin subclass of `transformers.Trainer`: learning rates by depth, exact accumulation, row order, safe files."""
 
-import itertools
 import re
 from collections.abc import Iterator, Sized
 from pathlib import Path
@@ -46,29 +45,6 @@ class ClassificationCollator(DataCollatorWithPadding):
         if features[0] is None:
             return {}  # Rows of a stream that an earlier part of this training has taken.
         return super().__call__([{k: v for k, v in row.items() if k != LENGTH_COLUMN} for row in features])
-
-
-class FlatteningCollator:
-    """Puts the texts of a batch one behind the other in a single row, without padding.
-
-    Two texts of 3 and 2 tokens give `input_ids` (and `token_type_ids`) of shape (1, 5), `cu_seq_lens_q` [0, 3, 5],
-    `max_length_q` 3, and `labels` of shape (2,). Upstream's `DataCollatorWithFlattening` takes a label per token.
-    """
-
-    def __call__(self, rows: list[Any]) -> dict[str, torch.Tensor | int]:
-        batch: dict[str, torch.Tensor | int] = {}
-        if rows[0] is None:
-            return batch  # See [`ClassificationCollator`].
-        if "labels" in rows[0]:
-            # First, since the Trainer takes the length of a batch's first tensor for the number of its rows.
-            batch["labels"] = torch.tensor([row["labels"] for row in rows])
-        for name in ("input_ids", "token_type_ids"):
-            if name in rows[0]:
-                batch[name] = torch.tensor([list(itertools.chain.from_iterable(row[name] for row in rows))])
-        lengths = [len(row["input_ids"]) for row in rows]
-        batch["cu_seq_lens_q"] = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-        batch["max_length_q"] = max(lengths)
-        return batch
 
 
 class EpochSampler(Sampler[int]):
