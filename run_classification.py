@@ -41,7 +41,7 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
     from transformers import set_seed
 
     from bertcls_hf.data.load import class_weights, load_data
-    from bertcls_hf.data.tokenization import report_lengths, resolve_max_seq_length, tokenize
+    from bertcls_hf.data.tokenization import report_lengths, tokenize
     from bertcls_hf.features.extractor import FeatureExtractor
     from bertcls_hf.features.logistic_head import check_head_init, init_head_by_logistic_regression
     from bertcls_hf.hub.card.finished_run import FinishedRun
@@ -57,34 +57,31 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
     start_run(args)
     checkpoint = open_checkpoint(args.model)
     check_encoder(args, checkpoint)
-    tokenizer = load_tokenizer(args.model, checkpoint)
-    max_seq_length = resolve_max_seq_length(args.data.max_seq_length, tokenizer, checkpoint.position_limit)
-    # Saved with the model, so that whoever loads it cuts texts where the training did.
-    tokenizer.model_max_length = max_seq_length
+    tokenizer = load_tokenizer(args.model, checkpoint, args.data.max_seq_length)
 
     with args.training.main_process_first(desc="data"):
         data = load_data(args.data, checkpoint.labels, bool(args.training.do_train), args.training.do_predict)
-        splits: dict[str, Any] = tokenize(data, tokenizer, args.data, max_seq_length)
-    report_lengths(splits, max_seq_length)
+        splits: dict[str, Any] = tokenize(data, tokenizer, args.data)
+    report_lengths(splits, tokenizer)
     training.check_plan(args.training, data)
 
     weights = (
         class_weights(data.splits["train"], data.labels, args.model.class_weights) if args.training.do_train else None
     )
     if args.boost.sweep:
-        sweep = HeadSweep(args, checkpoint, data, splits, tokenizer, max_seq_length, weights)
+        sweep = HeadSweep(args, checkpoint, data, splits, tokenizer, weights)
         args = sweep.run(args.boost.sweep)
     config = resolve_config(args.model, checkpoint, data.labels, weights, args.training.label_smoothing_factor)
     check_head_init(args.boost.head_init, config)
     if args.training.resume_from_checkpoint is not None:
         refuse_other_model(Path(args.training.resume_from_checkpoint), config)
     if args.training.process_index == 0:
-        write_recipe(args, options, config, max_seq_length)
+        write_recipe(args, options, config, tokenizer.model_max_length)
     set_seed(args.training.seed)
     model = load_classifier(args.model, checkpoint, config)
     inputs: Mapping[str, Any] = splits
     if args.boost.boost:
-        extractor = FeatureExtractor(model, tokenizer, args, max_seq_length)
+        extractor = FeatureExtractor(model, tokenizer, args)
         head_first = args.training.do_train and args.is_head_then_all
         # A head that comes first is never tested on its own.
         read = [name for name in splits if not (head_first and name == "test")]
@@ -107,7 +104,7 @@ def run(args: Arguments, options: dict[str, Any], command: Sequence[str]) -> Non
     if "test" in splits and (data.has_labels("test") or args.training.do_predict):
         found.append(training.predict(trainer, inputs["test"], data))
     if trainer.is_world_process_zero():
-        write_model_card(FinishedRun(args, options, command, data, splits, max_seq_length, trainer, found))
+        write_model_card(FinishedRun(args, options, command, data, splits, trainer, found))
 
     if push is not None:
         push.finish()

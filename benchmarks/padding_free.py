@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.config.parsing import build_arguments
 from bertcls_hf.data.load import load_data
-from bertcls_hf.data.tokenization import resolve_max_seq_length, tokenize
+from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.models.padding_free import compute_without_padding
 from bertcls_hf.train.trainer import ClassificationCollator
@@ -54,11 +54,11 @@ class Workbench:
             }
         )
         self.checkpoint = open_checkpoint(self.args.model)
-        tokenizer = load_tokenizer(self.args.model, self.checkpoint)
-        self.max_seq_length = resolve_max_seq_length(options.max_seq_length, tokenizer, self.checkpoint.position_limit)
+        tokenizer = load_tokenizer(self.args.model, self.checkpoint, options.max_seq_length)
+        self.max_seq_length = tokenizer.model_max_length
         data = load_data(self.args.data, None, trains=True, predicts=False)
         self.config = resolve_config(self.args.model, self.checkpoint, data.labels)
-        rows = list(tokenize(data, tokenizer, self.args.data, self.max_seq_length)["train"])
+        rows = list(tokenize(data, tokenizer, self.args.data)["train"])
         random.Random(0).shuffle(rows)
         self.lengths = [row["length"] for row in rows]
         by_length = sorted(rows, key=lambda row: row["length"])

@@ -245,18 +245,11 @@ class FeatureExtractor:
 
     Args:
         model: its encoder is frozen.
-        tokenizer: for its content, which is part of the key, and its padding token.
+        tokenizer: for its content and `model_max_length`, which are part of the key, and its padding token.
         args: cache folder, number format and devices.
-        max_seq_length: part of the key.
     """
 
-    def __init__(
-        self,
-        model: TextClassifier,
-        tokenizer: PreTrainedTokenizerBase,
-        args: Arguments,
-        max_seq_length: int,
-    ):
+    def __init__(self, model: TextClassifier, tokenizer: PreTrainedTokenizerBase, args: Arguments):
         self.model, self.tokenizer = model, tokenizer
         self.devices = extraction_devices(args.training)
         self.model_name = args.model.model_name_or_path
@@ -267,7 +260,7 @@ class FeatureExtractor:
         bound_kernel_cache(self.devices[0])
         settings = (
             EXTRACTION_VERSION,
-            max_seq_length,
+            tokenizer.model_max_length,
             self.storage_dtype,
             self.compute_dtype,
             bool(args.training.tf32),

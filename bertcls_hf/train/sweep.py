@@ -49,7 +49,6 @@ class HeadSweep:
         data: names the labels.
         splits: tokenized; only train and validation are read.
         tokenizer: the encoder's.
-        max_seq_length: part of the features' key.
         class_weights: of the loss.
     """
 
@@ -60,12 +59,11 @@ class HeadSweep:
         data: ClassificationData,
         splits: Mapping[str, Dataset],
         tokenizer: PreTrainedTokenizerBase,
-        max_seq_length: int,
         class_weights: list[float] | None,
     ):
         self.args, self.checkpoint, self.data, self.tokenizer = args, checkpoint, data, tokenizer
         self.splits = {name: splits[name] for name in ("train", "validation")}
-        self.max_seq_length, self.class_weights = max_seq_length, class_weights
+        self.class_weights = class_weights
         layers = checkpoint.encoder_config.num_hidden_layers
         self.poolings = {f"{name} x {n}": (name, n) for name, n in POOLINGS if n <= layers}
         self._features: dict[str, dict[str, FeatureDataset]] = {}
@@ -136,7 +134,7 @@ class HeadSweep:
         if pooling not in self._features:
             neutral = {"head_learning_rate": 1e-3, "weight_decay": 0.0, "dropout": 0.0, "head": "linear"}
             args = self._with_options({**neutral, "pooling": pooling})
-            extractor = FeatureExtractor(self._load(args), self.tokenizer, args, self.max_seq_length)
+            extractor = FeatureExtractor(self._load(args), self.tokenizer, args)
             self._features[pooling] = {name: extractor.features(name, split) for name, split in self.splits.items()}
         return self._features[pooling]
 

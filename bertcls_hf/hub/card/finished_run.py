@@ -36,7 +36,6 @@ class FinishedRun:
         command: the words of the command line after the script's name.
         data: the splits with their texts; a streamed one has no length.
         tokenized: the same splits as tokens.
-        max_seq_length: in tokens.
         trainer: has trained, or only evaluated.
         found: the evaluations after training; None for predictions without labels.
     """
@@ -46,7 +45,6 @@ class FinishedRun:
     command: Sequence[str]
     data: ClassificationData
     tokenized: Mapping[str, Any]
-    max_seq_length: int
     trainer: ClassificationTrainer
     found: Sequence[Evaluation | None]
 
@@ -59,6 +57,11 @@ class FinishedRun:
     def labels(self) -> LabelSet:
         """The task's labels."""
         return self.data.labels
+
+    @property
+    def max_seq_length(self) -> int:
+        """The longest text in tokens."""
+        return self.trainer.processing_class.model_max_length
 
     @property
     def has_trained(self) -> bool:
