@@ -51,7 +51,7 @@ from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.config.parsing import build_arguments
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.data.load import load_data
-from bertcls_hf.data.tokenization import resolve_max_seq_length, tokenize
+from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.features.extractor import FeatureDataset, FeatureExtractor
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.models.modeling import ClassificationHead, TextClassifier
@@ -141,8 +141,8 @@ class Extraction:
             overwrite_cache=True,  # so that tokenizing takes its time
         )
         checkpoint = open_checkpoint(self.args.model)
-        self.tokenizer = load_tokenizer(self.args.model, checkpoint)
-        self.max_seq_length = resolve_max_seq_length(max_seq_length, self.tokenizer, checkpoint.position_limit)
+        self.tokenizer = load_tokenizer(self.args.model, checkpoint, max_seq_length)
+        self.max_seq_length = self.tokenizer.model_max_length
         self.data = load_data(self.args.data, None, trains=True, predicts=False)
         self._drop_repeated(self._tokenized()["input_ids"][:])
         self.split = self._tokenized()
@@ -161,7 +161,7 @@ class Extraction:
         self.data.splits["train"] = self.data.splits["train"].select(rows)
 
     def _tokenized(self) -> datasets.Dataset:
-        return tokenize(self.data, self.tokenizer, self.args.data, self.max_seq_length)["train"]
+        return tokenize(self.data, self.tokenizer, self.args.data)["train"]
 
     def seed_seconds(self, texts: int) -> float:
         """(a), on texts that are padded already."""
@@ -198,7 +198,7 @@ class Extraction:
             args = replace(self.args, boost=replace(self.args.boost, boost_cache_dir=cache, boost_dtype=dtype))
 
             def extract() -> None:
-                FeatureExtractor(self.model, self.tokenizer, args, self.max_seq_length).features("train", split)
+                FeatureExtractor(self.model, self.tokenizer, args).features("train", split)
 
             return _seconds(self.device, extract)
 
@@ -298,7 +298,7 @@ class HeadTraining:
         """The model and its features, as a run gets them."""
         set_seed(self.args.training.seed)
         model = load_classifier(self.args.model, self.checkpoint, self.config)
-        extractor = FeatureExtractor(model, self.tokenizer, self.args, self.tokenizer.model_max_length)
+        extractor = FeatureExtractor(model, self.tokenizer, self.args)
         return model, extractor.features("train", self.split)
 
     def trainer(self, batch_size: int) -> ClassificationTrainer:

@@ -30,7 +30,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.config.parsing import build_arguments
 from bertcls_hf.data.load import load_data
-from bertcls_hf.data.tokenization import resolve_max_seq_length, tokenize
+from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.training.phases import build_trainer
@@ -75,13 +75,11 @@ class Workbench:
             }
         )
         self.checkpoint = open_checkpoint(self.args.model)
-        self.tokenizer = load_tokenizer(self.args.model, self.checkpoint)
-        self.max_seq_length = resolve_max_seq_length(
-            options.max_seq_length, self.tokenizer, self.checkpoint.position_limit
-        )
+        self.tokenizer = load_tokenizer(self.args.model, self.checkpoint, options.max_seq_length)
+        self.max_seq_length = self.tokenizer.model_max_length
         data = load_data(self.args.data, None, trains=True, predicts=False)
         self.labels = data.labels
-        self.splits = tokenize(data, self.tokenizer, self.args.data, self.max_seq_length)
+        self.splits = tokenize(data, self.tokenizer, self.args.data)
         self.corpus_lengths = self.splits["train"]["length"][:]
         self.splits["train"] = self.splits["train"].select(self._sampled_rows(options.updates))
         # The rows now stand in the order of their batches.

@@ -26,9 +26,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.config.parsing import build_arguments
 from bertcls_hf.data.load import load_data
-from bertcls_hf.data.tokenization import resolve_max_seq_length, tokenize
+from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
-from bertcls_hf.training.trainer import ClassificationCollator, FlatteningCollator
+from bertcls_hf.models.padding_free import compute_without_padding
+from bertcls_hf.training.collators import ClassificationCollator
 
 
 BATCH_SIZE = 16
@@ -53,27 +54,30 @@ class Workbench:
             }
         )
         self.checkpoint = open_checkpoint(self.args.model)
-        tokenizer = load_tokenizer(self.args.model, self.checkpoint)
-        self.max_seq_length = resolve_max_seq_length(options.max_seq_length, tokenizer, self.checkpoint.position_limit)
+        tokenizer = load_tokenizer(self.args.model, self.checkpoint, options.max_seq_length)
+        self.max_seq_length = tokenizer.model_max_length
         data = load_data(self.args.data, None, trains=True, predicts=False)
         self.config = resolve_config(self.args.model, self.checkpoint, data.labels)
-        rows = list(tokenize(data, tokenizer, self.args.data, self.max_seq_length)["train"])
+        rows = list(tokenize(data, tokenizer, self.args.data)["train"])
         random.Random(0).shuffle(rows)
         self.lengths = [row["length"] for row in rows]
         by_length = sorted(rows, key=lambda row: row["length"])
-        pad, flatten = ClassificationCollator(tokenizer), FlatteningCollator()
+        pad = ClassificationCollator(tokenizer)
         self.batches: dict[str, list[dict[str, Any]]] = {
             PADDED: [pad(batch) for batch in _batches(rows)],
             BY_LENGTH: [pad(batch) for batch in _batches(by_length)],
-            SDPA: [flatten(batch) for batch in _batches(rows)],
-            MASKED: [flatten(batch) for batch in _batches(rows)],
+            SDPA: [pad(batch) for batch in _batches(rows)],
+            MASKED: [pad(batch) for batch in _batches(rows)],
         }
         device = self.args.training.device
         for batches in self.batches.values():
             for batch in batches:
-                batch |= {name: value.to(device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+                batch |= {name: value.to(device) for name, value in batch.items()}
         self.models = {way: load_classifier(self.args.model, self.checkpoint, self.config) for way in self.batches}
-        self.models[SDPA].prefer_flat_texts()
+        compute_without_padding(self.models[SDPA])
+        # SDPA sees the whole row where it is asked for after the hooks are there.
+        compute_without_padding(self.models[MASKED])
+        self.models[MASKED].encoder.set_attn_implementation("sdpa")
         for model in self.models.values():
             model.to(device).train()
 
@@ -89,7 +93,9 @@ class Workbench:
         return now(device) - begin
 
     def tokens(self, way: str) -> int:
-        """Tokens of all batches, with their padding."""
+        """Tokens that are computed of all batches, with their padding where it is not left out."""
+        if way in (SDPA, MASKED):
+            return sum(self.lengths)
         return sum(batch["input_ids"].numel() for batch in self.batches[way])
 
 

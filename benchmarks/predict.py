@@ -33,7 +33,6 @@ from bertcls_hf.config.arguments import DataArguments, ModelArguments
 from bertcls_hf.data.labels import REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.data.python_packages import packaged_corpus
 from bertcls_hf.data.sources import load_path
-from bertcls_hf.data.tokenization import resolve_max_seq_length
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.predict.arguments import PredictionArguments
 from bertcls_hf.predict.input import open_sources, read_rows
@@ -50,8 +49,7 @@ def untrained_model(folder: Path, max_seq_length: int) -> None:
     """Saves MiniLM under a random head, as a run saves a model."""
     args = ModelArguments(model_name_or_path=MODEL)
     checkpoint = open_checkpoint(args)
-    tokenizer = load_tokenizer(args, checkpoint)
-    tokenizer.model_max_length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
+    tokenizer = load_tokenizer(args, checkpoint, max_seq_length)
     set_seed(0)
     config = resolve_config(args, checkpoint, LabelSet(SINGLE_LABEL, ("neg", "pos")))
     load_classifier(args, checkpoint, config).save_pretrained(folder)

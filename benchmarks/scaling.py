@@ -90,15 +90,14 @@ def work(options: dict[str, Any], steps: list[str]) -> dict[str, float]:
         return result
 
     checkpoint = open_checkpoint(args.model)
-    tokenizer = load_tokenizer(args.model, checkpoint)
-    length = args.data.max_seq_length or ROW_LENGTH
+    tokenizer = load_tokenizer(args.model, checkpoint, args.data.max_seq_length or ROW_LENGTH)
     data = timed("load", lambda: load_data(args.data, None, trains=True, predicts=False))
-    splits = timed("tokenize", lambda: tokenize(data, tokenizer, args.data, length))
+    splits = timed("tokenize", lambda: tokenize(data, tokenizer, args.data))
     config = resolve_config(args.model, checkpoint, data.labels)
     set_seed(args.training.seed)
     model = load_classifier(args.model, checkpoint, config)
     if "features" in steps:
-        extractor = FeatureExtractor(model, tokenizer, args, length)
+        extractor = FeatureExtractor(model, tokenizer, args)
         splits = {"train": timed("features", lambda: extractor.features("train", splits["train"]))}
     if "train" in steps:
         trainer, stopwatch = build_trainer(args.training, model, tokenizer, splits, data.labels), Stopwatch()

@@ -47,29 +47,34 @@ def resolve_max_seq_length(asked: int | None, tokenizer: PreTrainedTokenizerBase
 
 
 def tokenize(
-    data: ClassificationData, tokenizer: PreTrainedTokenizerBase, args: DataArguments, max_seq_length: int
+    data: ClassificationData, tokenizer: PreTrainedTokenizerBase, args: DataArguments
 ) -> dict[str, Dataset | TokenStream]:
     """Token ids of every split: columns `input_ids`, `attention_mask`, (`token_type_ids`), `length` and `labels`.
 
     A stream is tokenized while it is read.
 
+    Args:
+        data: the splits.
+        tokenizer: cuts texts at its `model_max_length`.
+        args: number of processes, and whether to read what an earlier run tokenized.
+
     Raises:
-        ArgumentsError: `max_seq_length` leaves no token for the texts.
+        ArgumentsError: the length leaves no token for the texts.
     """
+    max_seq_length = tokenizer.model_max_length
     special_tokens = tokenizer.num_special_tokens_to_add(pair=data.is_pair)
     if max_seq_length <= special_tokens:
         raise ArgumentsError(f"--max_seq_length {max_seq_length}: {special_tokens} of them are special tokens")
     # Hashed once, and before the first call: a call leaves its truncation behind in a fast tokenizer.
     settings = Hasher.hash((tokenizer, max_seq_length, TOKENIZATION_VERSION))
-    options = {"tokenizer": tokenizer, "max_seq_length": max_seq_length}
     return {
         # A stream tokenizes in a thread of its own, which fast tokenizers do not share with another.
-        name: TokenStream(split, functools.partial(_tokenize_batch, **copy.deepcopy(options)))
+        name: TokenStream(split, functools.partial(_tokenize_batch, tokenizer=copy.deepcopy(tokenizer)))
         if isinstance(split, TextStream)
         else split.map(
             _tokenize_batch,
             batched=True,
-            fn_kwargs=options,
+            fn_kwargs={"tokenizer": tokenizer},
             remove_columns=split.column_names,
             num_proc=args.preprocessing_num_workers,
             load_from_cache_file=not args.overwrite_cache,
@@ -80,28 +85,28 @@ def tokenize(
     }
 
 
-def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> dict[str, Any]:
+def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     texts = [text or "" for text in batch["text"]]
     pairs = [text or "" for text in batch["text_pair"]] if "text_pair" in batch else None
-    encoded = dict(tokenizer(texts, pairs, truncation=True, max_length=max_seq_length))
+    encoded = dict(tokenizer(texts, pairs, truncation=True))
     encoded[LENGTH_COLUMN] = [len(ids) for ids in encoded["input_ids"]]
     if "label" in batch:
         encoded["labels"] = batch["label"]
     return encoded
 
 
-def report_lengths(tokenized: dict[str, Dataset | TokenStream], max_seq_length: int) -> None:
-    """Logs how long the texts are, and how many are cut; not of a stream."""
+def report_lengths(tokenized: dict[str, Dataset | TokenStream], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Logs how long the texts are, and how many reach the tokenizer's `model_max_length`; not of a stream."""
     for name, split in tokenized.items():
         if isinstance(split, TokenStream):
             continue
         lengths = np.asarray(split["length"][:])
-        cut = int((lengths >= max_seq_length).sum())
+        cut = int((lengths >= tokenizer.model_max_length).sum())
         logger.info(
             "%s: %.0f tokens on average, %d of %d texts reach %d",
             name,
             lengths.mean(),
             cut,
             len(lengths),
-            max_seq_length,
+            tokenizer.model_max_length,
         )

@@ -141,7 +141,7 @@ def _evaluation(trained: TrainedClassifier, args: DataArguments) -> Evaluation:
     split = next(filter(data.has_labels, ("test", "validation")), None)
     if split is None:
         raise ArgumentsError("--evaluate: there is no labelled test or validation data: give --test_file")
-    tokenized = tokenize(data, loaded.tokenizer, args, loaded.max_seq_length)[split]
+    tokenized = tokenize(data, loaded.tokenizer, args)[split]
     return Evaluation(split, tokenized, loaded.tokenizer, trained.input_names, loaded.labels)
 
 
@@ -199,14 +199,13 @@ def _first_cause(error: BaseException) -> str:
 def _write_companions(folder: Path, trained: TrainedClassifier) -> None:
     """Writes the files that servers and pipelines read beside a graph: configuration, tokenizer and calibration."""
     _portable_config(trained).save_pretrained(folder)
-    tokenizer, length = trained.loaded.tokenizer, trained.loaded.max_seq_length
-    tokenizer.model_max_length = length
+    tokenizer = trained.loaded.tokenizer
     # The tokenizer saves its input names only where they are among its initial arguments.
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = list(trained.input_names)
     if tokenizer.is_fast:
         # Programs that read only tokenizer.json would else pad and cut as the tokenizer's last call did.
         tokenizer.backend_tokenizer.no_padding()
-        tokenizer.backend_tokenizer.enable_truncation(length)
+        tokenizer.backend_tokenizer.enable_truncation(tokenizer.model_max_length)
     tokenizer.save_pretrained(folder)
     if (trained.folder / CALIBRATION_FILE).exists():
         shutil.copyfile(trained.folder / CALIBRATION_FILE, folder / CALIBRATION_FILE)

@@ -25,7 +25,7 @@ from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.streaming import TokenStream, read_ahead
 from bertcls_hf.features.cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
-from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig, feature_components, merge_components
+from bertcls_hf.models.modeling import PooledPart, TextClassifier, TextClassifierConfig, merge_parts, pooled_parts
 from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 
 
@@ -114,7 +114,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         """(rows, feature size) from (rows, components, hidden); a view of it where layers are not averaged."""
         parts = torch.from_numpy(values)
         is_mean = self.config.pooling_layers_merge == "mean"
-        return merge_components(parts.unbind(1), self.config) if is_mean else parts.flatten(1)
+        return merge_parts(parts.unbind(1), self.config) if is_mean else parts.flatten(1)
 
 
 @dataclass(frozen=True)
@@ -196,12 +196,17 @@ def encoder_fingerprint(model: TextClassifier) -> str:
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
-def component_names(model: TextClassifier) -> dict[str, str]:
-    """From each component of the model's pooling to its name in the cache; a pooler's names its weights."""
-    names = {component: component for component in feature_components(model.config)}
-    if "pooler" in names:
-        names["pooler"] = f"pooler-{weights_fingerprint(model.encoder.pooler.state_dict())[:12]}"
-    return names
+def component_names(model: TextClassifier) -> dict[PooledPart, str]:
+    """From each part that the model pools to its name in the cache, such as `mean-2`.
+
+    What a pooler gives depends on weights that the key leaves out, so its name tells them.
+    """
+    return {
+        part: f"pooler-{weights_fingerprint(model.encoder.pooler.state_dict())[:12]}"
+        if part.kind == "pooler"
+        else f"{part.kind}{part.layer}"
+        for part in pooled_parts(model.config)
+    }
 
 
 def extraction_devices(args: ClassifierTrainingArguments) -> tuple[torch.device, ...]:
@@ -217,14 +222,14 @@ class _Job:
         split: the tokenized rows.
         plan: which of them are computed.
         cache: takes the features.
-        names: from each component to its name in the cache.
+        names: from each part to its name in the cache.
         progress: counts tokens.
     """
 
     split: Dataset
     plan: ExtractionPlan
     cache: FeatureCache
-    names: dict[str, str]
+    names: dict[PooledPart, str]
     progress: Any
 
     def tokens(self, shard: int) -> int:
@@ -240,18 +245,11 @@ class FeatureExtractor:
 
     Args:
         model: its encoder is frozen.
-        tokenizer: for its content, which is part of the key, and its padding token.
+        tokenizer: for its content and `model_max_length`, which are part of the key, and its padding token.
         args: cache folder, number format and devices.
-        max_seq_length: part of the key.
     """
 
-    def __init__(
-        self,
-        model: TextClassifier,
-        tokenizer: PreTrainedTokenizerBase,
-        args: Arguments,
-        max_seq_length: int,
-    ):
+    def __init__(self, model: TextClassifier, tokenizer: PreTrainedTokenizerBase, args: Arguments):
         self.model, self.tokenizer = model, tokenizer
         self.devices = extraction_devices(args.training)
         self.model_name = args.model.model_name_or_path
@@ -262,7 +260,7 @@ class FeatureExtractor:
         bound_kernel_cache(self.devices[0])
         settings = (
             EXTRACTION_VERSION,
-            max_seq_length,
+            tokenizer.model_max_length,
             self.storage_dtype,
             self.compute_dtype,
             bool(args.training.tf32),
@@ -337,7 +335,7 @@ class FeatureExtractor:
         split: Dataset,
         plan: ExtractionPlan,
         cache: FeatureCache,
-        names: dict[str, str],
+        names: dict[PooledPart, str],
         missing: list[int],
     ) -> None:
         rows = sum(cache.shard_rows(shard).stop - cache.shard_rows(shard).start for shard in missing)
@@ -374,13 +372,13 @@ class FeatureExtractor:
     def _extract_missing(self, job: _Job, shard: int, model: TextClassifier) -> None:
         missing = set(job.cache.missing_components(shard, list(job.names.values())))
         if missing:
-            self._extract_shard(job, shard, [c for c, stored in job.names.items() if stored in missing], model)
+            self._extract_shard(job, shard, [part for part, name in job.names.items() if name in missing], model)
         else:
             job.progress.update(job.tokens(shard))
 
-    def _extract_shard(self, job: _Job, shard: int, components: list[str], model: TextClassifier) -> None:
+    def _extract_shard(self, job: _Job, shard: int, parts: list[PooledPart], model: TextClassifier) -> None:
         rows = job.cache.shard_rows(shard)
-        values = {c: np.empty((rows.stop - rows.start, job.cache.width), dtype=np.float32) for c in components}
+        values = {part: np.empty((rows.stop - rows.start, job.cache.width), dtype=np.float32) for part in parts}
         table = job.split.with_format("arrow")[job.plan.rows[rows]]
         columns = {column: _TokenColumn(table.column(column)) for column in _token_columns(job.split)}
         lengths = job.plan.lengths[rows]
@@ -391,14 +389,14 @@ class FeatureExtractor:
             with torch.autocast(
                 model.device.type, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32
             ):
-                encoded = model.encode_components(components, **inputs)
-            for component, tensor in zip(components, encoded, strict=True):
-                values[component][batch] = tensor.float().cpu().numpy()
+                encoded = model.encode_parts(parts, **inputs)
+            for part, tensor in zip(parts, encoded, strict=True):
+                values[part][batch] = tensor.float().cpu().numpy()
             job.progress.update(int(lengths[batch].sum()))
 
         run_batches(encode, token_budget_batches(lengths, token_budget(model.device)), model.device)
-        for component in components:
-            job.cache.write(job.names[component], shard, values[component])
+        for part in parts:
+            job.cache.write(job.names[part], shard, values[part])
 
     def _inputs(
         self, columns: dict[str, _TokenColumn], lengths: np.ndarray, batch: slice, device: torch.device

@@ -17,7 +17,7 @@ from transformers.utils.import_utils import (
 from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.models.loading import Checkpoint
-from bertcls_hf.models.modeling import PADDING_FREE_FAMILIES
+from bertcls_hf.models.padding_free import PADDING_FREE_FAMILIES
 
 
 logger = logging.getLogger(__name__)

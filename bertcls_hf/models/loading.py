@@ -20,16 +20,17 @@ from transformers.utils import logging as transformers_logging
 from bertcls_hf.config.arguments import ModelArguments
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.data.python_packages import is_packaged, packaged_model
+from bertcls_hf.data.tokenization import resolve_max_seq_length
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.models.modeling import (
     STOCK_HEADS,
     TextClassifier,
     TextClassifierConfig,
     encoder_has_pooler,
-    first_position,
     from_stock,
     pooler_option,
 )
+from bertcls_hf.models.positions import first_position
 
 
 logger = logging.getLogger(__name__)
@@ -89,18 +90,30 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
     return checkpoint
 
 
-def load_tokenizer(args: ModelArguments, checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, or `tokenizer_name`; it is saved with its `truncation_side`.
+def load_tokenizer(
+    args: ModelArguments, checkpoint: Checkpoint, max_seq_length: int | None = None
+) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, or `tokenizer_name`.
+
+    Its `model_max_length` is the longest text in tokens. It is saved with that and with its `truncation_side`, so that
+    whoever loads it cuts texts where the training did.
+
+    Args:
+        args: name the tokenizer.
+        checkpoint: of the model.
+        max_seq_length: see [`resolve_max_seq_length`].
 
     Raises:
-        ArgumentsError: there is none.
+        ArgumentsError: there is none, or more tokens were asked for than the encoder has positions.
     """
     name = args.tokenizer_name or checkpoint.path
     side = {} if args.truncation_side is None else {"truncation_side": args.truncation_side}
     try:
-        return AutoTokenizer.from_pretrained(name, **_hub_options(args), **side)
+        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(args), **side)
     except (OSError, ValueError, KeyError) as error:
         raise ArgumentsError(f"tokenizer {name}: {one_line(error)}") from error
+    tokenizer.model_max_length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
+    return tokenizer
 
 
 def _hub_options(args: ModelArguments) -> dict[str, Any]:

@@ -7,7 +7,7 @@ but torch and transformers.
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,6 @@ from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
-    AttentionInterface,
-    AttentionMaskInterface,
     AutoConfig,
     AutoModel,
     PreTrainedConfig,
@@ -25,24 +23,7 @@ from transformers import (
 )
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import SubConfigSpec
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import (
-    create_bidirectional_mask,
-    create_bidirectional_sliding_window_mask,
-    packed_sequence_mask_function,
-    sdpa_mask,
-)
 from transformers.modeling_outputs import SequenceClassifierOutput
-
-
-# These families number their positions from padding_idx + 1.
-OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert"})
-# Tokens meet in attention alone, whose mask and positions can be given. DeBERTa's attention has no flash kernel.
-PADDING_FREE_FAMILIES = frozenset(
-    {"albert", "bert", "camembert", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta"}
-)
-# Some of their layers look at near tokens alone, and take a mask of their own.
-WINDOWED_FAMILIES = frozenset({"modernbert"})
 
 
 @strict
@@ -118,143 +99,31 @@ def pool_hidden_states(hidden_states: torch.Tensor, attention_mask: torch.Tensor
     return mean if pooling == "mean" else torch.cat([hidden_states[:, 0], mean], dim=-1)
 
 
-def first_position(encoder_config: PreTrainedConfig) -> int:
-    """The position id of a text's first token."""
-    return encoder_config.pad_token_id + 1 if encoder_config.model_type in OFFSET_POSITIONS else 0
-
-
-class FlatTexts:
-    """The texts of a batch without padding, one behind the other in a single row.
+class PooledPart(NamedTuple):
+    """A part of a text's vector: one pooling of one layer.
 
     Args:
-        cu_seq_lens: (texts + 1,) int32, where each text starts, and the number of all tokens.
-        longest: the longest text in tokens.
-        tokens: the number of all tokens.
+        kind: `cls`, `mean`, `max`, or `pooler` for what the encoder's own pooler makes of the last layer.
+        layer: -1 is the last.
     """
 
-    def __init__(self, cu_seq_lens: torch.Tensor, longest: int, tokens: int):
-        device, lengths = cu_seq_lens.device, cu_seq_lens.diff()
-        self.cu_seq_lens, self.lengths, self.longest = cu_seq_lens, lengths, longest
-        self.text = torch.arange(len(lengths), device=device).repeat_interleave(lengths, output_size=tokens)
-        self.place = torch.arange(tokens, device=device) - cu_seq_lens[self.text]
-        self.index = self.text * longest + self.place
-
-    def encoder_inputs(self, encoder: PreTrainedModel) -> dict[str, Any]:
-        """What keeps the texts apart: positions that start anew, and masks or, for flash attention, bounds."""
-        return {
-            "position_ids": (self.place + first_position(encoder.config)).unsqueeze(0),
-            "attention_mask": self._masks(encoder),
-            "cu_seq_lens_q": self.cu_seq_lens,
-            "cu_seq_lens_k": self.cu_seq_lens,
-            "max_length_q": self.longest,
-            "max_length_k": self.longest,
-            "flat_texts": self,
-        }
-
-    def _masks(self, encoder: PreTrainedModel) -> Any:
-        """Masks in the form that the encoder's attention takes.
-
-        [`padding_free_sdpa`] sees padded texts. Flash attention needs no mask, and gets none. To all others the row is
-        one text, (1, 1, tokens, tokens), whose parts must not see each other.
-        """
-        if encoder.config._attn_implementation == PADDING_FREE_SDPA:
-            shape, mask, apart = (len(self.lengths), self.longest), self.attention_mask, None
-        else:
-            shape, mask, apart = (1, len(self.text)), None, packed_sequence_mask_function(self.text.unsqueeze(0))
-        # Empty states tell shape, type and device.
-        states = torch.empty(*shape, 0, dtype=encoder.dtype, device=self.text.device)
-        options: dict[str, Any] = {"inputs_embeds": states, "attention_mask": mask, "and_mask_function": apart}
-        full = create_bidirectional_mask(encoder.config, **options)
-        if encoder.config.model_type not in WINDOWED_FAMILIES:
-            return full
-        near = create_bidirectional_sliding_window_mask(encoder.config, **options)
-        return {"full_attention": full, "sliding_attention": near}
-
-    @property
-    def attention_mask(self) -> torch.Tensor:
-        """(texts, longest), 1 for the tokens of [`FlatTexts.pad`]."""
-        return (torch.arange(self.longest, device=self.lengths.device) < self.lengths.unsqueeze(1)).long()
-
-    def pad(self, states: torch.Tensor) -> torch.Tensor:
-        """(texts, longest, width), zero where there is no token, from (1, tokens, width)."""
-        texts, width = len(self.lengths), states.shape[-1]
-        padded = states.new_zeros(texts * self.longest, width)
-        return padded.index_copy(0, self.index, states[0]).view(texts, self.longest, width)
-
-    def unpad(self, states: torch.Tensor) -> torch.Tensor:
-        """(1, tokens, width) from (texts, longest, width)."""
-        return states.flatten(0, 1).index_select(0, self.index).unsqueeze(0)
+    kind: Literal["cls", "mean", "max", "pooler"]
+    layer: int = -1
 
 
-def padding_free_sdpa(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    flat_texts: FlatTexts | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """SDPA that pads the texts of one row for itself, while all other parts of a layer compute without padding.
-
-    Args:
-        module: the attention.
-        query: (1, heads, tokens, size), as are key and value; without flat texts, those of any batch.
-        key: see query.
-        value: see query.
-        attention_mask: of the padded texts.
-        flat_texts: where the row's texts are.
-        **options: see `sdpa_attention_forward`.
-
-    Returns:
-        (1, tokens, heads, size), and no weights.
-    """
-    if flat_texts is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    heads = query.shape[1]
-    query, key, value = (
-        flat_texts.pad(states.transpose(1, 2).flatten(2)).unflatten(2, (heads, -1)).transpose(1, 2)
-        for states in (query, key, value)
-    )
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    return flat_texts.unpad(output.flatten(2)).unflatten(2, (heads, -1)), None
-
-
-PADDING_FREE_SDPA = "padding_free_sdpa"
-AttentionInterface.register(PADDING_FREE_SDPA, padding_free_sdpa)
-AttentionMaskInterface.register(PADDING_FREE_SDPA, sdpa_mask)
-
-
-def apply_pooler(encoder: PreTrainedModel, hidden_states: torch.Tensor) -> torch.Tensor:
-    """(batch, hidden) from (batch, length, hidden), as the encoder does at its end."""
-    if isinstance(encoder.pooler, nn.Linear):  # ALBERT
-        return encoder.pooler_activation(encoder.pooler(hidden_states[:, 0]))
-    return encoder.pooler(hidden_states)
-
-
-def feature_components(config: TextClassifierConfig) -> tuple[str, ...]:
+def pooled_parts(config: TextClassifierConfig) -> tuple[PooledPart, ...]:
     """The parts of a text's vector, from the lowest layer to the last.
 
-    For example `mean-2` and `mean-1`; `cls-1` and `mean-1`; `pooler`.
+    For example the means of layers -2 and -1; the first token and the mean of layer -1; the pooler's output.
     """
     if config.pooling == "pooler":
-        return ("pooler",)
-    kinds = ("cls", "mean") if config.pooling == "cls_mean" else (config.pooling,)
-    return tuple(f"{kind}{layer}" for layer in range(-config.pooling_layers, 0) for kind in kinds)
+        return (PooledPart("pooler"),)
+    kinds: tuple[Any, ...] = ("cls", "mean") if config.pooling == "cls_mean" else (config.pooling,)
+    return tuple(PooledPart(kind, layer) for layer in range(-config.pooling_layers, 0) for kind in kinds)
 
 
-def component_layer(component: str) -> int:
-    """-1 for the last layer."""
-    return int(component[component.index("-") :])
-
-
-def component_pooling(component: str) -> str:
-    """`cls`, `mean` or `max`."""
-    return component[: component.index("-")]
-
-
-def merge_components(parts: Sequence[torch.Tensor], config: TextClassifierConfig) -> torch.Tensor:
-    """One vector per text, (batch, `config.feature_size`), from its components in their order."""
+def merge_parts(parts: Sequence[torch.Tensor], config: TextClassifierConfig) -> torch.Tensor:
+    """One vector per text, (batch, `config.feature_size`), from its parts in their order."""
     if config.pooling_layers_merge == "mean" and config.pooling_layers > 1:
         kinds = len(parts) // config.pooling_layers
         parts = [torch.stack(list(parts[kind::kinds])).mean(dim=0) for kind in range(kinds)]
@@ -423,52 +292,32 @@ class TextClassifier(PreTrainedModel):
         if self.trainable_encoder_modules() == [self.encoder]:
             super().enable_input_require_grads()
 
-    def prefer_flat_texts(self) -> None:
-        """Makes batches without padding quick with SDPA too; padded ones are computed as before."""
-        if self.encoder.config._attn_implementation == "sdpa":
-            self.encoder.set_attn_implementation(PADDING_FREE_SDPA)
-
-    def encode_components(
+    def encode_parts(
         self,
-        components: Sequence[str],
+        parts: Sequence[PooledPart],
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
-        cu_seq_lens_q: torch.Tensor | None = None,
-        max_length_q: int = 0,
     ) -> list[torch.Tensor]:
-        """Runs the encoder once for any number of components, each (batch, hidden); see [`feature_components`]."""
-        flat = None if cu_seq_lens_q is None else FlatTexts(cu_seq_lens_q, max_length_q, input_ids.shape[1])
-        if flat is not None:
-            mask = flat.attention_mask
-        else:
-            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        """Runs the encoder once for any number of parts, each (batch, hidden); see [`pooled_parts`]."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         inputs = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": token_type_ids}
         inputs = {name: value for name, value in inputs.items() if name in self._encoder_inputs and value is not None}
-        if flat is not None:
-            inputs |= flat.encoder_inputs(self.encoder)
-        needs_layers = any(component != "pooler" and component_layer(component) < -1 for component in components)
+        needs_layers = any(part.layer < -1 for part in parts)
         outputs = self.encoder(**inputs, output_hidden_states=needs_layers, return_dict=True)
 
-        def states(layer: int) -> torch.Tensor:
+        def pooled(part: PooledPart) -> torch.Tensor:
+            if part.kind == "pooler":
+                return outputs.pooler_output
             # The last entry of `hidden_states` lacks the final norm in some families; the last hidden state has it.
-            hidden = outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
-            return hidden if flat is None else flat.pad(hidden)
+            states = outputs.last_hidden_state if part.layer == -1 else outputs.hidden_states[part.layer]
+            return pool_hidden_states(states, mask, part.kind)
 
-        def pooler_output() -> torch.Tensor:
-            return outputs.pooler_output if flat is None else apply_pooler(self.encoder, states(-1))
-
-        return [
-            pooler_output()
-            if component == "pooler"
-            else pool_hidden_states(states(component_layer(component)), mask, component_pooling(component))
-            for component in components
-        ]
+        return [pooled(part) for part in parts]
 
     def pooled_features(self, input_ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """What the head reads: (batch, `config.feature_size`), from inputs as those of [`TextClassifier.forward`]."""
-        components = feature_components(self.config)
-        return merge_components(self.encode_components(components, input_ids, **inputs), self.config)
+        return merge_parts(self.encode_parts(pooled_parts(self.config), input_ids, **inputs), self.config)
 
     def forward(
         self,
@@ -477,22 +326,15 @@ class TextClassifier(PreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        cu_seq_lens_q: torch.Tensor | None = None,
-        max_length_q: int = 0,
     ) -> SequenceClassifierOutput:
         """Classifies texts, or the features cached for them.
 
-        Texts come padded, or one behind the other in a single row: then `cu_seq_lens_q` tells them apart, and there is
-        no attention mask.
-
         Args:
-            input_ids: (batch, length) int64, or (1, tokens).
+            input_ids: (batch, length) int64.
             attention_mask: (batch, length), 1 for real tokens.
             token_type_ids: like `input_ids`, where the family knows sentence pairs.
             features: (batch, `config.feature_size`) floats; given, the encoder is not run.
             labels: see [`classification_loss`].
-            cu_seq_lens_q: (batch + 1,) int32, where each text of the row starts, and the number of tokens.
-            max_length_q: the longest text of the row, in tokens.
 
         Returns:
             The loss, where labels are given, and logits of shape (batch, labels).
@@ -500,13 +342,7 @@ class TextClassifier(PreTrainedModel):
         if features is None:
             if input_ids is None:
                 raise ValueError("give input_ids or features")
-            features = self.pooled_features(
-                input_ids,
-                attention_mask=attention_mask,
-                token_type_ids=token_type_ids,
-                cu_seq_lens_q=cu_seq_lens_q,
-                max_length_q=max_length_q,
-            )
+            features = self.pooled_features(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
         loss, logits = classify_features(self.head, features, labels, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 

@@ -76,9 +76,8 @@ class Predictor:
 
     Args:
         model: any `…ForSequenceClassification`; it is put into evaluation mode.
-        tokenizer: the one that it was trained with.
+        tokenizer: the one that it was trained with; it cuts texts at its `model_max_length`.
         labels: name the model's outputs.
-        max_seq_length: longer texts are cut to so many tokens.
         calibration: stands between logits and labels.
         tokens_per_batch: tokens of a batch, padding included; by default what suits the device.
     """
@@ -88,15 +87,18 @@ class Predictor:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         labels: LabelSet,
-        max_seq_length: int,
         calibration: Calibration = Calibration(),  # noqa: B008 - frozen
         tokens_per_batch: int | None = None,
     ):
-        self.model, self.tokenizer, self.labels = model.eval(), tokenizer, labels
-        self.max_seq_length, self.calibration = max_seq_length, calibration
+        self.model, self.tokenizer, self.labels, self.calibration = model.eval(), tokenizer, labels, calibration
         self.tokens_per_batch = tokens_per_batch or token_budget(model.device)
         self._inputs = frozenset(inspect.signature(model.forward).parameters)
         self._lock = threading.Lock()
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longer texts are cut to so many tokens."""
+        return self.tokenizer.model_max_length
 
     @classmethod
     def from_pretrained(
@@ -134,14 +136,14 @@ class Predictor:
         try:
             checkpoint = _open(path, options)
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
-            length = _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
+            tokenizer.model_max_length = _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
             classifier = _load_model(path, options, getattr(torch, dtype)).to(place)
             labels = checkpoint.labels
             assert labels is not None
             calibration = _find_calibration(path, revision, labels) if calibrated else Calibration()
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ArgumentsError(f"{model}: {one_line(error)}") from error
-        return cls(classifier, tokenizer, labels, length, calibration)
+        return cls(classifier, tokenizer, labels, calibration)
 
     def fingerprint(self) -> str:
         """A hash of all that the logits depend on besides the texts: weights, settings, tokenizer and length."""
@@ -202,9 +204,7 @@ class Predictor:
         has_offsets = self.tokenizer.is_fast
         with self._lock:
             all_tokens = len(self.tokenizer(text, verbose=False)["input_ids"])
-            cut = self.tokenizer(
-                text, truncation=True, max_length=self.max_seq_length, return_offsets_mapping=has_offsets
-            )
+            cut = self.tokenizer(text, truncation=True, return_offsets_mapping=has_offsets)
         tokens = len(cut["input_ids"])
         read = [(start, end) for start, end in cut.get("offset_mapping", []) if end > start]
         is_whole = tokens == all_tokens or not read
@@ -223,7 +223,6 @@ class Predictor:
                 list(texts[part]),
                 None if pairs is None else list(pairs[part]),
                 truncation=True,
-                max_length=self.max_seq_length,
                 return_attention_mask=False,
             )
             for name, lists in encoded.items():

@@ -47,7 +47,7 @@ def run(
     check_files(args.data)
     # datasets, scikit-learn and the Trainer take seconds to import: a mistyped option should not wait for them.
     from bertcls_hf.data.load import load_data
-    from bertcls_hf.data.tokenization import report_lengths, resolve_max_seq_length, tokenize
+    from bertcls_hf.data.tokenization import report_lengths, tokenize
     from bertcls_hf.hub.card.finished_run import FinishedRun
     from bertcls_hf.hub.card.model_card import write_model_card
     from bertcls_hf.hub.push_callback import PushRun
@@ -62,28 +62,25 @@ def run(
     start_run(args)
     checkpoint = open_checkpoint(args.model)
     check_encoder(args, checkpoint)
-    tokenizer = load_tokenizer(args.model, checkpoint)
-    max_seq_length = resolve_max_seq_length(args.data.max_seq_length, tokenizer, checkpoint.position_limit)
-    # Saved with the model, so that whoever loads it cuts texts where the training did.
-    tokenizer.model_max_length = max_seq_length
+    tokenizer = load_tokenizer(args.model, checkpoint, args.data.max_seq_length)
 
     with args.training.main_process_first(desc="data"):
         trains, predicts = bool(args.training.do_train), args.training.do_predict
         data = load_data(args.data, checkpoint.labels, trains, predicts, in_memory)
-        splits: dict[str, Any] = tokenize(data, tokenizer, args.data, max_seq_length)
-    report_lengths(splits, max_seq_length)
+        splits: dict[str, Any] = tokenize(data, tokenizer, args.data)
+    report_lengths(splits, tokenizer)
 
     resolved = resolve_run(args, checkpoint, data)
     if args.boost.sweep:
-        resolved = HeadSweep(resolved, splits, tokenizer, max_seq_length).run(args.boost.sweep)
+        resolved = HeadSweep(resolved, splits, tokenizer).run(args.boost.sweep)
     args = resolved.args
     if args.training.resume_from_checkpoint is not None:
         refuse_other_model(Path(args.training.resume_from_checkpoint), resolved.config)
     if args.training.process_index == 0:
-        write_recipe(args, options, resolved.config, max_seq_length)
+        write_recipe(args, options, resolved.config, tokenizer.model_max_length)
 
     model = resolved.load_model()
-    inputs = _cached_features(resolved, model, tokenizer, splits, max_seq_length) if args.boost.boost else splits
+    inputs = _cached_features(resolved, model, tokenizer, splits) if args.boost.boost else splits
     trainer = phases.build_trainer(resolved.main_phase, model, tokenizer, inputs, data.labels)
     push = PushRun(trainer, args.training) if args.training.push_to_hub else None
     if args.training.do_train:
@@ -95,7 +92,7 @@ def run(
     if "test" in splits and (data.has_labels("test") or args.training.do_predict):
         evaluations.append(phases.predict(trainer, inputs["test"], data))
 
-    finished = FinishedRun(args, options, command, data, splits, max_seq_length, trainer, evaluations)
+    finished = FinishedRun(args, options, command, data, splits, trainer, evaluations)
     if trainer.is_world_process_zero():
         write_model_card(finished)
     if push is not None:
@@ -108,7 +105,6 @@ def _cached_features(
     model: "TextClassifier",
     tokenizer: "PreTrainedTokenizerBase",
     splits: Mapping[str, Any],
-    max_seq_length: int,
 ) -> Mapping[str, Any]:
     """What the Trainer reads with `--boost`: features, or token ids where they only trained the head first (LP-FT)."""
     from bertcls_hf.features.extractor import FeatureExtractor
@@ -117,7 +113,7 @@ def _cached_features(
 
     args = resolved.args
     trains_head_first = args.training.do_train and args.is_head_then_all
-    extractor = FeatureExtractor(model, tokenizer, args, max_seq_length)
+    extractor = FeatureExtractor(model, tokenizer, args)
     # A head that comes first is never tested on its own.
     names = [name for name in splits if not (trains_head_first and name == "test")]
     features = {name: extractor.features(name, splits[name]) for name in names}

@@ -18,6 +18,7 @@ from bertcls_hf.features.extractor import FeatureDataset
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import build_compute_metrics
 from bertcls_hf.models.modeling import TextClassifier
+from bertcls_hf.models.padding_free import compute_without_padding
 from bertcls_hf.training.callbacks import training_callbacks
 from bertcls_hf.training.checkpoints import STATE, require_checkpoint_space, stopped_early
 from bertcls_hf.training.collators import ClassificationCollator
@@ -25,7 +26,7 @@ from bertcls_hf.training.head_trainer import HeadTrainer
 from bertcls_hf.training.preemption import StopOnSignal
 from bertcls_hf.training.results import Evaluation, write_predictions, write_report
 from bertcls_hf.training.stream_trainer import StreamTrainer
-from bertcls_hf.training.trainer import ClassificationTrainer, FlatteningCollator
+from bertcls_hf.training.trainer import ClassificationTrainer
 
 
 logger = logging.getLogger(__name__)
@@ -61,14 +62,14 @@ def build_trainer(
     """
     args = trainer_arguments(args)
     if args.padding_free:
-        model.prefer_flat_texts()
+        compute_without_padding(model)
     train_dataset = splits.get("train") if args.do_train else None
     trainer_class = TRAINERS.get(type(train_dataset), ClassificationTrainer)
     try:
         return trainer_class(
             model=model,
             args=args,
-            data_collator=FlatteningCollator() if args.padding_free else ClassificationCollator(tokenizer),
+            data_collator=ClassificationCollator(tokenizer),
             train_dataset=train_dataset,
             eval_dataset=splits.get("validation"),
             processing_class=tokenizer,

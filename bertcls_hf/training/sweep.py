@@ -45,7 +45,6 @@ class HeadSweep:
         resolved: the run; each trial changes some of its options.
         splits: tokenized; only train and validation are read.
         tokenizer: the encoder's.
-        max_seq_length: part of the features' key.
     """
 
     def __init__(
@@ -53,9 +52,8 @@ class HeadSweep:
         resolved: ResolvedRun,
         splits: Mapping[str, Dataset],
         tokenizer: PreTrainedTokenizerBase,
-        max_seq_length: int,
     ):
-        self.resolved, self.tokenizer, self.max_seq_length = resolved, tokenizer, max_seq_length
+        self.resolved, self.tokenizer = resolved, tokenizer
         self.splits = {name: splits[name] for name in ("train", "validation")}
         layers = resolved.checkpoint.encoder_config.num_hidden_layers
         self.poolings = {f"{name} x {n}": (name, n) for name, n in POOLINGS if n <= layers}
@@ -124,7 +122,7 @@ class HeadSweep:
         if pooling not in self._features:
             neutral = {"head_learning_rate": 1e-3, "weight_decay": 0.0, "dropout": 0.0, "head": "linear"}
             run = self._with_options({**neutral, "pooling": pooling})
-            extractor = FeatureExtractor(run.load_model(), self.tokenizer, run.args, self.max_seq_length)
+            extractor = FeatureExtractor(run.load_model(), self.tokenizer, run.args)
             self._features[pooling] = {name: extractor.features(name, split) for name, split in self.splits.items()}
         return self._features[pooling]
 

@@ -1,6 +1,5 @@
 """The Trainer of a classifier: learning rates by depth, exact accumulation, rows in their order, safe files."""
 
-import itertools
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any, cast
@@ -17,29 +16,6 @@ from bertcls_hf.models.modeling import TextClassifier, classification_loss
 from bertcls_hf.training.optimizer import parameter_groups
 from bertcls_hf.training.samplers import EpochSampler, RankBatches, lengths_of, longest_first
 from bertcls_hf.training.saving import save_for_use, save_with_tokenizer
-
-
-class FlatteningCollator:
-    """Puts the texts of a batch one behind the other in a single row, without padding.
-
-    Two texts of 3 and 2 tokens give `input_ids` (and `token_type_ids`) of shape (1, 5), `cu_seq_lens_q` [0, 3, 5],
-    `max_length_q` 3, and `labels` of shape (2,). Upstream's `DataCollatorWithFlattening` takes a label per token.
-    """
-
-    def __call__(self, rows: list[Any]) -> dict[str, torch.Tensor | int]:
-        batch: dict[str, torch.Tensor | int] = {}
-        if rows[0] is None:
-            return batch  # See [`ClassificationCollator`].
-        if "labels" in rows[0]:
-            # First, since the Trainer takes the length of a batch's first tensor for the number of its rows.
-            batch["labels"] = torch.tensor([row["labels"] for row in rows])
-        for name in ("input_ids", "token_type_ids"):
-            if name in rows[0]:
-                batch[name] = torch.tensor([list(itertools.chain.from_iterable(row[name] for row in rows))])
-        lengths = [len(row["input_ids"]) for row in rows]
-        batch["cu_seq_lens_q"] = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-        batch["max_length_q"] = max(lengths)
-        return batch
 
 
 class ClassificationTrainer(Trainer):

@@ -322,7 +322,7 @@ def test_memory_does_not_grow_with_the_rows(tiny_bert: Path, reviews: dict[str, 
         write_parquet(folder / f"{number}.parquet", [review(number * 10_000 + index) for index in range(10_000)])
     args = DataArguments(train_file=str(folder), validation_file=str(reviews["validation"]), streaming=True)
     data = load_data(args, None, trains=True, predicts=False)
-    stream = tokenize(data, AutoTokenizer.from_pretrained(tiny_bert), args, 64)["train"]
+    stream = tokenize(data, AutoTokenizer.from_pretrained(tiny_bert), args)["train"]
     stream.order = order(strategy="group_by_length", rows=2000)
     iterator = iter(stream)
     memory = []

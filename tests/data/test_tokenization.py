@@ -32,7 +32,8 @@ def in_memory(**columns: list) -> ClassificationData:
 def run(path: Path, tokenizer: PreTrainedTokenizerBase, length: int = 8, **options: Any) -> datasets.DatasetDict:
     args = DataArguments(train_file=str(path), **options)
     data = load_data(args, None, trains=True, predicts=False)
-    return datasets.DatasetDict(tokenize(data, tokenizer, args, length))
+    tokenizer.model_max_length = length
+    return datasets.DatasetDict(tokenize(data, tokenizer, args))
 
 
 @pytest.mark.parametrize(
@@ -57,8 +58,19 @@ def test_no_more_tokens_than_positions(tokenizer: PreTrainedTokenizerBase) -> No
         resolve_max_seq_length(65, tokenizer, 64)
 
 
+@pytest.mark.parametrize(("asked", "length"), [(None, 64), (7, 7)])
+def test_the_tokenizer_carries_the_length(tiny_bert: Path, asked: int | None, length: int) -> None:
+    args = ModelArguments(model_name_or_path=str(tiny_bert))
+    tokenizer = load_tokenizer(args, open_checkpoint(args), asked)
+    assert tokenizer.model_max_length == length
+    split = tokenize(in_memory(text=["good " * 80], label=[0]), tokenizer, DataArguments())["train"]
+    assert split["length"][:] == [length]
+    with pytest.raises(ArgumentsError, match="--max_seq_length 65"):
+        load_tokenizer(args, open_checkpoint(args), 65)
+
+
 def test_columns(tokenizer: PreTrainedTokenizerBase) -> None:
-    split = tokenize(in_memory(text=["good film", None], label=[1, 0]), tokenizer, DataArguments(), 8)["train"]
+    split = tokenize(in_memory(text=["good film", None], label=[1, 0]), tokenizer, DataArguments())["train"]
     assert split["input_ids"][:] == tokenizer(["good film", ""])["input_ids"]
     assert split["length"][:] == [4, 2]
     assert split["labels"][:] == [1, 0]
@@ -67,7 +79,8 @@ def test_columns(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def test_pairs_share_the_length(tokenizer: PreTrainedTokenizerBase) -> None:
     data = in_memory(text=["good " * 20, "bad"], text_pair=["film " * 20, None])
-    split = tokenize(data, tokenizer, DataArguments(), 9)["train"]
+    tokenizer.model_max_length = 9
+    split = tokenize(data, tokenizer, DataArguments())["train"]
     assert split["input_ids"][0] == tokenizer("good " * 3, "film " * 3)["input_ids"]
     assert split["token_type_ids"][0] == [0] * 5 + [1] * 4
     assert split["length"][:] == [9, 4]
@@ -78,8 +91,9 @@ def test_pairs_share_the_length(tokenizer: PreTrainedTokenizerBase) -> None:
 def test_a_length_without_room_for_text_is_refused(
     tokenizer: PreTrainedTokenizerBase, columns: dict[str, list], length: int
 ) -> None:
+    tokenizer.model_max_length = length
     with pytest.raises(ArgumentsError, match=f"--max_seq_length {length}: {length} of them are special"):
-        tokenize(in_memory(**columns), tokenizer, DataArguments(), length)
+        tokenize(in_memory(**columns), tokenizer, DataArguments())
 
 
 def test_workers_change_nothing(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
@@ -91,12 +105,12 @@ def test_workers_change_nothing(tokenizer: PreTrainedTokenizerBase, tmp_path: Pa
 
 def test_the_start_can_be_cut_and_the_saved_tokenizer_knows(tiny_bert: Path, tmp_path: Path) -> None:
     args = ModelArguments(model_name_or_path=str(tiny_bert), truncation_side="left")
-    tokenizer = load_tokenizer(args, open_checkpoint(args))
+    tokenizer = load_tokenizer(args, open_checkpoint(args), max_seq_length=4)
     long = "good film bad story good"
-    ids = tokenize(in_memory(text=[long], label=[0]), tokenizer, DataArguments(), 4)["train"]["input_ids"][0]
+    ids = tokenize(in_memory(text=[long], label=[0]), tokenizer, DataArguments())["train"]["input_ids"][0]
     assert tokenizer.convert_ids_to_tokens(ids) == ["[CLS]", "story", "good", "[SEP]"]
     tokenizer.save_pretrained(tmp_path)
-    assert AutoTokenizer.from_pretrained(tmp_path)(long, truncation=True, max_length=4)["input_ids"] == ids
+    assert AutoTokenizer.from_pretrained(tmp_path)(long, truncation=True)["input_ids"] == ids
 
 
 class TestCache:
@@ -160,7 +174,8 @@ print(split["input_ids"][:], split["labels"][:])
 
 
 def test_lengths_are_reported(tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture) -> None:
-    splits = tokenize(in_memory(text=["good", "good film good film"]), tokenizer, DataArguments(), 5)
+    tokenizer.model_max_length = 5
+    splits = tokenize(in_memory(text=["good", "good film good film"]), tokenizer, DataArguments())
     with caplog.at_level("INFO", "bertcls_hf"):
-        report_lengths(splits, 5)
+        report_lengths(splits, tokenizer)
     assert "train: 4 tokens on average, 1 of 2 texts reach 5" in caplog.text

@@ -35,10 +35,11 @@ from bertcls_hf.features.extractor import (
     tokenizer_fingerprint,
 )
 from bertcls_hf.models import token_batches as batching
-from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig, merge_components
+from bertcls_hf.models.modeling import PooledPart, TextClassifier, TextClassifierConfig, merge_parts
 from bertcls_hf.models.token_batches import run_batches, token_budget_batches
 from bertcls_hf.run import main
 from tests.helpers.disks import DAMAGES, small_disk
+from tests.helpers.families import make_model
 from tests.helpers.feature_runs import (
     NoLock,
     Worker,
@@ -290,11 +291,17 @@ class TestKey:
     def test_a_pooler_names_its_weights(self, tiny_bert: Path, root: Path) -> None:
         model = make_extractor(tiny_bert, root, pooling="pooler").model
         fingerprint, names = encoder_fingerprint(model), component_names(model)
-        assert names["pooler"].startswith("pooler-")
+        assert re.fullmatch("pooler-[0-9a-f]{12}", names[PooledPart("pooler")])
         with torch.no_grad():
             model.encoder.pooler.dense.bias[0] += 1
         assert encoder_fingerprint(model) == fingerprint
         assert component_names(model) != names
+
+    def test_parts_have_the_names_of_before(self) -> None:
+        """Files of these names lie in caches that are still read."""
+        model = make_model(pooling="cls_mean", pooling_layers=2)
+        assert list(component_names(model).values()) == ["cls-2", "mean-2", "cls-1", "mean-1"]
+        assert list(component_names(make_model(pooling="max")).values()) == ["max-1"]
 
 
 def copied(model: Path, folder: Path) -> Path:
@@ -426,10 +433,10 @@ class TestDevices:
         models = set()
         original = FeatureExtractor._extract_shard
 
-        def slowly(self: FeatureExtractor, job: Any, shard: int, components: list[str], model: TextClassifier) -> None:
+        def slowly(self: FeatureExtractor, job: Any, shard: int, parts: Any, model: TextClassifier) -> None:
             models.add(id(model))
             time.sleep(0.01)
-            original(self, job, shard, components, model)
+            original(self, job, shard, parts, model)
 
         monkeypatch.setattr(FeatureExtractor, "_extract_shard", slowly)
         extractor.features("train", split)
@@ -765,7 +772,7 @@ class TestFeatureDataset:
         for limit in (2**30, 0):
             monkeypatch.setattr(features, "IN_MEMORY_BYTES", limit)
             made.append(FeatureDataset(parts, positions, labels, config))
-        merged = merge_components([torch.from_numpy(component).float() for component in values], config)
+        merged = merge_parts([torch.from_numpy(component).float() for component in values], config)
         for dataset in made:
             torch.testing.assert_close(all_features(dataset), merged[positions], rtol=0, atol=1e-6)
         return made

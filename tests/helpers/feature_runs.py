@@ -48,9 +48,9 @@ def make_extractor(model: Path, root: Path, max_seq_length: int = 64, **options:
     merged = {**defaults, **options}
     args, _ = parse_arguments([token for name, value in merged.items() for token in (f"--{name}", str(value))])
     checkpoint = open_checkpoint(args.model)
-    tokenizer = load_tokenizer(args.model, checkpoint)
+    tokenizer = load_tokenizer(args.model, checkpoint, max_seq_length)
     config = resolve_config(args.model, checkpoint, LABELS)
-    return FeatureExtractor(load_classifier(args.model, checkpoint, config), tokenizer, args, max_seq_length)
+    return FeatureExtractor(load_classifier(args.model, checkpoint, config), tokenizer, args)
 
 
 def texts_of(rows: int) -> list[str]:

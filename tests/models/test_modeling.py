@@ -16,11 +16,13 @@ from transformers import (
 )
 
 from bertcls_hf.models.modeling import (
+    PooledPart,
     TextClassifier,
     classification_loss,
     fold_layer_weights,
     from_stock,
     pool_hidden_states,
+    pooled_parts,
     to_stock,
 )
 from tests.helpers.families import FAMILIES, INPUTS, LABELS, default_model, make_config, make_model
@@ -55,6 +57,17 @@ class TestPooling:
         expected = torch.cat([before, last], dim=-1) if merge == "concat" else (before + last) / 2
         torch.testing.assert_close(model.pooled_features(**INPUTS), expected)
         assert model.config.feature_size == expected.shape[1]
+
+    @pytest.mark.parametrize(
+        ("options", "parts"),
+        [
+            ({"pooling": "pooler"}, [("pooler", -1)]),
+            ({"pooling": "mean", "pooling_layers": 2}, [("mean", -2), ("mean", -1)]),
+            ({"pooling": "cls_mean", "pooling_layers": 2}, [("cls", -2), ("mean", -2), ("cls", -1), ("mean", -1)]),
+        ],
+    )
+    def test_parts_go_from_the_lowest_layer_to_the_last(self, options: dict, parts: list[tuple[str, int]]) -> None:
+        assert list(pooled_parts(make_config(**options))) == [PooledPart(*part) for part in parts]
 
     def test_padding_does_not_change_a_row(self) -> None:
         model = make_model(pooling="cls_mean", pooling_layers=3)

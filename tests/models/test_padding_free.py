@@ -1,5 +1,6 @@
 """Batches without padding give the losses, weights and predictions of padded ones."""
 
+import copy
 import json
 import logging
 from collections.abc import Callable
@@ -11,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from transformers.integrations import flash_attention
 
-from bertcls_hf.models.modeling import PADDING_FREE_FAMILIES, PADDING_FREE_SDPA, TextClassifier, encoder_has_pooler
+from bertcls_hf.models.modeling import TextClassifier, encoder_has_pooler
+from bertcls_hf.models.padding_free import PADDING_FREE_FAMILIES, PADDING_FREE_SDPA, compute_without_padding
 from bertcls_hf.run import main
-from bertcls_hf.training.trainer import FlatteningCollator
 from tests.helpers.families import FAMILIES, make_model
 from tests.helpers.reviews import write_reviews
 from tests.helpers.training_runs import assert_same_run, losses, without_dropout
@@ -49,11 +50,6 @@ def padded(texts: list[list[int]] = TEXTS) -> dict[str, torch.Tensor]:
     }
 
 
-def flat(texts: list[list[int]] = TEXTS) -> dict[str, Any]:
-    rows = [{"input_ids": ids, "labels": label} for ids, label in zip(texts, LABELS, strict=False)]
-    return FlatteningCollator()(rows)
-
-
 def gradients(model: TextClassifier, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The logits of a batch, and each parameter's gradient."""
     model.zero_grad()
@@ -62,58 +58,83 @@ def gradients(model: TextClassifier, batch: dict[str, Any]) -> tuple[torch.Tenso
     return output.logits, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-class TestBatch:
-    def test_texts_stand_in_one_row(self) -> None:
-        rows = [
-            {
-                "input_ids": [1, 5, 2],
-                "token_type_ids": [0, 0, 1],
-                "attention_mask": [1, 1, 1],
-                "length": 3,
-                "labels": 1,
-            },
-            {"input_ids": [1, 2], "token_type_ids": [0, 1], "attention_mask": [1, 1], "length": 2, "labels": 0},
-        ]
-        batch = FlatteningCollator()(rows)
-        assert batch["input_ids"].tolist() == [[1, 5, 2, 1, 2]]
-        assert batch["token_type_ids"].tolist() == [[0, 0, 1, 0, 1]]
-        assert (batch["cu_seq_lens_q"].tolist(), batch["cu_seq_lens_q"].dtype) == ([0, 3, 5], torch.int32)
-        assert batch["max_length_q"] == 3
-        assert (batch["labels"].tolist(), batch["labels"].dtype) == ([1, 0], torch.int64)
-        assert set(batch) == {"input_ids", "token_type_ids", "cu_seq_lens_q", "max_length_q", "labels"}
+def padding_free(model: TextClassifier, attention: str | None = None) -> TextClassifier:
+    """The same model, whose attention may be set first."""
+    if attention is not None:
+        model.encoder.config._attn_implementation_internal = attention
+    compute_without_padding(model)
+    return model
 
-    def test_labels_of_other_tasks(self) -> None:
-        scores = FlatteningCollator()([{"input_ids": [1], "labels": 0.5}, {"input_ids": [1, 2], "labels": 2.0}])
-        assert (scores["labels"].tolist(), scores["labels"].dtype) == ([0.5, 2.0], torch.float32)
-        several = FlatteningCollator()([{"input_ids": [1], "labels": [1.0, 0.0]}])
-        assert several["labels"].tolist() == [[1.0, 0.0]]
-        assert "labels" not in FlatteningCollator()([{"input_ids": [1]}])
+
+class TestEncoder:
+    def test_texts_stand_in_one_row(self) -> None:
+        model = padding_free(make_model(pooling="mean", pooling_layers=2))
+        reached: dict[str, Any] = {}
+        model.encoder.register_forward_pre_hook(lambda _, args, inputs: reached.update(inputs), with_kwargs=True)
+        model(
+            input_ids=torch.tensor([[1, 5, 2], [1, 2, 0]]),
+            token_type_ids=torch.tensor([[0, 0, 1], [0, 1, 0]]),
+            attention_mask=torch.tensor([[1, 1, 1], [1, 1, 0]]),
+        )
+        assert reached["input_ids"].tolist() == [[1, 5, 2, 1, 2]]
+        assert reached["token_type_ids"].tolist() == [[0, 0, 1, 0, 1]]
+        assert reached["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+        for name in ("cu_seq_lens_q", "cu_seq_lens_k"):
+            assert (reached[name].tolist(), reached[name].dtype) == ([0, 3, 5], torch.int32)
+        assert reached["max_length_q"] == reached["max_length_k"] == 3
+
+    @pytest.mark.parametrize("family", sorted(PADDING_FREE_FAMILIES))
+    def test_its_outputs_are_those_of_a_batch(self, family: str) -> None:
+        kind = "pooler" if encoder_has_pooler(FAMILIES[family]) else "mean"
+        model = make_model(FAMILIES[family], pooling=kind)
+        batch = {name: values for name, values in padded().items() if name != "labels"}
+        rows = batch["attention_mask"].unsqueeze(-1)
+        with torch.no_grad():
+            expected = model.encoder(**batch, output_hidden_states=True)
+            found = padding_free(model).encoder(**batch, output_hidden_states=True)
+        assert found.keys() == expected.keys()
+        states = [(found.last_hidden_state, expected.last_hidden_state)]
+        for state, other in [*states, *zip(found.hidden_states, expected.hidden_states, strict=True)]:
+            torch.testing.assert_close(state, other * rows, rtol=0, atol=1e-5)
+        if kind == "pooler":
+            torch.testing.assert_close(found.pooler_output, expected.pooler_output, rtol=0, atol=1e-5)
+
+    def test_padding_is_never_computed(self) -> None:
+        model = padding_free(make_model(pooling="pooler"))
+        tokens: list[int] = []
+        model.encoder.embeddings.register_forward_hook(lambda _, args, states: tokens.append(states[..., 0].numel()))
+        model(**padded())
+        assert tokens == [sum(map(len, TEXTS))]
 
 
 class TestModel:
-    @pytest.mark.parametrize("attention", ["sdpa", "eager", PADDING_FREE_SDPA])
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
     @pytest.mark.parametrize(("family", "pooling"), CASES)
     def test_it_computes_what_padding_does(self, family: str, pooling: str, attention: str) -> None:
-        asked = "sdpa" if attention == PADDING_FREE_SDPA else attention
-        model = make_model(FAMILIES[family], **POOLINGS[pooling], attn_implementation=asked)
-        if attention != asked:
-            model.prefer_flat_texts()
-        assert model.encoder.config._attn_implementation == attention
+        model = make_model(FAMILIES[family], **POOLINGS[pooling], attn_implementation=attention)
         logits, by_padding = gradients(model, padded())
-        flat_logits, by_row = gradients(model, flat())
-        torch.testing.assert_close(flat_logits, logits, rtol=0, atol=1e-5)
+        row_logits, by_row = gradients(padding_free(model), padded())
+        is_sdpa = attention == "sdpa"
+        assert model.encoder.config._attn_implementation == (PADDING_FREE_SDPA if is_sdpa else attention)
+        torch.testing.assert_close(row_logits, logits, rtol=0, atol=1e-5)
         assert by_row.keys() == by_padding.keys()
         for name, gradient in by_padding.items():
             torch.testing.assert_close(by_row[name], gradient, rtol=1e-4, atol=1e-5)
 
-    @pytest.mark.parametrize("prefer", [False, True])
-    def test_texts_do_not_see_each_other(self, prefer: bool) -> None:
-        model = make_model(pooling="mean")
-        if prefer:
-            model.prefer_flat_texts()
+    @pytest.mark.parametrize("family", ["bert", "modernbert"])
+    def test_sdpa_may_see_the_whole_row(self, family: str) -> None:
+        model = make_model(FAMILIES[family], pooling="mean", attn_implementation="eager")
+        with torch.no_grad():
+            expected = model(**padded()).logits
+            padding_free(model).encoder.config._attn_implementation_internal = "sdpa"
+            torch.testing.assert_close(model(**padded()).logits, expected, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    def test_texts_do_not_see_each_other(self, attention: str) -> None:
+        model = padding_free(make_model(pooling="mean"), attention)
         others = [*TEXTS[:3], [1, *range(39, 50), 2], TEXTS[4]]
         with torch.no_grad():
-            before, after = model(**flat()).logits, model(**flat(others)).logits
+            before, after = model(**padded()).logits, model(**padded(others)).logits
         kept = [0, 1, 2, 4]
         torch.testing.assert_close(after[kept], before[kept])
         assert (after[3] - before[3]).abs().max() > 1e-3
@@ -123,18 +144,36 @@ class TestModel:
         segments = [[0] * 2 + [1] * (len(ids) - 2) for ids in TEXTS]
         longest = max(map(len, TEXTS))
         types = torch.tensor([row + [0] * (longest - len(row)) for row in segments])
-        row = torch.tensor([[segment for text in segments for segment in text]])
         with torch.no_grad():
             expected = model(**padded(), token_type_ids=types).logits
-            torch.testing.assert_close(model(**flat(), token_type_ids=row).logits, expected, rtol=0, atol=1e-5)
-            assert (model(**flat()).logits - expected).abs().max() > 1e-4
+            padding_free(model)
+            torch.testing.assert_close(model(**padded(), token_type_ids=types).logits, expected, rtol=0, atol=1e-5)
+            assert (model(**padded()).logits - expected).abs().max() > 1e-4
 
     def test_one_text_alone(self) -> None:
         model = make_model(pooling="cls_mean")
-        model.prefer_flat_texts()
         with torch.no_grad():
-            alone = model(**flat(TEXTS[:1])).logits
-            torch.testing.assert_close(alone, model(**padded(TEXTS[:1])).logits, rtol=0, atol=1e-5)
+            expected = model(**padded(TEXTS[:1])).logits
+            padding_free(model)
+            torch.testing.assert_close(model(**padded(TEXTS[:1])).logits, expected, rtol=0, atol=1e-5)
+            # Without a mask there is no padding.
+            ids = padded(TEXTS[:1])["input_ids"]
+            torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=1e-5)
+
+    def test_it_is_saved_as_any_other(self, tmp_path: Path) -> None:
+        model = make_model(pooling="mean", pooling_layers=2)
+        model.save_pretrained(tmp_path / "padded")
+        padding_free(model).save_pretrained(tmp_path / "flat")
+        names = sorted(path.name for path in (tmp_path / "padded").iterdir())
+        assert names == sorted(path.name for path in (tmp_path / "flat").iterdir())
+        for name in names:
+            assert (tmp_path / "flat" / name).read_bytes() == (tmp_path / "padded" / name).read_bytes()
+        assert "cu_seq_lens" not in (tmp_path / "flat/modeling.py").read_text()
+
+    def test_a_copy_computes_alike(self) -> None:
+        model = padding_free(make_model(pooling="cls"))
+        with torch.no_grad():
+            assert torch.equal(copy.deepcopy(model)(**padded()).logits, model(**padded()).logits)
 
     @pytest.mark.parametrize("family", sorted(PADDING_FREE_FAMILIES))
     def test_flash_attention_is_told_where_texts_start(self, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,8 +205,8 @@ class TestModel:
         model = make_model(FAMILIES[family], pooling="mean")
         with torch.no_grad():
             expected = model(**padded()).logits
-            model.encoder.config._attn_implementation_internal = "flash_attention_2"
-            torch.testing.assert_close(model(**flat()).logits, expected, rtol=0, atol=1e-5)
+            padding_free(model, "flash_attention_2")
+            torch.testing.assert_close(model(**padded()).logits, expected, rtol=0, atol=1e-5)
         assert len(calls) == 3
         assert any(window is not None for window in calls) == (family == "modernbert")
 

@@ -92,6 +92,18 @@ def test_accumulation_does_not_change_a_stock_models_loss(tiny_bert: Path, tmp_p
     np.testing.assert_allclose(runs[2], runs[0], rtol=1e-5)
 
 
+class TestCollator:
+    def test_labels_of_every_task(self, tiny_bert: Path) -> None:
+        collate = ClassificationCollator(AutoTokenizer.from_pretrained(tiny_bert))
+        classes = collate([{"input_ids": [1], "labels": 1}, {"input_ids": [1, 2], "labels": 0}])
+        assert (classes["labels"].tolist(), classes["labels"].dtype) == ([1, 0], torch.int64)
+        numbers = collate([{"input_ids": [1], "labels": 0.5}, {"input_ids": [1, 2], "labels": 2.0}])
+        assert (numbers["labels"].tolist(), numbers["labels"].dtype) == ([0.5, 2.0], torch.float32)
+        several = collate([{"input_ids": [1], "labels": [1.0, 0.0]}])
+        assert (several["labels"].tolist(), several["labels"].dtype) == ([[1.0, 0.0]], torch.float32)
+        assert "labels" not in collate([{"input_ids": [1]}])
+
+
 class TestLearningRates:
     def groups(self, tiny_bert: Path, tmp_path: Path, model: Any, **options: Any) -> dict[str, set[str]]:
         """From `name rate decay` of a parameter group to its parameters."""

@@ -37,7 +37,6 @@ class FinishedRun:
         command: the words of the command line after the script's name.
         data: the splits with their texts; a streamed split has no length.
         tokenized: the same splits as tokens.
-        max_seq_length: the longest text in tokens.
         trainer: has trained the model, or only evaluated it.
         evaluations_or_none: one entry per split after training, which is None where the split has no labels.
     """
@@ -47,7 +46,6 @@ class FinishedRun:
     command: Sequence[str]
     data: ClassificationData
     tokenized: Mapping[str, Any]
-    max_seq_length: int
     trainer: ClassificationTrainer
     evaluations_or_none: Sequence[Evaluation | None]
 
@@ -60,6 +58,11 @@ class FinishedRun:
     def labels(self) -> LabelSet:
         """The task's labels."""
         return self.data.labels
+
+    @property
+    def max_seq_length(self) -> int:
+        """The longest text in tokens."""
+        return self.trainer.processing_class.model_max_length
 
     @property
     def has_trained(self) -> bool:

@@ -1,0 +1,12 @@
+"""How the families number the places of tokens."""
+
+from transformers import PreTrainedConfig
+
+
+# These families number their positions from padding_idx + 1.
+OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert"})
+
+
+def first_position(encoder_config: PreTrainedConfig) -> int:
+    """The position id of a text's first token."""
+    return encoder_config.pad_token_id + 1 if encoder_config.model_type in OFFSET_POSITIONS else 0
