@@ -299,9 +299,8 @@ class ClassifierTrainingArguments(TrainingArguments):
     Defaults that differ: output_dir, learning_rate 2e-5, weight_decay 0.01, warmup_steps 0.06 (a share of all steps),
     per_device_train_batch_size 16, per_device_eval_batch_size 64, eval_strategy and save_strategy epoch,
     load_best_model_at_end, metric_for_best_model, save_total_limit 2, logging_steps 50, logging_nan_inf_filter false,
-    train_sampling_strategy group_by_length, restore_callback_states_from_checkpoint, ddp_find_unused_parameters false,
-    hub_strategy end; and a run trains and evaluates where it is not told what to do. [`REFUSED_OPTIONS`] have no place
-    here.
+    train_sampling_strategy group_by_length, hub_strategy end; and a run trains and evaluates where it is not told what
+    to do. [`REFUSED_OPTIONS`] have no place here.
     """
 
     _argument_group_name = "training"
@@ -372,13 +371,6 @@ class ClassifierTrainingArguments(TrainingArguments):
         default=False,
         help="Put the texts of a batch into one row without padding. It pays where a batch's lengths differ, as with "
         "--train_sampling_strategy random, and most with flash attention.",
-    )
-    restore_callback_states_from_checkpoint: bool = HfArg(
-        default=True, help="Resume with the patience that early stopping had left."
-    )
-    ddp_find_unused_parameters: bool | None = HfArg(
-        default=False,
-        help="Let every step of several processes look for weights that it does not use; there are none.",
     )
     resume_from_checkpoint: str | None = HfArg(
         default=None,

@@ -343,6 +343,11 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
     Raises:
         ArgumentsError: a value out of range, or options that contradict each other.
     """
+    if options.get("restore_callback_states_from_checkpoint") is False:
+        raise ArgumentsError(
+            "--restore_callback_states_from_checkpoint false: a resumed run always goes on with the patience that early "
+            "stopping had left; leave it out"
+        )
     try:
         model, data, boost, training = (_build(argument_class, options) for argument_class in ARGUMENT_CLASSES)
         return Arguments(model, data, boost, training, frozenset(in_memory))

@@ -43,6 +43,10 @@ def trainer_arguments(args: ClassifierTrainingArguments) -> ClassifierTrainingAr
         push_to_hub=False,
         # The splits hold what a model reads, and lengths for the samplers.
         remove_unused_columns=False,
+        # A resumed run goes on with the patience that early stopping had left.
+        restore_callback_states_from_checkpoint=True,
+        # None of our models has weights that a step does not use, for which upstream's default would look each time.
+        ddp_find_unused_parameters=bool(args.ddp_find_unused_parameters),
         # Features are extracted on all devices of a process; a head would only be slowed down by DataParallel.
         _n_gpu=min(args.n_gpu, 1),
     )

@@ -591,3 +591,9 @@ class TestScript:
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_resumed_run_cannot_lose_its_patience(command: Callable[..., list[str]]) -> None:
+    with pytest.raises(ArgumentsError, match="always goes on with the patience"):
+        parse_arguments(command(restore_callback_states_from_checkpoint=False))
+    parse_arguments(command(restore_callback_states_from_checkpoint=True, ddp_find_unused_parameters=False))
