@@ -345,8 +345,8 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
     """
     if options.get("restore_callback_states_from_checkpoint") is False:
         raise ArgumentsError(
-            "--restore_callback_states_from_checkpoint false: a resumed run always goes on with the patience that early "
-            "stopping had left; leave it out"
+            "--restore_callback_states_from_checkpoint false: a resumed run always goes on with the patience that "
+            "early stopping had left; leave it out"
         )
     try:
         model, data, boost, training = (_build(argument_class, options) for argument_class in ARGUMENT_CLASSES)
