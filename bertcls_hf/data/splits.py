@@ -1,6 +1,7 @@
-"""Parts of the training data that are held out, and samples; both keep the shares of the classes."""
+"""What all splits have in common; parts of train that are held out, and samples, which keep the shares of classes."""
 
 from collections.abc import Collection
+from typing import Protocol
 
 import numpy as np
 from datasets import Dataset
@@ -12,6 +13,18 @@ from bertcls_hf.errors import DataError
 
 
 SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
+
+
+class Split(Protocol):
+    """What a run asks of a split, of texts or of token ids, loaded or streamed; a `datasets.Dataset` is one."""
+
+    @property
+    def num_rows(self) -> int | None:
+        """The number of rows; None for a stream, of which only what was read is known."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns of a row."""
 
 
 def percentages_to_hold_out(given: Collection[str], args: DataArguments) -> dict[str, float]:

@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +72,7 @@ class TextStream:
     source: RawStream
     labels: LabelSet
     args: DataArguments
+    num_rows: None = field(default=None, init=False)
 
     @property
     def column_names(self) -> list[str]:
@@ -210,12 +211,15 @@ def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 class TokenStream(torch.utils.data.IterableDataset):
-    """Tokenized rows without end, a buffer of them at a time.
+    """Tokenized rows without end, a buffer of them at a time; their number is not known.
 
     Args:
         texts: the checked rows.
         tokenize: from columns of texts and labels to columns of token ids, `length` and `labels`.
     """
+
+    num_rows = None
+    column_names: list[str] = []  # Rows come one after the other: no column can be looked up.
 
     def __init__(self, texts: TextStream, tokenize: Callable[[dict[str, list[Any]]], dict[str, list[Any]]]):
         self.texts, self.tokenize = texts, tokenize

@@ -3,6 +3,7 @@
 import copy
 import functools
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.load import ClassificationData
+from bertcls_hf.data.splits import Split
 from bertcls_hf.data.streaming import TextStream, TokenStream
 from bertcls_hf.errors import ArgumentsError
 
@@ -95,18 +97,23 @@ def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) 
     return encoded
 
 
-def report_lengths(tokenized: dict[str, Dataset | TokenStream], tokenizer: PreTrainedTokenizerBase) -> None:
+def token_lengths(split: Any) -> np.ndarray | None:
+    """Tokens of each row, (rows,) int64; None for a split without them: a stream, or cached features."""
+    # Any torch dataset can be trained on; only those of this package's splits have columns.
+    return np.asarray(split[LENGTH_COLUMN][:]) if LENGTH_COLUMN in getattr(split, "column_names", ()) else None
+
+
+def report_lengths(tokenized: Mapping[str, Split], tokenizer: PreTrainedTokenizerBase) -> None:
     """Logs how long the texts are, and how many reach the tokenizer's `model_max_length`; not of a stream."""
     for name, split in tokenized.items():
-        if isinstance(split, TokenStream):
-            continue
-        lengths = np.asarray(split["length"][:])
-        cut = int((lengths >= tokenizer.model_max_length).sum())
-        logger.info(
-            "%s: %.0f tokens on average, %d of %d texts reach %d",
-            name,
-            lengths.mean(),
-            cut,
-            len(lengths),
-            tokenizer.model_max_length,
-        )
+        lengths = token_lengths(split)
+        if lengths is not None:
+            cut = int((lengths >= tokenizer.model_max_length).sum())
+            logger.info(
+                "%s: %.0f tokens on average, %d of %d texts reach %d",
+                name,
+                lengths.mean(),
+                cut,
+                len(lengths),
+                tokenizer.model_max_length,
+            )

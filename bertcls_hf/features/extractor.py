@@ -285,7 +285,7 @@ class FeatureExtractor:
             ArgumentsError: the features are too large for float16.
             StorageError: the disk cannot hold the features.
         """
-        if not isinstance(split, TokenStream):
+        if split.num_rows is not None:
             return FeatureDataset(*self._cached(name, split), self.model.config)
         parts: list[list[np.ndarray]] = [[] for _ in component_names(self.model)]
         positions: list[np.ndarray] = []

@@ -12,7 +12,6 @@ from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments, 
 from bertcls_hf.data.class_weights import class_weights
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
-from bertcls_hf.data.streaming import TextStream
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features.logistic_head import check_head_init
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, greater_is_better
@@ -135,7 +134,7 @@ def _best_metric(args: ClassifierTrainingArguments, labels: LabelSet) -> str:
 def _checkpoint_to_resume(args: ClassifierTrainingArguments, data: ClassificationData) -> Path | None:
     if not args.do_train:
         return None
-    is_stream = isinstance(data.splits["train"], TextStream) and args.max_steps > 0
+    is_stream = data.splits["train"].num_rows is None and args.max_steps > 0
     return resolve_resume(
         args.resume_from_checkpoint, Path(args.output_dir), args.world_size, args.process_index == 0, is_stream
     )

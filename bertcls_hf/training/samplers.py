@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import BatchSampler, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from bertcls_hf.data.tokenization import LENGTH_COLUMN
+from bertcls_hf.data.tokenization import token_lengths
 
 
 class EpochSampler(Sampler[int]):
@@ -78,12 +78,7 @@ class RankBatches(BatchSampler):
             yield from (part.tolist() for part in np.array_split(rows, self.ranks))
 
 
-def lengths_of(dataset: Any) -> list[int] | None:
-    """Tokens of each row, or None for a dataset that does not know them (cached features)."""
-    return dataset[LENGTH_COLUMN][:] if LENGTH_COLUMN in getattr(dataset, "column_names", ()) else None
-
-
 def longest_first(dataset: Any) -> np.ndarray | None:
     """Row numbers from the longest text to the shortest, or None for a dataset that does not know the lengths."""
-    lengths = lengths_of(dataset)
-    return None if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
+    lengths = token_lengths(dataset)
+    return None if lengths is None else np.argsort(-lengths, kind="stable")

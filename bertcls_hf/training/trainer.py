@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from bertcls_hf.data.tokenization import token_lengths
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifier, classification_loss
 from bertcls_hf.training.optimizer import parameter_groups
-from bertcls_hf.training.samplers import EpochSampler, RankBatches, lengths_of, longest_first
+from bertcls_hf.training.samplers import EpochSampler, RankBatches, longest_first
 from bertcls_hf.training.saving import save_for_use, save_with_tokenizer
 
 
@@ -113,9 +114,10 @@ class ClassificationTrainer(Trainer):
         strategy = self.args.train_sampling_strategy
         if strategy not in {"group_by_length", "random"}:
             return super()._get_train_sampler(train_dataset)
-        lengths = lengths_of(self.train_dataset) if strategy == "group_by_length" else None
+        lengths = token_lengths(self.train_dataset) if strategy == "group_by_length" else None
+        lengths_list = None if lengths is None else lengths.tolist()
         rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return EpochSampler(len(cast(Sized, self.train_dataset)), self.order_seed, lengths, rows)
+        return EpochSampler(len(cast(Sized, self.train_dataset)), self.order_seed, lengths_list, rows)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Any:
         """Overridden to read long texts first, with little padding; `evaluation_loop` restores the order."""

@@ -5,16 +5,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from datasets import Dataset
 from transformers import TrainerState
 
 from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
-from bertcls_hf.data.tokenization import LENGTH_COLUMN
+from bertcls_hf.data.tokenization import token_lengths
 from bertcls_hf.hub.card.licences import data_licence, model_licence
 from bertcls_hf.metrics.intervals import Interval, metric_intervals
 from bertcls_hf.metrics.probabilities import probabilities
@@ -138,11 +137,12 @@ class FinishedRun:
     @property
     def is_streamed(self) -> bool:
         """Whether the number of training texts is unknown."""
-        return not isinstance(self.data.splits.get("train"), Dataset | None)
+        return "train" in self.data.splits and self.data.splits["train"].num_rows is None
+
+    def texts(self, split: str) -> Dataset:
+        """The rows of a split that was evaluated; only training data are streamed."""
+        return cast(Dataset, self.data.splits[split])
 
     def lengths(self, split: str) -> np.ndarray | None:
         """(rows,) tokens of each text; None for a streamed split."""
-        tokenized = self.tokenized.get(split)
-        if not isinstance(tokenized, Dataset) or LENGTH_COLUMN not in tokenized.column_names:
-            return None
-        return np.asarray(tokenized[LENGTH_COLUMN][:])
+        return token_lengths(self.tokenized[split]) if split in self.tokenized else None

@@ -90,7 +90,7 @@ def _shown_data(run: FinishedRun, split: str | None = None) -> str:
 
 def _train_rows(run: FinishedRun) -> str:
     split = run.data.splits["train"]
-    return f"{len(split):,} texts" if isinstance(split, Dataset) else "streamed texts"
+    return "streamed texts" if split.num_rows is None else f"{split.num_rows:,} texts"
 
 
 def _what_was_trained(run: FinishedRun) -> str:
@@ -287,8 +287,7 @@ def _first(size: np.ndarray) -> np.ndarray:
 def _texts(run: FinishedRun, rows: np.ndarray) -> list[str]:
     """Quoted texts of the headline's split; both of a pair."""
     assert run.headline is not None
-    split = run.data.splits[run.headline.split]
-    assert isinstance(split, Dataset)
+    split = run.texts(run.headline.split)
     chosen = split.select(rows.tolist())
     if "text_pair" not in chosen.column_names:
         return [quote(text) for text in chosen["text"]]
@@ -299,8 +298,7 @@ def example_texts(run: FinishedRun) -> list[str]:
     """The starts of some texts of the headline's split whose labels differ, for trying the model; none of pairs."""
     if run.headline is None:
         return []
-    split = run.data.splits[run.headline.split]
-    assert isinstance(split, Dataset)
+    split = run.texts(run.headline.split)
     if "text_pair" in split.column_names:
         return []
     _, first = np.unique(run.headline.gold, axis=0, return_index=True)
@@ -414,7 +412,7 @@ def data_section(run: FinishedRun) -> dict[str, str]:
 
 
 def _is_counted(split: Any) -> bool:
-    return isinstance(split, Dataset) and "label" in split.column_names
+    return split.num_rows is not None and "label" in split.column_names
 
 
 def _sizes(run: FinishedRun, name: str, split: Any) -> list[str]:
@@ -488,9 +486,9 @@ def _trained_texts(run: FinishedRun) -> float:
     before = int(Path(args.resume_from_checkpoint).name.rpartition("-")[2]) if args.resume_from_checkpoint else 0
     steps = max(state.global_step - before, 0)
     train = run.data.splits["train"]
-    if not isinstance(train, Dataset):
+    if train.num_rows is None:
         return steps * args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return (state.epoch or 0) * len(train) * steps / max(state.global_step, 1)
+    return (state.epoch or 0) * train.num_rows * steps / max(state.global_step, 1)
 
 
 def _duration(seconds: float) -> str:
