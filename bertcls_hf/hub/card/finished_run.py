@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from datasets import Dataset
 from transformers import TrainerState
 
 from bertcls_hf.config.arguments import Arguments
