@@ -104,8 +104,7 @@ Check = Callable[[Outcome, Outcome], Iterator[str]]
 
 def exit_code(before: Outcome, after: Outcome) -> Iterator[str]:
     if before.exit_code != after.exit_code:
-        last_lines = [outcome.stderr.strip().rpartition("\n")[2] for outcome in (before, after)]
-        yield f"exit code {before.exit_code} became {after.exit_code} ({last_lines[0]!r} became {last_lines[1]!r})"
+        yield f"exit code {before.exit_code} became {after.exit_code}: {last_line(after.stderr)}"
 
 
 def stdout(before: Outcome, after: Outcome) -> Iterator[str]:
@@ -140,6 +139,10 @@ def file_contents(before: Outcome, after: Outcome) -> Iterator[str]:
         if not any(fnmatch(Path(name).name, pattern) for pattern in UNREAD_FILES):
             compare = next(function for pattern, function in FILE_COMPARISONS if fnmatch(Path(name).name, pattern))
             yield from compare(name, before, after)
+
+
+def last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 def names_below(folder: Path) -> set[str]:
@@ -242,6 +245,7 @@ class Case:
     checks: tuple[Check, ...]
     stdin: str | None = None
     folder: str = "{out}"
+    is_refused: bool = False
     is_slow: bool = False
 
     @property
@@ -256,33 +260,36 @@ PRINTED = (exit_code, stdout)
 HELP = (exit_code, options)
 
 MODEL = " --model_name_or_path {inputs}/bert --use_cpu --disable_tqdm true"
-STEPS = " --num_train_epochs 2 --per_device_train_batch_size 8 --learning_rate 1e-3 --logging_steps 1"
+STEPS = " --num_train_epochs 2 --per_device_train_batch_size 8 --head_learning_rate 1e-2 --logging_steps 1"
+FINE = " --learning_rate 1e-2"
 REVIEWS = " --train_file {inputs}/train.csv --validation_file {inputs}/validation.csv --test_file {inputs}/test.csv"
 RUN = "run --output_dir {out}" + MODEL + STEPS
 TRAIN = RUN + REVIEWS
 
 TRAININGS = {
-    "finetuned": TRAIN + " --save_total_limit 0 --do_predict true --do_train true --do_eval true",
+    "finetuned": TRAIN + FINE + " --save_total_limit 0 --do_predict true --do_train true --do_eval true",
     "frozen": TRAIN + " --freeze_backbone true --do_predict true --do_train true --prediction_format csv",
     "boost": TRAIN + " --boost",
     "boost_logistic": TRAIN + " --boost --head_init logistic",
     "boost_float16": TRAIN + " --boost --boost_dtype float16 --pooling max",
-    "lp_ft": TRAIN + " --boost --freeze_backbone false --head_num_train_epochs 2",
+    "lp_ft": TRAIN + FINE + " --boost --freeze_backbone false --head_num_train_epochs 2",
     "weighted_mlp": TRAIN + " --boost --head mlp --pooling_layers 3 --pooling_layers_merge weighted",
-    "layerwise": TRAIN + " --trainable_layers 2 --layerwise_lr_decay 0.9 --class_weights balanced --loss focal",
-    "multi_label": RUN + " --train_file {inputs}/multi_label.jsonl --test_split_percentage 20 --calibrate true",
-    "regression": RUN + " --train_file {inputs}/regression.csv --test_split_percentage 20",
-    "pairs": RUN + " --train_file {inputs}/pairs.csv --text_column_names first second --test_split_percentage 20",
-    "padding_free": TRAIN + " --padding_free true --train_sampling_strategy random",
-    "streaming": RUN + " --streaming true --train_file {inputs}/shards/*.parquet --max_steps 8"
+    "layerwise": TRAIN + FINE + " --trainable_layers 2 --layerwise_lr_decay 0.9 --class_weights balanced --loss focal",
+    "multi_label": RUN + FINE + " --train_file {inputs}/multi_label.jsonl --test_split_percentage 20 --calibrate true",
+    "regression": RUN + FINE + " --train_file {inputs}/regression.csv --test_split_percentage 20",
+    "pairs": RUN
+    + FINE
+    + " --train_file {inputs}/pairs.csv --text_column_names first second --test_split_percentage 20",
+    "padding_free": TRAIN + FINE + " --padding_free true --train_sampling_strategy random",
+    "streaming": RUN + FINE + " --streaming true --train_file {inputs}/shards/*.parquet --max_steps 8"
     " --validation_file {inputs}/validation.csv --eval_strategy steps --save_strategy steps --eval_steps 4"
     " --save_steps 4",
     "streaming_boost": RUN + " --streaming true --train_file {inputs}/shards --boost"
     " --validation_file {inputs}/validation.csv",
     "calibrate": TRAIN + " --boost --calibrate true --early_stopping_patience 1",
     "sweep": TRAIN + " --boost --sweep 2",
-    "resume": TRAIN + " --num_train_epochs 3 --resume_from_checkpoint {here}/finetuned/checkpoint-6",
-    "resume_other": TRAIN + " --num_train_epochs 3 --resume_from_checkpoint {other}/finetuned/checkpoint-6",
+    "resume": TRAIN + FINE + " --resume_from_checkpoint {here}/finetuned/checkpoint-6",
+    "resume_other": TRAIN + FINE + " --resume_from_checkpoint {other}/finetuned/checkpoint-6",
     "evaluate": "run --output_dir {out} --use_cpu --disable_tqdm true --model_name_or_path {here}/finetuned"
     " --do_eval true --do_predict true" + REVIEWS,
 }
@@ -353,17 +360,17 @@ REFUSALS = {
 
 CASES = [
     *(Case(name, command, FOLDER) for name, command in TRAININGS.items()),
-    Case("feature_cache", "features verify", FOLDER, folder="{here}/hf_home/bertcls_hf/features"),
+    Case("feature_cache", "features verify", (*PRINTED, *FOLDER), folder="{here}/hf_home/bertcls_hf/features"),
     *(Case(name, command, (*PRINTED, *FOLDER)) for name, command in PREDICTIONS.items()),
     Case("predict_stdin", PREDICT.strip(), PRINTED, stdin="lines.txt"),
     Case("predict_stdin_jsonl", PREDICT + "- --stdin_format jsonl --chunk_rows 1", PRINTED, stdin="test.jsonl"),
     Case("export", "export {here}/finetuned --output_dir {out} --quantize int8", FOLDER),
     Case("export_evaluated", "export {here}/boost --output_dir {out} --evaluate", (exit_code, file_names)),
-    Case("features_list", "features list", PRINTED),
+    Case("features_list", "features list --boost_cache_dir {here}/hf_home/bertcls_hf/features", PRINTED),
     Case("features_prune", "features prune --unfinished", PRINTED),
-    Case("hub_push_without_token", "hub push {here}/finetuned --hub_model_id me/mine", STREAMS),
+    Case("hub_push_without_token", "hub push {here}/finetuned --hub_model_id me/mine", STREAMS, is_refused=True),
     Case("demo_space", "demo {here}/finetuned --export_space {out}", (exit_code,)),
-    *(Case(f"refuse_{name}", command, (*STREAMS, file_names)) for name, command in REFUSALS.items()),
+    *(Case(f"refuse_{name}", command, (*STREAMS, file_names), is_refused=True) for name, command in REFUSALS.items()),
     *(Case(f"help_{program}", f"{program} --help", HELP) for program in PROGRAMS),
     Case(
         "quickstart",
@@ -420,8 +427,11 @@ def compare(case: Case, before: Side, after: Side) -> bool:
     with ThreadPoolExecutor(2) as pool:
         old, new = pool.map(lambda side: run_case(case, side), (before, after))
     differences = [sentence for check in dict.fromkeys(case.checks) for sentence in check(old, new)]
+    if (old.exit_code != 0) != case.is_refused:
+        differences.append(f"the case tests nothing: BEFORE ended with {old.exit_code}: {last_line(old.stderr)}")
     verdict = "equal" if not differences else "allowed" if case.name in ALLOWED else "DIFFERS"
-    print(f"{case.name:32} {verdict:8} {old.exit_code:4} {old.seconds:7.1f} {new.seconds:7.1f}  {note(case, old)}")
+    row = f"{case.name:32} {verdict:8} {old.exit_code:4} {old.seconds:7.1f} {new.seconds:7.1f}  {note(case, old)}"
+    print(row, flush=True)
     for sentence in differences:
         print(f"    {sentence}", flush=True)
     return verdict != "DIFFERS"
