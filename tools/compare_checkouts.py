@@ -3,6 +3,7 @@
     git worktree add ../before REVISION
     python tools/compare_checkouts.py ../before . --quick              # all but the quickstart recipe
     python tools/compare_checkouts.py ../before . --only refuse        # the cases whose names hold "refuse"
+    python tools/compare_checkouts.py ../before . --quick --warm       # several times as fast; see warm_commands.py
 
 Data and a tiny random BERT are made in a temporary folder; no network is used. Only commands are called, so the
 modules inside the checkouts may differ. A case runs in both checkouts at the same time, each with an HF_HOME of its
@@ -13,13 +14,13 @@ import argparse
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -29,6 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import comparison_inputs
+from warm_commands import WarmPython
 
 
 # Differences that are intended: the name of a case, and why it differs.
@@ -393,19 +395,26 @@ def chosen_cases(quick: bool, part_of_name: str) -> list[Case]:
 # Running and reporting.
 
 
-def run_case(case: Case, side: Side) -> Outcome:
-    """Runs the case's command in one checkout."""
+def run_case(case: Case, side: Side, warm: WarmPython | None) -> Outcome:
+    """Runs the case's command in one checkout; times of `--help` are those of a new process."""
     program, *words = (side.filled(word, case.name) for word in shlex.split(case.command))
-    stdin_text = (side.inputs / case.stdin).read_text(encoding="utf-8") if case.stdin else ""
+    words = [*PROGRAMS[program], *words]
+    stdin_file = side.inputs / case.stdin if case.stdin else None
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *PROGRAMS[program], *words],
-        cwd=side.checkout, env=environment(side), input=stdin_text, capture_output=True, encoding="utf-8",
-        timeout=TIMEOUT_S,
-    )  # fmt: skip
+    done = warm.run(words, stdin_file) if warm and options not in case.checks else run_new(side, words, stdin_file)
     seconds = time.perf_counter() - started
     folder = Path(side.filled(case.folder, case.name))
     return Outcome(side, folder, done.returncode, done.stdout, done.stderr, seconds)
+
+
+def run_new(side: Side, words: Sequence[str], stdin_file: Path | None) -> subprocess.CompletedProcess[str]:
+    """Runs `python WORDS` as a new process, which reads a pipe."""
+    stdin_text = stdin_file.read_text(encoding="utf-8") if stdin_file else ""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=side.checkout, env=environment(side), input=stdin_text, capture_output=True, encoding="utf-8",
+        timeout=TIMEOUT_S,
+    )  # fmt: skip
 
 
 def environment(side: Side) -> dict[str, str]:
@@ -422,10 +431,10 @@ def environment(side: Side) -> dict[str, str]:
     }
 
 
-def compare(case: Case, before: Side, after: Side) -> bool:
+def compare(case: Case, sides: Sequence[Side], warm: Sequence[WarmPython | None]) -> bool:
     """Runs a case on both sides, prints its row, and says whether it may stay as it is."""
     with ThreadPoolExecutor(2) as pool:
-        old, new = pool.map(lambda side: run_case(case, side), (before, after))
+        old, new = pool.map(run_case, (case, case), sides, warm)
     differences = [sentence for check in dict.fromkeys(case.checks) for sentence in check(old, new)]
     if (old.exit_code != 0) != case.is_refused:
         differences.append(f"the case tests nothing: BEFORE ended with {old.exit_code}: {last_line(old.stderr)}")
@@ -456,7 +465,10 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("after", type=Path, help="checkout of the revision that should do the same")
     parser.add_argument("--quick", action="store_true", help="leave out the quickstart recipe")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="run the cases whose names hold this")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write everything here, and keep it")
+    parser.add_argument("--warm", action="store_true", help="run commands as forks that have the libraries already")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="write everything into this new folder, and keep it"
+    )
     return parser.parse_args(argv)
 
 
@@ -467,19 +479,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not cases:
         print(f"no case has {args.only!r} in its name")
         return 2
-    root = args.keep or Path(tempfile.mkdtemp(prefix="compare_checkouts_"))
-    folders = {name: (root / name).resolve() for name in ("inputs", "before", "after")}
-    for folder in folders.values():
-        folder.mkdir(parents=True)
-    comparison_inputs.write_inputs(folders["inputs"])
-    before = Side(args.before.resolve(), folders["before"], folders["after"], folders["inputs"])
-    after = Side(args.after.resolve(), folders["after"], folders["before"], folders["inputs"])
-    print(f"{'case':32} {'verdict':8} {'exit':>4} {'before':>7} {'after':>7}  compared (seconds of each)")
-    differing = [case.name for case in cases if not compare(case, before, after)]
-    if not args.keep:
-        shutil.rmtree(root)
+    with tempfile.TemporaryDirectory(prefix="compare_checkouts_") as temporary_folder:
+        root = (args.keep or Path(temporary_folder)).resolve()
+        sides = make_sides(root, args.before.resolve(), args.after.resolve())
+        differing = run_all(cases, sides, args.warm)
     print(f"{len(cases)} cases, {len(differing)} differ" + "".join(f"\n    {name}" for name in differing))
     return 1 if differing else 0
+
+
+def make_sides(root: Path, before: Path, after: Path) -> tuple[Side, Side]:
+    """The two sides, whose folders and inputs are written below `root`."""
+    inputs, outputs_before, outputs_after = (root / name for name in ("inputs", "before", "after"))
+    for folder in (inputs, outputs_before, outputs_after):
+        folder.mkdir(parents=True)
+    comparison_inputs.write_inputs(inputs)
+    return (
+        Side(before, outputs_before, outputs_after, inputs),
+        Side(after, outputs_after, outputs_before, inputs),
+    )
+
+
+def run_all(cases: Sequence[Case], sides: Sequence[Side], is_warm: bool) -> list[str]:
+    """Prints the table, and returns the names of the cases that differ."""
+    print(f"{'case':32} {'verdict':8} {'exit':>4} {'before':>7} {'after':>7}  compared (seconds of each)")
+    with ExitStack() as stack:
+        warm = [stack.enter_context(warm_python(side)) if is_warm else None for side in sides]
+        return [case.name for case in cases if not compare(case, sides, warm)]
+
+
+def warm_python(side: Side) -> WarmPython:
+    return WarmPython(side.checkout, environment(side), side.outputs / "streams")
 
 
 if __name__ == "__main__":
