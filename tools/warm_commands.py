@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any
 
 
-LIBRARIES = ("torch", "transformers.trainer", "datasets", "sklearn.linear_model", "sklearn.metrics", "pyarrow.parquet")
+LIBRARIES = (
+    "datasets",
+    "matplotlib.pyplot",
+    "pyarrow.parquet",
+    "sklearn.linear_model",
+    "sklearn.metrics",
+    "torch",
+    "torch._dynamo",  # optimizers import it
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.trainer",
+)
 
 
 class WarmPython:
