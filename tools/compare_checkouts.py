@@ -400,10 +400,12 @@ def run_case(case: Case, side: Side, warm: WarmPython | None) -> Outcome:
     program, *words = (side.filled(word, case.name) for word in shlex.split(case.command))
     words = [*PROGRAMS[program], *words]
     stdin_file = side.inputs / case.stdin if case.stdin else None
+    folder = Path(side.filled(case.folder, case.name))
+    if "{out}/" in case.command:
+        folder.mkdir()
     started = time.perf_counter()
     done = warm.run(words, stdin_file) if warm and options not in case.checks else run_new(side, words, stdin_file)
     seconds = time.perf_counter() - started
-    folder = Path(side.filled(case.folder, case.name))
     return Outcome(side, folder, done.returncode, done.stdout, done.stderr, seconds)
 
 
