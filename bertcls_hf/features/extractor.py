@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.streaming import TokenStream, read_ahead
+from bertcls_hf.data.tokenization import TOKEN_COLUMNS, pad_flat_texts
 from bertcls_hf.features.cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
 from bertcls_hf.models.modeling import PooledPart, TextClassifier, TextClassifierConfig, merge_parts, pooled_parts
@@ -158,7 +159,7 @@ def _row_digests(split: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _token_columns(split: Dataset) -> list[str]:
-    return [name for name in ("input_ids", "token_type_ids") if name in split.column_names]
+    return [name for name in TOKEN_COLUMNS if name in split.column_names]
 
 
 class _TokenColumn:
@@ -177,11 +178,9 @@ class _TokenColumn:
         digests = b"".join(xxhash.xxh3_128_digest(content[start:stop], seed) for start, stop in bounds)
         return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
 
-    def padded(self, rows: slice, mask: np.ndarray, fill: int) -> np.ndarray:
-        """(rows, width) int64; `mask` says where tokens are."""
-        padded = np.full(mask.shape, fill, dtype=np.int64)
-        padded[mask] = self.values[self.offsets[rows.start] : self.offsets[rows.stop]]
-        return padded
+    def values_of(self, rows: slice) -> np.ndarray:
+        """(tokens,) of consecutive rows, one behind the other."""
+        return self.values[self.offsets[rows.start] : self.offsets[rows.stop]]
 
 
 def encoder_fingerprint(model: TextClassifier) -> str:
@@ -385,7 +384,9 @@ class FeatureExtractor:
 
         @torch.inference_mode()
         def encode(batch: slice) -> None:
-            inputs = self._inputs(columns, lengths[batch], batch, model.device)
+            tokens = {name: column.values_of(batch) for name, column in columns.items()}
+            padded = pad_flat_texts(tokens, lengths[batch], self.tokenizer)
+            inputs = {name: values.to(model.device, non_blocking=True) for name, values in padded.items()}
             with torch.autocast(
                 model.device.type, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32
             ):
@@ -397,15 +398,6 @@ class FeatureExtractor:
         run_batches(encode, token_budget_batches(lengths, token_budget(model.device)), model.device)
         for part in parts:
             job.cache.write(job.names[part], shard, values[part])
-
-    def _inputs(
-        self, columns: dict[str, _TokenColumn], lengths: np.ndarray, batch: slice, device: torch.device
-    ) -> dict[str, Any]:
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        fill = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
-        arrays = {name: column.padded(batch, mask, fill[name]) for name, column in columns.items()}
-        arrays["attention_mask"] = mask.astype(np.int64)
-        return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
 
 
 def _compute_dtype(asked: str, device: torch.device) -> torch.dtype:

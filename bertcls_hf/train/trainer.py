@@ -12,11 +12,12 @@ from accelerate.data_loader import BatchSamplerShard
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.data.streaming import StreamOrder, TokenStream
+from bertcls_hf.data.tokenization import pad_texts
 from bertcls_hf.errors import StorageError, storage_problem
 from bertcls_hf.features.extractor import FeatureDataset
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
@@ -33,18 +34,26 @@ LENGTH_COLUMN = "length"
 LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.(\d+)\.")
 
 
-class ClassificationCollator(DataCollatorWithPadding):
+class ClassificationCollator:
     """Pads a batch to its longest text; a batch of cached features comes whole and stays as it is.
 
     Two texts of 3 and 2 tokens give `input_ids` and `attention_mask` of shape (2, 3), and `labels` of shape (2,).
+
+    Args:
+        tokenizer: knows what to pad with.
     """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
 
     def __call__(self, features: list[Any] | dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if isinstance(features, dict):
             return features
         if features[0] is None:
             return {}  # Rows of a stream that an earlier part of this training has taken.
-        return super().__call__([{k: v for k, v in row.items() if k != LENGTH_COLUMN} for row in features])
+        columns = {name: [row[name] for row in features] for name in features[0]}
+        batch = pad_texts(columns, self.tokenizer)
+        return batch | ({"labels": torch.tensor(columns["labels"])} if "labels" in columns else {})
 
 
 class EpochSampler(Sampler[int]):
