@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 
 from bertcls_hf.config.arguments import Arguments, Pooling
 from bertcls_hf.data.load import ClassificationData
-from bertcls_hf.features.extractor import FeatureDataset, FeatureExtractor
+from bertcls_hf.features.dataset import FeatureDataset
+from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.models.loading import Checkpoint, load_classifier, resolve_config
 from bertcls_hf.train.phases import build_trainer
 

@@ -19,7 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from bertcls_hf.data.streaming import StreamOrder, TokenStream
 from bertcls_hf.data.tokenization import pad_texts
 from bertcls_hf.errors import StorageError, storage_problem
-from bertcls_hf.features.extractor import FeatureDataset
+from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import (
     TextClassifier,
