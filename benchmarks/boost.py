@@ -52,7 +52,8 @@ from bertcls_hf.config.parsing import build_arguments
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.data.load import load_data
 from bertcls_hf.data.tokenization import tokenize
-from bertcls_hf.features.extractor import FeatureDataset, FeatureExtractor
+from bertcls_hf.features.dataset import FeatureDataset
+from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.models.modeling import ClassificationHead, TextClassifier
 from bertcls_hf.training.phases import build_trainer

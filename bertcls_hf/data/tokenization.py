@@ -1,12 +1,14 @@
-"""Texts to token ids, cached by `datasets.map`, and ids to batches."""
+"""Texts to token ids, and ids to padded batches: one way for training, features, prediction and export."""
 
 import copy
 import functools
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
@@ -27,6 +29,8 @@ DEFAULT_LENGTH = 512
 LENGTH_COLUMN = "length"
 # Tokenizers that know no limit say so with a number of this size.
 NO_LIMIT = 1_000_000
+# What is padded; an attention mask follows from the lengths.
+TOKEN_COLUMNS = ("input_ids", "token_type_ids")
 
 
 def resolve_max_seq_length(asked: int | None, tokenizer: PreTrainedTokenizerBase, position_limit: int) -> int:
@@ -87,14 +91,70 @@ def tokenize(
     }
 
 
-def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    texts = [text or "" for text in batch["text"]]
-    pairs = [text or "" for text in batch["text_pair"]] if "text_pair" in batch else None
-    encoded = dict(tokenizer(texts, pairs, truncation=True))
+def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> dict[str, list]:
+    encoded = encode_texts(tokenizer, batch["text"], batch.get("text_pair"))
     encoded[LENGTH_COLUMN] = [len(ids) for ids in encoded["input_ids"]]
     if "label" in batch:
         encoded["labels"] = batch["label"]
     return encoded
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None], pairs: Sequence[str | None] | None = None
+) -> dict[str, list]:
+    """Token ids of texts, and what else the tokenizer makes of them: a list per text in each column.
+
+    Args:
+        tokenizer: cuts texts at its `model_max_length`.
+        texts: None counts as an empty text.
+        pairs: the second text of each row, where there is one.
+    """
+    first = [text or "" for text in texts]
+    second = None if pairs is None else [text or "" for text in pairs]
+    return dict(tokenizer(first, second, truncation=True))
+
+
+def pad_texts(
+    columns: Mapping[str, Sequence[Sequence[int]]], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, torch.Tensor]:
+    """A batch of texts; see [`pad_flat_texts`].
+
+    Args:
+        columns: per name, a list for each text; others than [`TOKEN_COLUMNS`] are left out.
+        tokenizer: knows what to pad with.
+    """
+    lengths = np.array([len(ids) for ids in columns["input_ids"]])
+    flat = {
+        name: np.fromiter(itertools.chain.from_iterable(columns[name]), dtype=np.int64)
+        for name in TOKEN_COLUMNS
+        if name in columns
+    }
+    return pad_flat_texts(flat, lengths, tokenizer)
+
+
+def pad_flat_texts(
+    columns: Mapping[str, np.ndarray], lengths: np.ndarray, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, torch.Tensor]:
+    """A batch of texts that stand one behind the other.
+
+    Padding is on the right whatever the tokenizer's side, so that the first token of a text is its first position.
+
+    Args:
+        columns: (tokens,) integers for each name in [`TOKEN_COLUMNS`] that the tokenizer makes.
+        lengths: (texts,) tokens of each text.
+        tokenizer: knows what to pad with.
+
+    Returns:
+        (texts, longest) int64 by name, with an `attention_mask` of 1 for real tokens.
+    """
+    is_token = np.arange(lengths.max()) < lengths[:, None]
+    padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    batch = {"attention_mask": torch.from_numpy(is_token.astype(np.int64))}
+    for name, values in columns.items():
+        padded = np.full(is_token.shape, padding[name], dtype=np.int64)
+        padded[is_token] = values
+        batch[name] = torch.from_numpy(padded)
+    return batch
 
 
 def token_lengths(split: Any) -> np.ndarray | None:

@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.data.labels import REGRESSION, LabelSet, ProblemType
+from bertcls_hf.data.tokenization import pad_texts
 from bertcls_hf.export.onnx_graph import Batch, Runner
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, compute_metrics
 from bertcls_hf.metrics.probabilities import predicted_labels, probabilities
@@ -112,8 +113,8 @@ def evaluation_logits(run: Runner, evaluation: Evaluation) -> np.ndarray:
     for start in range(0, len(order), EVALUATION_ROWS):
         chosen = order[start : start + EVALUATION_ROWS]
         columns = rows.select(chosen)[:]
-        padded = evaluation.tokenizer.pad({name: columns[name] for name in names}, return_tensors="np")
-        logits[chosen] = run({name: padded[name].astype(np.int64) for name in names})
+        batch = pad_texts(columns, evaluation.tokenizer)
+        logits[chosen] = run({name: batch[name].numpy() for name in names})
     return logits
 
 

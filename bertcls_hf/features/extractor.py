@@ -1,14 +1,12 @@
-"""Boost: the features of a frozen backbone, computed once, kept in Arrow, and read back as a training set."""
+"""Boost: the features of a frozen backbone, computed once and kept in Arrow under a key of all that they depend on."""
 
 import copy
 import functools
 import hashlib
-import itertools
 import json
 import logging
 import tempfile
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.streaming import TokenStream, read_ahead
+from bertcls_hf.data.tokenization import pad_flat_texts
 from bertcls_hf.features.cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
+from bertcls_hf.features.dataset import FeatureDataset
+from bertcls_hf.features.plan import ExtractionPlan, TokenColumn, plan_extraction, token_columns
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
-from bertcls_hf.models.modeling import PooledPart, TextClassifier, TextClassifierConfig, merge_parts, pooled_parts
+from bertcls_hf.models.modeling import PooledPart, TextClassifier, pooled_parts
 from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 
 
@@ -33,9 +33,6 @@ logger = logging.getLogger(__name__)
 
 # Part of the key: raise it when the numbers change, as they do with the make-up of batches.
 EXTRACTION_VERSION = 3
-# Features of up to this size, as float32, are held in memory; larger ones stay memory-mapped, which is hardly slower.
-IN_MEMORY_BYTES = 2**28
-READ_ROWS = 4096
 # Rows of a stream that are sorted by length and cached together.
 CHUNK_ROWS = 16_384
 # Settings of an encoder that change nothing of what it computes in evaluation, besides dropouts and a head's.
@@ -44,144 +41,6 @@ HARMLESS_SETTINGS = frozenset({
     "output_hidden_states", "problem_type", "return_dict", "torch_dtype", "transformers_version", "use_cache",
 })  # fmt: skip
 HARMLESS_PARTS = ("attn_implementation", "classifier", "dropout")
-
-
-class FeatureDataset(torch.utils.data.Dataset):
-    """Cached features and labels, read a batch at a time.
-
-    Args:
-        parts: per component, the shards' arrays of shape (rows, hidden).
-        positions: (rows,) where each row's features lie in the cache.
-        labels: (rows,) or (rows, labels), or None.
-        config: how components become the head's input.
-    """
-
-    def __init__(
-        self,
-        parts: list[list[np.ndarray]],
-        positions: np.ndarray,
-        labels: torch.Tensor | None,
-        config: TextClassifierConfig,
-    ):
-        self.parts, self.positions, self.labels, self.config = parts, positions, labels, config
-        self._ends = np.cumsum([len(shard) for shard in parts[0]])
-        self._hidden = parts[0][0].shape[1]
-        size = 4 * int(self._ends[-1]) * len(parts) * self._hidden
-        # numpy reads batches: torch would wake all its threads for each.
-        self._all = self._merge(self._read_all()).numpy() if size <= IN_MEMORY_BYTES else None
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
-        return {name: values[0] for name, values in self.__getitems__([row]).items()}
-
-    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
-        """A whole batch: `features` (batch, width) float32 and, where known, `labels`."""
-        rows = np.asarray(rows)
-        positions = self.positions.take(rows)
-        if self._all is None:
-            features = self._merge(self._gather(positions))
-        else:
-            features = torch.from_numpy(self._all.take(positions, axis=0))
-        if self.labels is None:
-            return {"features": features}
-        return {"features": features, "labels": torch.from_numpy(self.labels.numpy().take(rows, axis=0))}
-
-    def _read_all(self) -> np.ndarray:
-        """(distinct rows, components, hidden) float32."""
-        values = np.empty((self._ends[-1], len(self.parts), self._hidden), dtype=np.float32)
-        for component, shards in enumerate(self.parts):
-            for stop, shard in zip(self._ends, shards, strict=True):
-                values[stop - len(shard) : stop, component] = shard
-        return values
-
-    def _gather(self, positions: np.ndarray) -> np.ndarray:
-        """(positions, components, hidden) float32."""
-        order = np.argsort(positions)
-        ordered = positions[order]
-        # The chosen rows of shard i are ordered[bounds[i] : bounds[i + 1]].
-        bounds = np.concatenate([[0], np.searchsorted(ordered, self._ends)])
-        values = np.empty((len(positions), len(self.parts), self._hidden), dtype=np.float32)
-        for shard in np.flatnonzero(np.diff(bounds)):
-            chosen = slice(bounds[shard], bounds[shard + 1])
-            rows, places = ordered[chosen] - (self._ends[shard - 1] if shard else 0), order[chosen]
-            for component, shards in enumerate(self.parts):
-                values[places, component] = shards[shard][rows]
-        return values
-
-    def _merge(self, values: np.ndarray) -> torch.Tensor:
-        """(rows, feature size) from (rows, components, hidden); a view of it where layers are not averaged."""
-        parts = torch.from_numpy(values)
-        is_mean = self.config.pooling_layers_merge == "mean"
-        return merge_parts(parts.unbind(1), self.config) if is_mean else parts.flatten(1)
-
-
-@dataclass(frozen=True)
-class ExtractionPlan:
-    """Which rows are computed, and in what order; the same for the same texts in whatever order.
-
-    Args:
-        rows: (distinct,) dataset rows in the order of extraction: long texts first.
-        positions: (all rows,) the place in that order that each row's features have; repeated texts share one.
-        lengths: (distinct,) tokens, in the order of extraction.
-        digest: of all token ids in the order of extraction.
-    """
-
-    rows: np.ndarray
-    positions: np.ndarray
-    lengths: np.ndarray
-    digest: str
-
-
-def plan_extraction(split: Dataset) -> ExtractionPlan:
-    """Finds the distinct token sequences of a split and sorts them by length, and by digest among equal lengths."""
-    digests, lengths = _row_digests(split)
-    order = np.lexsort((digests[:, 0], digests[:, 1], -lengths))
-    ordered = digests[order]
-    is_first = np.ones(len(order), dtype=bool)
-    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    positions = np.empty_like(order)
-    positions[order] = np.cumsum(is_first) - 1
-    rows = order[is_first]
-    return ExtractionPlan(rows, positions, lengths[rows], hashlib.sha256(ordered[is_first].tobytes()).hexdigest())
-
-
-def _row_digests(split: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """128 bits for the token ids of each row, (rows, 2), and the number of tokens, (rows,)."""
-    digests, lengths = [], []
-    for batch in split.with_format("arrow").iter(batch_size=READ_ROWS):
-        columns = [_TokenColumn(batch.column(name)) for name in _token_columns(split)]
-        digests.append(np.bitwise_xor.reduce([column.digests(seed) for seed, column in enumerate(columns)]))
-        lengths.append(np.diff(columns[0].offsets).astype(np.int64))
-    return np.concatenate(digests), np.concatenate(lengths)
-
-
-def _token_columns(split: Dataset) -> list[str]:
-    return [name for name in ("input_ids", "token_type_ids") if name in split.column_names]
-
-
-class _TokenColumn:
-    """The lists of an Arrow column as one flat array and its offsets."""
-
-    def __init__(self, column: Any):
-        lists = column.combine_chunks()
-        offsets = lists.offsets.to_numpy()
-        self.offsets = offsets - offsets[0]
-        self.values = lists.values.to_numpy()[offsets[0] : offsets[-1]].astype(np.int32, copy=False)
-
-    def digests(self, seed: int) -> np.ndarray:
-        """128 bits for each list, (lists, 2)."""
-        content = memoryview(self.values.view(np.uint8))
-        bounds = itertools.pairwise((self.offsets * self.values.itemsize).tolist())
-        digests = b"".join(xxhash.xxh3_128_digest(content[start:stop], seed) for start, stop in bounds)
-        return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
-
-    def padded(self, rows: slice, mask: np.ndarray, fill: int) -> np.ndarray:
-        """(rows, width) int64; `mask` says where tokens are."""
-        padded = np.full(mask.shape, fill, dtype=np.int64)
-        padded[mask] = self.values[self.offsets[rows.start] : self.offsets[rows.stop]]
-        return padded
 
 
 def encoder_fingerprint(model: TextClassifier) -> str:
@@ -380,12 +239,14 @@ class FeatureExtractor:
         rows = job.cache.shard_rows(shard)
         values = {part: np.empty((rows.stop - rows.start, job.cache.width), dtype=np.float32) for part in parts}
         table = job.split.with_format("arrow")[job.plan.rows[rows]]
-        columns = {column: _TokenColumn(table.column(column)) for column in _token_columns(job.split)}
+        columns = {column: TokenColumn(table.column(column)) for column in token_columns(job.split)}
         lengths = job.plan.lengths[rows]
 
         @torch.inference_mode()
         def encode(batch: slice) -> None:
-            inputs = self._inputs(columns, lengths[batch], batch, model.device)
+            tokens = {name: column.values_of(batch) for name, column in columns.items()}
+            padded = pad_flat_texts(tokens, lengths[batch], self.tokenizer)
+            inputs = {name: values.to(model.device, non_blocking=True) for name, values in padded.items()}
             with torch.autocast(
                 model.device.type, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32
             ):
@@ -397,15 +258,6 @@ class FeatureExtractor:
         run_batches(encode, token_budget_batches(lengths, token_budget(model.device)), model.device)
         for part in parts:
             job.cache.write(job.names[part], shard, values[part])
-
-    def _inputs(
-        self, columns: dict[str, _TokenColumn], lengths: np.ndarray, batch: slice, device: torch.device
-    ) -> dict[str, Any]:
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        fill = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
-        arrays = {name: column.padded(batch, mask, fill[name]) for name, column in columns.items()}
-        arrays["attention_mask"] = mask.astype(np.int64)
-        return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
 
 
 def _compute_dtype(asked: str, device: torch.device) -> torch.dtype:

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bertcls_hf.data.labels import SINGLE_LABEL
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.features.extractor import FeatureDataset
+from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 
 

@@ -26,7 +26,7 @@ from transformers import (
 
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.python_packages import is_packaged, packaged_model
-from bertcls_hf.data.tokenization import NO_LIMIT
+from bertcls_hf.data.tokenization import NO_LIMIT, TOKEN_COLUMNS, encode_texts, pad_flat_texts
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
@@ -180,7 +180,7 @@ class Predictor:
                 rows = order[batch]
                 # Threads of their own are in no mode of the thread that started them.
                 with torch.inference_mode():
-                    outputs = self.model(**self._padded(columns, rows, lengths[rows]))
+                    outputs = self.model(**self._batch(columns, rows, lengths[rows]))
                     logits[rows] = outputs.logits.float().cpu().numpy()
                 if progress is not None:
                     progress(len(rows), int(lengths[rows].sum()))
@@ -219,27 +219,17 @@ class Predictor:
         """Token ids and, where the model reads them, token types: an int32 array per text."""
         columns: dict[str, list[np.ndarray]] = {"input_ids": []}
         for part in _parts(texts, pairs):
-            encoded = self.tokenizer(
-                list(texts[part]),
-                None if pairs is None else list(pairs[part]),
-                truncation=True,
-                return_attention_mask=False,
-            )
-            for name, lists in encoded.items():
-                if name in self._inputs:
-                    columns.setdefault(name, []).extend(np.asarray(ids, dtype=np.int32) for ids in lists)
+            encoded = encode_texts(self.tokenizer, texts[part], None if pairs is None else pairs[part])
+            for name in self._inputs.intersection(TOKEN_COLUMNS).intersection(encoded):
+                columns.setdefault(name, []).extend(np.asarray(ids, dtype=np.int32) for ids in encoded[name])
         return columns
 
-    def _padded(
+    def _batch(
         self, columns: dict[str, list[np.ndarray]], rows: np.ndarray, lengths: np.ndarray
     ) -> dict[str, torch.Tensor]:
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        fill = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}
-        arrays = {"attention_mask": mask.astype(np.int64)}
-        for name, column in columns.items():
-            arrays[name] = np.full(mask.shape, fill[name], dtype=np.int64)
-            arrays[name][mask] = np.concatenate([column[row] for row in rows])
-        return {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
+        tokens = {name: np.concatenate([column[row] for row in rows]) for name, column in columns.items()}
+        batch = pad_flat_texts(tokens, lengths, self.tokenizer)
+        return {name: values.to(self.model.device) for name, values in batch.items()}
 
 
 def _parts(texts: Sequence[str], pairs: Sequence[str] | None) -> Iterator[slice]:

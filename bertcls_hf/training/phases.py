@@ -14,7 +14,7 @@ from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.errors import ArgumentsError, PreemptedError, StorageError, one_line, storage_problem
-from bertcls_hf.features.extractor import FeatureDataset
+from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import build_compute_metrics
 from bertcls_hf.models.modeling import TextClassifier

@@ -19,7 +19,8 @@ from optuna.study import StudyDirection
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
 from bertcls_hf.config.arguments import ClassifierTrainingArguments, Pooling
-from bertcls_hf.features.extractor import FeatureDataset, FeatureExtractor
+from bertcls_hf.features.dataset import FeatureDataset
+from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.training.phases import build_trainer
 from bertcls_hf.training.resolve import ResolvedRun
 

@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import DataArguments, ModelArguments
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.data.load import ClassificationData, load_data
-from bertcls_hf.data.tokenization import report_lengths, resolve_max_seq_length, tokenize
+from bertcls_hf.data.tokenization import (
+    encode_texts,
+    pad_flat_texts,
+    pad_texts,
+    report_lengths,
+    resolve_max_seq_length,
+    tokenize,
+)
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.models.loading import load_tokenizer, open_checkpoint
 from tests.helpers.reviews import ROOT, write_reviews
@@ -111,6 +120,42 @@ def test_the_start_can_be_cut_and_the_saved_tokenizer_knows(tiny_bert: Path, tmp
     assert tokenizer.convert_ids_to_tokens(ids) == ["[CLS]", "story", "good", "[SEP]"]
     tokenizer.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path)(long, truncation=True)["input_ids"] == ids
+
+
+def test_texts_are_cut_at_the_tokenizers_length(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.model_max_length = 5
+    encoded = encode_texts(tokenizer, ["good film " * 9, None], None)
+    assert [tokenizer.convert_ids_to_tokens(ids) for ids in encoded["input_ids"]] == [
+        ["[CLS]", "good", "film", "good", "[SEP]"],
+        ["[CLS]", "[SEP]"],
+    ]
+    assert encode_texts(tokenizer, ["good"], [None])["token_type_ids"] == [[0, 0, 0, 1]]
+
+
+class TestPadding:
+    ids, types = [[2, 5, 6, 3], [2, 3], [2, 5, 3]], [[0, 0, 1, 1], [0, 1], [0, 0, 0]]
+
+    def test_it_is_that_of_the_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        tokenizer.pad_token, tokenizer._pad_token_type_id = "[MASK]", 7
+        columns = {"input_ids": self.ids, "token_type_ids": self.types}
+        expected = tokenizer.pad(columns, return_tensors="pt")
+        batch = pad_texts(columns, tokenizer)
+        assert set(batch) == {"input_ids", "token_type_ids", "attention_mask"}
+        for name, values in batch.items():
+            assert values.dtype == torch.int64
+            assert torch.equal(values, expected[name])
+        flat = {name: np.concatenate(rows, dtype=np.int32) for name, rows in columns.items()}
+        for name, values in pad_flat_texts(flat, np.array([4, 2, 3]), tokenizer).items():
+            assert torch.equal(values, expected[name])
+
+    def test_only_tokens_are_padded(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        batch = pad_texts({"input_ids": self.ids, "length": [4, 2, 3], "attention_mask": [[1]] * 3}, tokenizer)
+        assert set(batch) == {"input_ids", "attention_mask"}
+        assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
+
+    def test_the_first_token_stays_first(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        tokenizer.padding_side = "left"
+        assert pad_texts({"input_ids": self.ids}, tokenizer)["input_ids"][:, 0].tolist() == [2, 2, 2]
 
 
 class TestCache:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from transformers import BertConfig
 
-from bertcls_hf.features.extractor import FeatureDataset
+from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 from bertcls_hf.run import main

@@ -18,25 +18,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, List, Value
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BertConfig
+from transformers import AutoTokenizer
 
 from bertcls_hf.errors import ArgumentsError, ExitCode, StorageError
 from bertcls_hf.features import cache as feature_cache
-from bertcls_hf.features import extractor as features
 from bertcls_hf.features.cache import read_meta
-from bertcls_hf.features.extractor import (
-    FeatureDataset,
-    FeatureExtractor,
-    component_names,
-    encoder_fingerprint,
-    plan_extraction,
-    tokenizer_fingerprint,
-)
+from bertcls_hf.features.extractor import FeatureExtractor, component_names, encoder_fingerprint
+from bertcls_hf.features.plan import plan_extraction
 from bertcls_hf.models import token_batches as batching
-from bertcls_hf.models.modeling import PooledPart, TextClassifier, TextClassifierConfig, merge_parts
-from bertcls_hf.models.token_batches import run_batches, token_budget_batches
+from bertcls_hf.models.fingerprints import tokenizer_fingerprint
+from bertcls_hf.models.modeling import PooledPart, TextClassifier
+from bertcls_hf.models.token_batches import run_batches
 from bertcls_hf.run import main
 from tests.helpers.disks import DAMAGES, small_disk
 from tests.helpers.families import make_model
@@ -260,26 +254,6 @@ class TestKey:
         # Order and repetition of texts: positions tell the rows apart.
         assert self.key(tiny_bert, [*texts[::-1], *texts[:3]]) == key
 
-    def test_numbers_of_another_width_are_the_same_tokens(self, tiny_bert: Path) -> None:
-        split = tokenized(tiny_bert, texts_of(5))
-        narrow = split.cast_column("input_ids", List(Value("int32"))).cast_column(
-            "token_type_ids", List(Value("int8"))
-        )
-        assert plan_extraction(split).digest == plan_extraction(narrow).digest
-
-    def test_the_order_and_the_kind_of_tokens_count(self) -> None:
-        digests = {
-            plan_extraction(Dataset.from_dict({"input_ids": [ids], "token_type_ids": [types]})).digest
-            for ids, types in (([1, 2], [0, 1]), ([2, 1], [0, 1]), ([1, 2], [1, 0]), ([0, 1], [1, 2]))
-        }
-        assert len(digests) == 4
-        assert plan_extraction(Dataset.from_dict({"input_ids": [[1, 2]]})).digest not in digests
-        # Rows are told from each other: 1|2 3 is not 1 2|3.
-        first, second = (
-            plan_extraction(Dataset.from_dict({"input_ids": ids})) for ids in ([[1], [2, 3]], [[1, 2], [3]])
-        )
-        assert first.digest != second.digest
-
     def test_using_a_tokenizer_changes_nothing(self, tiny_bert: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
         before = tokenizer_fingerprint(tokenizer)
@@ -364,38 +338,6 @@ class TestHits:
         assert computed == []
         assert sum(len(shard) for shard in repeated.parts[0]) == 10
         assert torch.equal(all_features(repeated), once[rows])
-
-
-class TestPlan:
-    def test_it_covers_every_row_once_from_long_to_short(self) -> None:
-        ids = [[5, 6], [7], [5, 6], [8, 9, 10], [6, 5], [7], [8, 9, 10]]
-        plan = plan_extraction(Dataset.from_dict({"input_ids": ids}))
-        assert plan.lengths.tolist() == [3, 2, 2, 1]
-        assert [ids[plan.rows[position]] for position in plan.positions] == ids
-        # Of equal texts, the first row is read.
-        assert set(plan.rows.tolist()) == {0, 1, 3, 4}
-
-    def test_rows_of_selections_and_of_many_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        ids = [list(range(5, 6 + row % 7)) for row in range(50)]
-        split = Dataset.from_dict({"input_ids": ids})
-        chosen = random.Random(0).sample(range(50), 23)
-        whole = plan_extraction(split.select(chosen))
-        monkeypatch.setattr(features, "READ_ROWS", 3)
-        parts = plan_extraction(Dataset.from_dict({"input_ids": [ids[row] for row in chosen]}))
-        assert whole.digest == parts.digest
-        assert whole.positions.tolist() == parts.positions.tolist()
-
-    @pytest.mark.parametrize("budget", [1, 7, 64, 10_000])
-    def test_batches_keep_to_the_budget(self, budget: int) -> None:
-        lengths = np.sort(np.random.default_rng(0).integers(1, 40, 200))[::-1]
-        batches = list(token_budget_batches(lengths, budget))
-        assert np.concatenate([np.arange(200)[batch] for batch in batches]).tolist() == list(range(200))
-        for batch in batches:
-            rows = lengths[batch]
-            assert len(rows) * rows.max() <= budget or len(rows) == 1
-        # Batches are as large as they may be: the next row would not fit.
-        for batch, following in itertools.pairwise(batches):
-            assert (batch.stop - batch.start + 1) * lengths[batch.start] > budget, following
 
 
 class TestNumberFormats:
@@ -755,59 +697,3 @@ def test_two_ranks_make_the_cache_of_one(
 def write_reviews_of(path: Path, rows: int) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *(review(index) for index in range(rows))])
-
-
-class TestFeatureDataset:
-    def datasets(self, rows: int, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[FeatureDataset]:
-        """The same features in memory and memory-mapped: two layers of cls and mean, in shards of 7."""
-        config = TextClassifierConfig(
-            encoder_config=BertConfig(hidden_size=3), pooling="cls_mean", pooling_layers=2, **options
-        )
-        generator = np.random.default_rng(0)
-        values = generator.normal(size=(4, rows, 3)).astype(np.float16)
-        parts = [[component[start : start + 7] for start in range(0, rows, 7)] for component in values]
-        positions = generator.integers(0, rows, 2 * rows)
-        labels = torch.arange(2 * rows)
-        made = []
-        for limit in (2**30, 0):
-            monkeypatch.setattr(features, "IN_MEMORY_BYTES", limit)
-            made.append(FeatureDataset(parts, positions, labels, config))
-        merged = merge_parts([torch.from_numpy(component).float() for component in values], config)
-        for dataset in made:
-            torch.testing.assert_close(all_features(dataset), merged[positions], rtol=0, atol=1e-6)
-        return made
-
-    @pytest.mark.parametrize("merge", ["concat", "mean", "weighted"])
-    def test_memory_and_disk_give_the_same_batches(self, monkeypatch: pytest.MonkeyPatch, merge: str) -> None:
-        in_memory, mapped = self.datasets(30, monkeypatch, pooling_layers_merge=merge)
-        assert len(in_memory) == len(mapped) == 60
-        for rows in ([5], [3, 3, 59, 0], list(range(60)), np.array([7, 2])):
-            batches = [dataset.__getitems__(rows) for dataset in (in_memory, mapped)]
-            assert torch.equal(batches[0]["features"], batches[1]["features"])
-            assert batches[0]["labels"].tolist() == batches[1]["labels"].tolist() == list(rows)
-            assert batches[0]["features"].dtype == torch.float32
-        assert torch.equal(in_memory[4]["features"], mapped[4]["features"])
-        assert in_memory[4]["features"].shape == (in_memory.config.feature_size,)
-
-    def test_a_batch_costs_no_python_per_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for dataset in self.datasets(30, monkeypatch):
-            # Rows of every shard in both batches.
-            counts = [self.calls(dataset, list(range(rows))) for rows in (30, 60)]
-            assert counts[0] == counts[1] < 150
-
-    def calls(self, dataset: FeatureDataset, rows: list[int]) -> int:
-        count = 0
-
-        def profile(*args: Any) -> None:
-            nonlocal count
-            count += 1
-
-        sys.setprofile(profile)
-        dataset.__getitems__(rows)
-        sys.setprofile(None)
-        return count
-
-    def test_the_trainer_reads_whole_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        dataset = self.datasets(30, monkeypatch)[0]
-        loader = torch.utils.data.DataLoader(dataset, batch_size=25, collate_fn=lambda batch: batch)
-        assert [len(batch["labels"]) for batch in loader] == [25, 25, 10]

@@ -29,7 +29,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from bertcls_hf.config.parsing import parse_arguments
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.features import cache as feature_cache
-from bertcls_hf.features.extractor import FeatureDataset, FeatureExtractor
+from bertcls_hf.features.dataset import FeatureDataset
+from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.models.modeling import TextClassifier
 

@@ -1,0 +1,83 @@
+"""Cached features as a training set."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from bertcls_hf.models.modeling import TextClassifierConfig, merge_parts
+
+
+# Features of up to this size, as float32, are held in memory; larger ones stay memory-mapped, which is hardly slower.
+IN_MEMORY_BYTES = 2**28
+
+
+class FeatureDataset(torch.utils.data.Dataset):
+    """Cached features and labels, read a batch at a time.
+
+    Args:
+        parts: per component, the shards' arrays of shape (rows, hidden).
+        positions: (rows,) where each row's features lie in the cache.
+        labels: (rows,) or (rows, labels), or None.
+        config: how components become the head's input.
+    """
+
+    def __init__(
+        self,
+        parts: list[list[np.ndarray]],
+        positions: np.ndarray,
+        labels: torch.Tensor | None,
+        config: TextClassifierConfig,
+    ):
+        self.parts, self.positions, self.labels, self.config = parts, positions, labels, config
+        self._ends = np.cumsum([len(shard) for shard in parts[0]])
+        self._hidden = parts[0][0].shape[1]
+        size = 4 * int(self._ends[-1]) * len(parts) * self._hidden
+        # numpy reads batches: torch would wake all its threads for each.
+        self._all = self._merge(self._read_all()).numpy() if size <= IN_MEMORY_BYTES else None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        return {name: values[0] for name, values in self.__getitems__([row]).items()}
+
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        """A whole batch: `features` (batch, width) float32 and, where known, `labels`."""
+        rows = np.asarray(rows)
+        positions = self.positions.take(rows)
+        if self._all is None:
+            features = self._merge(self._gather(positions))
+        else:
+            features = torch.from_numpy(self._all.take(positions, axis=0))
+        if self.labels is None:
+            return {"features": features}
+        return {"features": features, "labels": torch.from_numpy(self.labels.numpy().take(rows, axis=0))}
+
+    def _read_all(self) -> np.ndarray:
+        """(distinct rows, components, hidden) float32."""
+        values = np.empty((self._ends[-1], len(self.parts), self._hidden), dtype=np.float32)
+        for component, shards in enumerate(self.parts):
+            for stop, shard in zip(self._ends, shards, strict=True):
+                values[stop - len(shard) : stop, component] = shard
+        return values
+
+    def _gather(self, positions: np.ndarray) -> np.ndarray:
+        """(positions, components, hidden) float32."""
+        order = np.argsort(positions)
+        ordered = positions[order]
+        # The chosen rows of shard i are ordered[bounds[i] : bounds[i + 1]].
+        bounds = np.concatenate([[0], np.searchsorted(ordered, self._ends)])
+        values = np.empty((len(positions), len(self.parts), self._hidden), dtype=np.float32)
+        for shard in np.flatnonzero(np.diff(bounds)):
+            chosen = slice(bounds[shard], bounds[shard + 1])
+            rows, places = ordered[chosen] - (self._ends[shard - 1] if shard else 0), order[chosen]
+            for component, shards in enumerate(self.parts):
+                values[places, component] = shards[shard][rows]
+        return values
+
+    def _merge(self, values: np.ndarray) -> torch.Tensor:
+        """(rows, feature size) from (rows, components, hidden); a view of it where layers are not averaged."""
+        parts = torch.from_numpy(values)
+        is_mean = self.config.pooling_layers_merge == "mean"
+        return merge_parts(parts.unbind(1), self.config) if is_mean else parts.flatten(1)
