@@ -40,6 +40,10 @@ GONE_OPTIONS = {
     "--threads": "latencies are measured by a benchmark, not by the export",
     "--latency_rounds": "latencies are measured by a benchmark, not by the export",
 }
+# Lines of a saved recipe for options that AFTER no longer redefines; transformers still knows them.
+GONE_RECIPE_LINES = re.compile(
+    r"^(restore_callback_states_from_checkpoint|ddp_find_unused_parameters): .*\n", re.MULTILINE
+)
 # Files of which only the existence is compared, and why.
 UNREAD_FILES = {
     "*.lock": "empty",
@@ -47,6 +51,7 @@ UNREAD_FILES = {
     "*.pt": "pickled states; a resumed training shows whether they are equal",
     "*.pth": "pickled states; a resumed training shows whether they are equal",
     "onnx_report.json": "measured times",
+    "modeling.py": "the code of the checkout; predictions show whether it computes the same",
 }
 # Keys of json files that hold times of the run.
 TIMINGS = re.compile(r"runtime|per_second|preparation_time|total_flos")
@@ -199,7 +204,8 @@ def compare_weights(name: str, before: Outcome, after: Outcome) -> Iterator[str]
 
 
 def read_masked(outcome: Outcome, name: str) -> str:
-    return outcome.side.masked((outcome.folder / name).read_text(encoding="utf-8"))
+    text = outcome.side.masked((outcome.folder / name).read_text(encoding="utf-8"))
+    return GONE_RECIPE_LINES.sub("", text)
 
 
 def value_difference(name: str, before: Any, after: Any) -> Iterator[str]:
