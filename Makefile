@@ -64,7 +64,7 @@ $(VENV)/.installed-deploy: requirements-deploy.txt requirements.txt constraints.
 	$(call install,requirements-deploy.txt)
 	@touch $(VENV)/.installed $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-deploy.txt requirements.txt constraints.txt pyproject.toml
+$(VENV)/.installed-dev: requirements-dev.txt requirements-docs.txt requirements-deploy.txt requirements.txt constraints.txt pyproject.toml
 	$(call install,requirements-dev.txt)
 	@touch $(VENV)/.installed $(VENV)/.installed-deploy $@
 
