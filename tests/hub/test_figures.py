@@ -8,19 +8,15 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from bertcls_hf.hub.card import figures
-from bertcls_hf.hub.card.figures import (
-    Curves,
-    Picture,
-    draw_by_length,
-    draw_confusion,
-    draw_curves,
-    draw_label_scores,
-    draw_predicted_vs_gold,
-    draw_reliability,
-    drawable_names,
-    length_bins,
-)
+from bertcls_hf.hub.card.figures import confusion, fonts
+from bertcls_hf.hub.card.figures.by_length import draw_by_length, length_bins
+from bertcls_hf.hub.card.figures.canvas import Picture
+from bertcls_hf.hub.card.figures.confusion import draw_confusion
+from bertcls_hf.hub.card.figures.curves import Curves, draw_curves
+from bertcls_hf.hub.card.figures.fonts import drawable_names, short_name
+from bertcls_hf.hub.card.figures.label_scores import draw_label_scores
+from bertcls_hf.hub.card.figures.predicted_vs_gold import draw_predicted_vs_gold
+from bertcls_hf.hub.card.figures.reliability import draw_reliability
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +75,7 @@ def test_confusion_matrix_of_many_labels_shows_those_with_most_errors() -> None:
     for label in range(40, 54):
         matrix[label, label - 40] = 3
         matrix[label, label + 1] = 1
-    counts, names, note = figures._most_confused(matrix, [f"l{i}" for i in range(60)])
+    counts, names, note = confusion._most_confused(matrix, [f"l{i}" for i in range(60)])
     assert counts.shape == (15, 15)
     assert counts.sum() == matrix.sum()
     assert names[-1] == "46 others"
@@ -157,31 +153,31 @@ class TestNames:
     def test_markup_and_long_names_are_drawn_as_they_are(self, tmp_path: Path) -> None:
         names = ["$x_1$", "a very long name of a label, version 2", "naïve & <b>", "two\nlines"]
         assert drawable_names(names)[:3] == names[:3]
-        assert figures._short(names[1]) == "a very long…sion 2"
+        assert short_name(names[1]) == "a very long…sion 2"
         assert_legible(draw_confusion(tmp_path / "confusion.png", np.eye(4, dtype=int), names))
 
     def test_letters_that_no_font_has_become_numbers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        only_default = [entry for entry in figures.font_manager.fontManager.ttflist if entry.name == figures.FONT]
-        monkeypatch.setattr(figures.font_manager.fontManager, "ttflist", only_default)
-        figures._fonts_for.cache_clear()
+        only_default = [entry for entry in fonts.font_manager.fontManager.ttflist if entry.name == fonts.FONT]
+        monkeypatch.setattr(fonts.font_manager.fontManager, "ttflist", only_default)
+        fonts._fonts_for.cache_clear()
         names = ["부정", "neutral", "긍정"]
         assert drawable_names(names) == ["label 0", "neutral", "label 2"]
         picture = draw_confusion(tmp_path / "confusion.png", np.eye(3, dtype=int), names)
         assert_legible(picture)
         assert "stand by their number" in picture.note
-        figures._fonts_for.cache_clear()
+        fonts._fonts_for.cache_clear()
 
     def test_a_font_that_has_the_letters_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """With letters that DejaVu Sans lacks and a font beside it has, as Korean ones on most desktops."""
         others = {
             letter: entry.name
-            for entry in figures.font_manager.fontManager.ttflist
+            for entry in fonts.font_manager.fontManager.ttflist
             if "STIX" in entry.name
-            for letter in figures._characters(entry.fname)
+            for letter in fonts._characters(entry.fname)
         }
-        letter = next(iter(sorted(set(others) - figures._characters(figures.font_manager.findfont(figures.FONT)))))
-        figures._fonts_for.cache_clear()
-        families, missing = figures._fonts_for(frozenset([letter]))
+        letter = next(iter(sorted(set(others) - fonts._characters(fonts.font_manager.findfont(fonts.FONT)))))
+        fonts._fonts_for.cache_clear()
+        families, missing = fonts._fonts_for(frozenset([letter]))
         assert len(families) == 2
         assert not missing
 

@@ -1,0 +1,1 @@
+"""The sections of a model card: sentences and Markdown tables from what a run knows."""

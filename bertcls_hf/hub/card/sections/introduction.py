@@ -1,0 +1,93 @@
+"""The top of a model card: title, what the model is, its main figures, and how to use it."""
+
+import json
+from typing import Any
+
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from bertcls_hf.hub.card.finished_run import FinishedRun
+from bertcls_hf.hub.card.public_text import escape_markdown, without_local_paths
+from bertcls_hf.hub.card.sections.names import base_model_code, escaped_data_name, model_name
+from bertcls_hf.hub.card.sections.results import interval_words
+from bertcls_hf.metrics.intervals import CONFIDENCE
+from bertcls_hf.metrics.metrics import metric_words
+
+
+TASKS = {
+    SINGLE_LABEL: "a text classifier that gives each text one of {} labels",
+    MULTI_LABEL: "a text classifier that gives each text any of {} labels",
+    REGRESSION: "a model that gives each text a number",
+}
+# The metrics that the introduction names.
+HEADLINES = {
+    SINGLE_LABEL: ("accuracy", "macro_f1"),
+    MULTI_LABEL: ("micro_f1", "macro_f1"),
+    REGRESSION: ("rmse", "pearson"),
+}
+
+
+def introduction(run: FinishedRun) -> dict[str, Any]:
+    """The title, a sentence about the model, its main figures, and the code that uses it."""
+    name = escape_markdown(model_name(run))
+    task = TASKS[run.labels.problem_type].format(len(run.labels.names))
+    base = base_model_code(run)
+    if run.has_trained:
+        texts = f"{_train_rows(run)} of {escaped_data_name(run, 'train')}"
+        summary = f"This is {task}: {_what_was_trained(run)} {base}, on {texts}."
+    else:
+        summary = f"{base} is {task}. It was evaluated on {escaped_data_name(run)}; nothing was trained."
+    has_custom_code = _has_custom_code(run)
+    return {
+        "title": name if run.has_trained else f"Evaluation of {name}",
+        "summary": summary,
+        "headline": _headline(run),
+        "usage": _usage(run, has_custom_code),
+        "has_custom_code": has_custom_code,
+    }
+
+
+def _train_rows(run: FinishedRun) -> str:
+    split = run.data.splits["train"]
+    return "streamed texts" if split.num_rows is None else f"{split.num_rows:,} texts"
+
+
+def _what_was_trained(run: FinishedRun) -> str:
+    model = run.args.model
+    if run.args.is_head_then_all:
+        return "a head was trained first, on cached features, and then all layers of"
+    if model.has_frozen_backbone:
+        return "a head was trained on the frozen"
+    if model.trainable_layers:
+        return f"the head and the top {model.trainable_layers} layers were trained of"
+    return "all layers were fine-tuned of"
+
+
+def _headline(run: FinishedRun) -> str:
+    evaluation = run.headline
+    if evaluation is None:
+        return ""
+    figures = []
+    for name in HEADLINES[run.labels.problem_type]:
+        value, interval = evaluation.metrics[name], run.intervals.get(name)
+        between = f" ({CONFIDENCE:.0%} confidence interval {interval_words(interval)})" if interval else ""
+        figures.append(f"{metric_words(name)} **{value:.3f}**{between}")
+    return f"On the {evaluation.split} data, {len(evaluation.gold):,} texts: {', '.join(figures)}."
+
+
+def _has_custom_code(run: FinishedRun) -> bool:
+    """Whether the saved model needs its own code to be loaded."""
+    path = run.folder / "config.json"
+    return run.has_trained and path.is_file() and "auto_map" in json.loads(path.read_text(encoding="utf-8"))
+
+
+def _usage(run: FinishedRun, has_custom_code: bool) -> str:
+    args = run.args.training
+    name = args.hub_model_id if args.push_to_hub and args.hub_model_id else str(run.folder.absolute())
+    name = name if run.has_trained else run.args.model.model_name_or_path
+    arguments = f'"text-classification", {json.dumps(without_local_paths(name), ensure_ascii=False)}'
+    call = f"pipeline({arguments}, top_k=None)"
+    if has_custom_code:
+        call = f"pipeline(\n    {arguments}, top_k=None, trust_remote_code=True\n)"
+    text = '"One text, or a list of them"'
+    if run.data.is_pair:
+        text = '{"text": "One text", "text_pair": "and the other"}'
+    return f"classify = {call}\nclassify({text}, truncation=True, max_length={run.max_seq_length})"

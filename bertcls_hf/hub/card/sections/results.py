@@ -1,0 +1,90 @@
+"""The results of a model card: all metrics with their intervals, and the figures of each label."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bertcls_hf.data.labels import REGRESSION
+from bertcls_hf.hub.card.finished_run import FinishedRun
+from bertcls_hf.hub.card.public_text import quote
+from bertcls_hf.hub.card.sections.tables import table
+from bertcls_hf.metrics.intervals import CONFIDENCE, SHARES, Interval
+from bertcls_hf.metrics.metrics import METRIC_NAMES, classification_report, metric_words
+
+
+MOST_LABELS = 20
+
+
+def results_section(run: FinishedRun) -> dict[str, str]:
+    """The table of metrics and, for a classification, the table of labels; empty without an evaluation."""
+    section = dict.fromkeys(("metrics_table", "interval_note", "per_class_table", "per_class_note"), "")
+    if run.headline is None:
+        return section
+    section |= {"metrics_table": _metrics_table(run), "interval_note": _interval_note(run)}
+    return section if run.labels.problem_type == REGRESSION else section | _per_class(run)
+
+
+def _metrics_table(run: FinishedRun) -> str:
+    headline, intervals = run.headline, run.intervals
+    assert headline is not None
+    others = [evaluation for evaluation in run.evaluations if evaluation is not headline]
+    names = [*METRIC_NAMES[run.labels.problem_type], "loss"]
+    rows = [
+        [
+            metric_words(name),
+            f"{headline.metrics[name]:.4f}",
+            interval_words(intervals[name]) if name in intervals else "",
+            *(f"{other.metrics[name]:.4f}" for other in others),
+        ]
+        for name in (*names, *_extra_metrics(run, names))
+    ]
+    header = ["metric", headline.split, f"{CONFIDENCE:.0%} interval", *(other.split for other in others)]
+    return table(header, rows)
+
+
+def interval_words(interval: Interval) -> str:
+    """An interval as `0.812 to 0.871`."""
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _extra_metrics(run: FinishedRun, names: Sequence[str]) -> list[str]:
+    """The names of the numbers that `--extra_metrics` added; the Trainer's measurements of its speed are left out."""
+    assert run.headline is not None
+    speed = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+    return [
+        name
+        for name, value in run.headline.metrics.items()
+        if name not in (*names, *speed) and isinstance(value, int | float)
+    ]
+
+
+def _interval_note(run: FinishedRun) -> str:
+    headline = run.headline
+    assert headline is not None
+    share = SHARES.get(run.labels.problem_type)
+    wilson = f"Wilson's (1927) for {metric_words(share)}, and " if share else ""
+    note = (
+        f"Of {len(headline.gold):,} {headline.split} texts. The intervals are {wilson}the percentile bootstrap's "
+        "(Efron 1979) over texts, with a fixed seed. They tell of the choice of these texts, not of another training."
+    )
+    if run.has_trained and headline.split == "validation" and run.args.training.load_best_model_at_end:
+        note += " The validation data also chose the checkpoint, so that its figures are somewhat too good."
+    return note
+
+
+def _per_class(run: FinishedRun) -> dict[str, str]:
+    """The scores of all labels; of many labels, those of the labels with the lowest F1."""
+    evaluation = run.headline
+    assert evaluation is not None
+    rows = classification_report(evaluation.logits, np.asarray(evaluation.gold), run.labels)["per_class"]
+    names, note = list(run.labels.names), ""
+    if len(names) > MOST_LABELS:
+        names = sorted(names, key=lambda name: rows[name]["f1-score"])[:MOST_LABELS]
+        prefix = "test" if evaluation.split == "test" else "eval"
+        note = f"The {MOST_LABELS} labels with the lowest F1 of {len(rows)}; all are in `{prefix}_report.json`."
+    keys = ("precision", "recall", "f1-score")
+    lines = [
+        [quote(name, 60), *(f"{rows[name][key]:.3f}" for key in keys), f"{rows[name]['support']:,.0f}"]
+        for name in names
+    ]
+    return {"per_class_table": table(["label", "precision", "recall", "F1", "texts"], lines), "per_class_note": note}

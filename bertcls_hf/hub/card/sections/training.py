@@ -1,0 +1,96 @@
+"""The training of a model card: the settings as resolved, and the search for them."""
+
+from typing import Any
+
+from bertcls_hf.hub.card.finished_run import FinishedRun
+from bertcls_hf.hub.card.public_text import escape_markdown
+from bertcls_hf.hub.card.sections.names import base_model_code
+from bertcls_hf.hub.card.sections.tables import table
+
+
+MOST_TRIALS = 5
+
+
+def training_section(run: FinishedRun) -> dict[str, Any]:
+    """The settings as resolved, and the trials of the search for them; empty without training."""
+    section: dict[str, Any] = {"training_table": "", "sweep_table": "", "sweep_trials": 0, "sweep_metric": ""}
+    if not run.has_trained:
+        return section
+    section["training_table"] = table(["setting", "value"], [[n, v] for n, v in _settings(run).items() if v], left=2)
+    sweep = run.sweep
+    return section if sweep is None else section | _best_trials(sweep, bool(run.args.training.greater_is_better))
+
+
+def _best_trials(sweep: dict[str, Any], greater_is_better: bool) -> dict[str, Any]:
+    metric = sweep["metric"]
+    finished = [trial for trial in sweep["trials"] if trial[metric] is not None]
+    trials = sorted(finished, key=lambda trial: trial[metric], reverse=greater_is_better)
+    rows = [[_number(value) for value in trial.values()] for trial in trials[:MOST_TRIALS]]
+    return {
+        "sweep_table": table([escape_markdown(name) for name in trials[0]], rows),
+        "sweep_trials": len(sweep["trials"]),
+        "sweep_metric": escape_markdown(metric),
+    }
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else escape_markdown(str(value))
+
+
+def _settings(run: FinishedRun) -> dict[str, str]:
+    """The settings that shape the model, by name; an empty value is left out of the card."""
+    args, config, model = run.args.training, run.trainer.model.config, run.trainer.model
+    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    everything = sum(p.numel() for p in model.parameters())
+    layers = f" of the last {config.pooling_layers} layers ({config.pooling_layers_merge})"
+    is_frozen = run.args.model.has_frozen_backbone
+    settings = {
+        "encoder": f"{base_model_code(run)}, {config.encoder_config.model_type}",
+        "parameters": f"{everything:,}, of which {trained:,} were trained",
+        "pooling and head": f"{config.pooling}{layers if config.pooling_layers > 1 else ''}, {config.head}",
+        "dropout of the head": f"{config.dropout:g}",
+        "loss": _loss(config),
+        "longest text": f"{run.max_seq_length} tokens, cut on the {run.trainer.processing_class.truncation_side}",
+        "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
+        "start of the head": run.args.boost.head_init,
+        "length of the training": _training_length(run),
+        "batch of a step": f"{per_step} texts ({args.per_device_train_batch_size} per device, times "
+        f"{args.gradient_accumulation_steps} accumulated, times {args.world_size} for the processes)",
+        "learning rate": f"head {run.trainer.args.head_learning_rate:g}"
+        + ("" if is_frozen else f", encoder {args.learning_rate:g}"),
+        "layer-wise decay of it": f"{args.layerwise_lr_decay:g}" if args.layerwise_lr_decay != 1 else "",
+        "schedule": f"{_plain(args.lr_scheduler_type)}, warm-up {args.warmup_steps:g}"
+        f"{' of all steps' if args.warmup_steps < 1 else ' steps'}",
+        "optimizer": f"{_plain(args.optim)}, weight decay {args.weight_decay:g}",
+        "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
+        "seed": f"{args.seed}, of the splits {run.args.data.split_seed}",
+        "checkpoint": _checkpoint(run),
+    }
+    return {name: value if name == "encoder" else escape_markdown(value) for name, value in settings.items()}
+
+
+def _training_length(run: FinishedRun) -> str:
+    args, state = run.args.training, run.state
+    if args.max_steps > 0:
+        return f"{state.global_step:,} of {args.max_steps:,} steps"
+    return f"{state.epoch or 0:g} of {args.num_train_epochs:g} epochs, {state.global_step:,} steps"
+
+
+def _plain(value: Any) -> str:
+    return str(getattr(value, "value", value))
+
+
+def _loss(config: Any) -> str:
+    parts = [config.loss]
+    parts += [f"gamma {config.focal_gamma:g}"] if config.loss == "focal" else []
+    parts += [f"label smoothing {config.label_smoothing:g}"] if config.label_smoothing else []
+    parts += ["with class weights"] if config.class_weights else []
+    return ", ".join(parts)
+
+
+def _checkpoint(run: FinishedRun) -> str:
+    args, state = run.args.training, run.state
+    if not args.load_best_model_at_end or state.best_global_step is None:
+        return "the last"
+    return f"step {state.best_global_step:,}, the best {args.metric_for_best_model} on the validation data"
