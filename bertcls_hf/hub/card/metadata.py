@@ -4,7 +4,6 @@ import math
 import re
 
 import numpy as np
-from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCardData
 
 from bertcls_hf.hub.card.finished_run import FinishedRun
@@ -70,8 +69,7 @@ def _example_texts(run: FinishedRun) -> list[str]:
     """
     if run.headline is None:
         return []
-    split = run.data.splits[run.headline.split]
-    assert isinstance(split, Dataset)
+    split = run.texts(run.headline.split)
     if "text_pair" in split.column_names:
         return []
     _, first = np.unique(run.headline.gold, axis=0, return_index=True)

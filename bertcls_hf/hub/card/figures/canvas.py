@@ -1,8 +1,8 @@
 """The canvas of all pictures: their size, colours and style, and the description of a written picture.
 
 Pictures are drawn on matplotlib's own canvas, without pyplot and its global state, at the width of a README's column.
-The colours are those of Okabe and Ito (2008), and cividis for a scale: they can be told apart by the colour-blind and in
-grey. Lines and bars also differ in their marks.
+The colours are those of Okabe and Ito (2008), and cividis for a scale: they can be told apart by the colour-blind and
+in grey. Lines and bars also differ in their marks.
 """
 
 import contextlib

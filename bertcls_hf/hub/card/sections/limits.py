@@ -19,8 +19,8 @@ MOST_NAMED = 10
 def limits(run: FinishedRun) -> list[str]:
     """The sentences about what the figures do not tell."""
     sentences = [
-        f"The figures hold for texts like those of {escaped_data_name(run)}: other sources, languages and times were not "
-        "measured, and neither were biases of the encoder or the data."
+        f"The figures hold for texts like those of {escaped_data_name(run)}: other sources, languages and times were "
+        "not measured, and neither were biases of the encoder or the data."
     ]
     if run.labels.problem_type == SINGLE_LABEL:
         sentences.append(f"A text about anything else also gets one of the {len(run.labels.names)} labels.")
