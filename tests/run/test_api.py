@@ -58,6 +58,9 @@ def test_rows_in_memory_train_and_predict(kind: Callable[[dict], object], option
     recipe = yaml.safe_load((result.output_dir / "recipe.yaml").read_text())
     assert recipe["seed"] == 3
     assert not any(name.endswith("_file") for name in recipe)
+    card = (result.output_dir / "README.md").read_text()
+    assert " texts of rows in memory." in card
+    assert "# Called as bertcls_hf.train(…, test_data=…, train_data=…), with rows in memory" in card
 
 
 def test_rows_in_memory_give_the_weights_of_rows_in_a_file(

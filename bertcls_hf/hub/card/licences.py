@@ -81,10 +81,10 @@ def _readme_licence(path: Path | None) -> str | None:
 
 
 def data_name(args: DataArguments, split: str | None = None) -> str:
-    """The name of the data, or of one split: that of the data set, or those of the files."""
+    """The name of the data, or of one split: that of the data set, or those of the files; rows in memory have none."""
     if args.dataset_name is not None:
         return " / ".join(filter(None, (args.dataset_name, args.dataset_config_name)))
     file_of = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
     # A split without a file of its own is a part of the training file.
     files = filter(None, file_of.values()) if split is None else [file_of[split] or args.train_file or ""]
-    return ", ".join(dict.fromkeys(map(without_local_paths, files)))
+    return ", ".join(dict.fromkeys(map(without_local_paths, filter(None, files)))) or "rows in memory"

@@ -19,11 +19,19 @@ def repeating_section(run: FinishedRun) -> dict[str, str]:
     # It is longer than any run of backticks in the recipe.
     fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", recipe))])
     return {
-        "command": public_command(_program(run.args.training.world_size), run.command),
+        "command": _command(run),
         "recipe": recipe,
         "fence": fence,
         "environment_table": _environment_table(run),
     }
+
+
+def _command(run: FinishedRun) -> str:
+    command = public_command(_program(run.args.training.world_size), run.command)
+    if not run.args.in_memory:
+        return command
+    given = ", ".join(f"{split}_data=…" for split in sorted(run.args.in_memory))
+    return f"# Called as bertcls_hf.train(…, {given}), with rows in memory and these options:\n{command}"
 
 
 def _program(processes: int) -> str:
