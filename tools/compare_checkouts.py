@@ -184,6 +184,18 @@ def compare_json(name: str, before: Outcome, after: Outcome) -> Iterator[str]:
     yield from value_difference(name, *(json.loads(read_masked(outcome, name)) for outcome in (before, after)))
 
 
+def compare_onnx(name: str, before: Outcome, after: Outcome) -> Iterator[str]:
+    """Graphs without the stack traces of their nodes, which hold paths of the checkout."""
+    import onnx
+
+    graphs = [onnx.load(outcome.folder / name) for outcome in (before, after)]
+    for graph in graphs:
+        for node in graph.graph.node:
+            del node.metadata_props[:]
+    if graphs[0] != graphs[1]:
+        yield f"{name}: another graph, other weights or other metadata"
+
+
 def compare_weights(name: str, before: Outcome, after: Outcome) -> Iterator[str]:
     from safetensors.torch import load_file
 
@@ -224,6 +236,7 @@ FILE_COMPARISONS: list[tuple[str, Callable[[str, Outcome, Outcome], Iterator[str
     ("*_results.json", compare_json),
     ("trainer_state.json", compare_json),
     ("*.safetensors", compare_weights),
+    ("*.onnx", compare_onnx),
     ("README.md", compare_card),
     ("*.yaml", compare_text),
     ("*.json", compare_text),
