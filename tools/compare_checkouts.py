@@ -52,6 +52,8 @@ UNREAD_FILES = {
 TIMINGS = re.compile(r"runtime|per_second|preparation_time|total_flos")
 # Lines of a model card that hold times, versions or the machine.
 CARD_NOISE = re.compile(r"^\| (machine|training|versions) \|.*$", re.MULTILINE)
+# Progress bars of datasets, which show speeds.
+PROGRESS_BAR = re.compile(r"[^\r\n]*\[[\d:]+[^\]\r\n]*/s\][\r\n]*")
 TOLERANCE = 1e-6
 TIMEOUT_S = 900
 PROGRAMS = {
@@ -114,7 +116,9 @@ def stdout(before: Outcome, after: Outcome) -> Iterator[str]:
 
 
 def stderr(before: Outcome, after: Outcome) -> Iterator[str]:
-    yield from text_difference("stderr", before.side.masked(before.stderr), after.side.masked(after.stderr))
+    """What was written to stderr, without progress bars."""
+    texts = (PROGRESS_BAR.sub("", outcome.side.masked(outcome.stderr)) for outcome in (before, after))
+    yield from text_difference("stderr", *texts)
 
 
 def options(before: Outcome, after: Outcome) -> Iterator[str]:
