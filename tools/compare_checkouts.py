@@ -52,8 +52,8 @@ UNREAD_FILES = {
 TIMINGS = re.compile(r"runtime|per_second|preparation_time|total_flos")
 # Lines of a model card that hold times, versions or the machine.
 CARD_NOISE = re.compile(r"^\| (machine|training|versions) \|.*$", re.MULTILINE)
-# Progress bars of datasets, which show speeds.
-PROGRESS_BAR = re.compile(r"[^\r\n]*\[[\d:]+[^\]\r\n]*/s\][\r\n]*")
+# What of stderr tells the time: the clock of log lines, and progress bars, which show speeds.
+STDERR_NOISE = re.compile(r"^\d\d:\d\d:\d\d |[^\r\n]*\[[\d:]+[^\]\r\n]*/s\][\r\n]*", re.MULTILINE)
 TOLERANCE = 1e-6
 TIMEOUT_S = 900
 PROGRAMS = {
@@ -116,8 +116,8 @@ def stdout(before: Outcome, after: Outcome) -> Iterator[str]:
 
 
 def stderr(before: Outcome, after: Outcome) -> Iterator[str]:
-    """What was written to stderr, without progress bars."""
-    texts = (PROGRESS_BAR.sub("", outcome.side.masked(outcome.stderr)) for outcome in (before, after))
+    """What was written to stderr, without progress bars and times."""
+    texts = (STDERR_NOISE.sub("", outcome.side.masked(outcome.stderr)) for outcome in (before, after))
     yield from text_difference("stderr", *texts)
 
 
