@@ -57,6 +57,8 @@ UNREAD_FILES = {
 TIMINGS = re.compile(r"runtime|per_second|preparation_time|total_flos")
 # Lines of a model card that hold times, versions or the machine.
 CARD_NOISE = re.compile(r"^\| (machine|training|versions) \|.*$", re.MULTILINE)
+# What of stderr tells the time: the clock of log lines, and progress bars, which show speeds.
+STDERR_NOISE = re.compile(r"^\d\d:\d\d:\d\d |[^\r\n]*\[[\d:]+[^\]\r\n]*/s\][\r\n]*", re.MULTILINE)
 TOLERANCE = 1e-6
 TIMEOUT_S = 900
 PROGRAMS = {
@@ -119,7 +121,9 @@ def stdout(before: Outcome, after: Outcome) -> Iterator[str]:
 
 
 def stderr(before: Outcome, after: Outcome) -> Iterator[str]:
-    yield from text_difference("stderr", before.side.masked(before.stderr), after.side.masked(after.stderr))
+    """What was written to stderr, without progress bars and times."""
+    texts = (STDERR_NOISE.sub("", outcome.side.masked(outcome.stderr)) for outcome in (before, after))
+    yield from text_difference("stderr", *texts)
 
 
 def options(before: Outcome, after: Outcome) -> Iterator[str]:
@@ -189,6 +193,18 @@ def compare_json(name: str, before: Outcome, after: Outcome) -> Iterator[str]:
     yield from value_difference(name, *(json.loads(read_masked(outcome, name)) for outcome in (before, after)))
 
 
+def compare_onnx(name: str, before: Outcome, after: Outcome) -> Iterator[str]:
+    """Graphs without the stack traces of their nodes, which hold paths of the checkout."""
+    import onnx
+
+    graphs = [onnx.load(outcome.folder / name) for outcome in (before, after)]
+    for graph in graphs:
+        for node in graph.graph.node:
+            del node.metadata_props[:]
+    if graphs[0] != graphs[1]:
+        yield f"{name}: another graph, other weights or other metadata"
+
+
 def compare_weights(name: str, before: Outcome, after: Outcome) -> Iterator[str]:
     from safetensors.torch import load_file
 
@@ -230,6 +246,7 @@ FILE_COMPARISONS: list[tuple[str, Callable[[str, Outcome, Outcome], Iterator[str
     ("*_results.json", compare_json),
     ("trainer_state.json", compare_json),
     ("*.safetensors", compare_weights),
+    ("*.onnx", compare_onnx),
     ("README.md", compare_card),
     ("*.yaml", compare_text),
     ("*.json", compare_text),
