@@ -373,14 +373,12 @@ REFUSALS = {
     "predict_missing_file": PREDICT + "{inputs}/nothing.csv",
     "predict_missing_column": PREDICT + "{inputs}/test.csv --text_column_names review",
     "predict_untrained": "predict {inputs}/bert {inputs}/test.csv",
-    "predict_code": "predict {here}/weighted_mlp {inputs}/test.csv",
     "predict_wrong_output": PREDICT + "{inputs}/test.csv --output_file {out}.xlsx",
     "predict_wrong_temperature": PREDICT + "{inputs}/test.csv --temperature 0",
     "export_missing_model": "export {inputs}/nothing --output_dir {out}",
     "export_into_model": "export {here}/finetuned --output_dir {here}/finetuned",
     "demo_missing_model": "demo {inputs}/nothing",
     "features_unknown_word": "features lists",
-    "features_missing_folder": "features list --boost_cache_dir {inputs}/nothing",
     "hub_missing_folder": "hub push {inputs}/nothing",
 }
 
