@@ -13,8 +13,8 @@ from datasets import Features, List, Value
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.columns import Columns, resolve_columns
 from bertcls_hf.data.labels import is_missing
-from bertcls_hf.data.streaming import RawStream
 from bertcls_hf.data.table_reader import TextTableReader, string_features
+from bertcls_hf.data.text_stream import RawStream
 from bertcls_hf.errors import DataError
 
 

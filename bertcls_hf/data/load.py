@@ -13,8 +13,8 @@ from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.row_checks import checked_split, warn_of_leaks
 from bertcls_hf.data.sources import Source, Table, load_sources
 from bertcls_hf.data.splits import SPLIT_NAMES, hold_out, percentages_to_hold_out, sample_splits
-from bertcls_hf.data.streaming import TextStream
 from bertcls_hf.data.task_labels import labels_of_split, labels_of_stream
+from bertcls_hf.data.text_stream import TextStream
 from bertcls_hf.errors import ArgumentsError, DataError
 
 

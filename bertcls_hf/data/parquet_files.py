@@ -13,8 +13,8 @@ from pyarrow.parquet import ParquetFile, read_metadata
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.columns import Columns, resolve_columns
 from bertcls_hf.data.standard_columns import standardise, standardise_stream
-from bertcls_hf.data.streaming import RawStream
 from bertcls_hf.data.table_reader import TableReader
+from bertcls_hf.data.text_stream import RawStream
 from bertcls_hf.errors import DataError, one_line
 
 

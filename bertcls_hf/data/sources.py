@@ -21,7 +21,7 @@ from bertcls_hf.data.parquet_files import download_mode, parquet_stream, reshard
 from bertcls_hf.data.python_packages import is_packaged, packaged_corpus
 from bertcls_hf.data.splits import SPLIT_NAMES
 from bertcls_hf.data.standard_columns import standardise, standardise_stream
-from bertcls_hf.data.streaming import RawStream
+from bertcls_hf.data.text_stream import RawStream
 from bertcls_hf.errors import ArgumentsError, DataError, one_line
 
 

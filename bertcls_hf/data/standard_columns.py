@@ -6,7 +6,7 @@ from datasets import ClassLabel, Dataset, IterableDataset, LargeList, List, Valu
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.columns import resolve_columns
-from bertcls_hf.data.streaming import RawStream
+from bertcls_hf.data.text_stream import RawStream
 from bertcls_hf.errors import DataError
 
 

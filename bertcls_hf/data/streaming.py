@@ -1,26 +1,22 @@
-"""Training data that is read while it is used, because it is larger than a disk or takes too long to prepare.
+"""Token ids of training data that is read while it is used, since it is too large to load or to prepare.
 
-Nothing is known of a stream but what was read of it: there is no number of rows, and a row is checked when its turn
-comes. Every process reads its own share of the files, again and again, until `max_steps` ends the training.
+A stream has no number of rows, and a row is checked when it is read. Each process reads its own share of the files,
+again and again, until `max_steps` ends the training.
 """
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from datasets import Dataset, Features, IterableDataset, List, Value
 from datasets.distributed import split_dataset_by_node
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data.columns import Columns
-from bertcls_hf.data.labels import LabelSet, RawLabel, encode_labels, encoded_feature, raw_label, refuse_unseen_labels
+from bertcls_hf.data.labels import encoded_feature
+from bertcls_hf.data.stream_order import StreamOrder, StreamPosition
+from bertcls_hf.data.text_stream import TextStream
 from bertcls_hf.errors import ArgumentsError, DataError, RunError, one_line
 
 
@@ -28,167 +24,6 @@ Item = TypeVar("Item")
 
 # Files that are read in turn, so that a buffer holds rows of several: files are often sorted by label.
 INTERLEAVED_SHARDS = 8
-POSITION_FILE = "stream_position{}.json"
-LONGEST_QUOTE = 60
-
-
-@dataclass(frozen=True)
-class RawStream:
-    """The rows of a source as they come, and which of their columns are used.
-
-    Args:
-        name: of the source, for messages.
-        dataset: the rows.
-        columns: the used ones.
-        label_feature: type of the label column, where the source says it.
-    """
-
-    name: str
-    dataset: IterableDataset
-    columns: Columns
-    label_feature: Any = None
-
-    @property
-    def column_names(self) -> list[str]:
-        """The standard names of the used columns."""
-        return list(self.columns.standard_names().values())
-
-    def standardised(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-        """Standard column names and their values."""
-        names = self.columns.standard_names()
-        return {standard: [row.get(name) for row in rows] for name, standard in names.items()}
-
-
-@dataclass(frozen=True)
-class TextStream:
-    """A stream whose rows are checked and whose labels are encoded.
-
-    Args:
-        source: the rows as they come.
-        labels: those that the model learns.
-        args: what to do with empty texts and missing labels, and how labels are written.
-    """
-
-    source: RawStream
-    labels: LabelSet
-    args: DataArguments
-    num_rows: None = field(default=None, init=False)
-
-    @property
-    def column_names(self) -> list[str]:
-        """`text`, and where there are some `text_pair`, `label` and `id`."""
-        return self.source.column_names
-
-    def checked(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-        """The columns `text`, (`text_pair`) and `label` of some rows, without those that the options drop.
-
-        Raises:
-            DataError: an empty text, a missing or unknown label, or a text that is no string.
-        """
-        columns = self.source.standardised(rows)
-        texts = [columns[name] for name in ("text", "text_pair") if name in columns]
-        raw = [raw_label(value, self.source.label_feature, self.args.label_delimiter) for value in columns["label"]]
-        keep = [self._keeps(row, label) for row, label in zip(zip(*texts, strict=True), raw, strict=True)]
-        refuse_unseen_labels(raw, self.labels, "training", self._place(texts[0], raw))
-        columns["label"] = encode_labels(raw, self.labels)
-        columns.pop("id", None)
-        return {name: list(itertools.compress(values, keep)) for name, values in columns.items()}
-
-    def _keeps(self, texts: tuple[Any, ...], label: RawLabel) -> bool:
-        wrong = next((text for text in texts if not isinstance(text, str | None)), None)
-        if wrong is not None:
-            raise DataError(f"{self.source.name}: a text is the {type(wrong).__name__} {wrong!r}: write a string")
-        is_empty = any(text is None or not text.strip() for text in texts)
-        if is_empty and self.args.empty_text == "error":
-            raise DataError(
-                f"{self.source.name}: a row with label {label!r} has an empty text: mend it, or pass --empty_text drop"
-            )
-        if label is None and self.args.missing_label == "error":
-            raise DataError(
-                f"{self.source.name}: no label for {_quoted(texts[0])}: add it, or pass --missing_label drop"
-            )
-        return label is not None and not (is_empty and self.args.empty_text == "drop")
-
-    def _place(self, texts: Sequence[Any], raw: Sequence[RawLabel]) -> str:
-        """The source's name, and the text of the first row that has an unknown label."""
-        known = set(self.labels.names)
-        for text, label in zip(texts, raw, strict=True):
-            names = label if isinstance(label, list) else [label]
-            if any(name is not None and name not in known for name in names):
-                return f"{self.source.name} (such as {_quoted(text)})"
-        return self.source.name
-
-
-def _quoted(text: Any) -> str:
-    text = str(text or "")
-    return repr(text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…")
-
-
-@dataclass(frozen=True)
-class StreamOrder:
-    """Which rows of a stream a process reads, and in what order.
-
-    Args:
-        seed: of the order of files and rows.
-        rank: number of this process.
-        ranks: number of processes.
-        step_rows: rows of this process in an optimizer step, within which lengths are alike.
-        strategy: as in `--train_sampling_strategy`.
-        buffer_rows: rows that are read ahead, and within which the order is random.
-    """
-
-    seed: int
-    rank: int
-    ranks: int
-    step_rows: int
-    strategy: str
-    buffer_rows: int
-
-    def permutation(self, lengths: list[int], passes: int, block: int) -> list[int]:
-        """The order of a block of rows with these lengths; the same whenever it is read."""
-        if self.strategy == "sequential" or not lengths:
-            return list(range(len(lengths)))
-        mixed = np.random.SeedSequence((self.seed, self.rank, passes, block)).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(mixed))
-        if self.strategy == "group_by_length":
-            return get_length_grouped_indices(lengths, self.step_rows, generator=generator)
-        return torch.randperm(len(lengths), generator=generator).tolist()
-
-
-@dataclass(frozen=True)
-class StreamPosition:
-    """Where a process is in its share of a stream, from which another run goes on.
-
-    Args:
-        order: of the run that was there.
-        rows: rows taken since the start.
-        passes: times that the share was read to its end.
-        block: number of the buffer within the pass.
-        offset: rows taken from that buffer.
-        shards: per interleaved part, its state before that buffer was filled; empty at the start of a pass.
-    """
-
-    order: StreamOrder
-    rows: int
-    passes: int
-    block: int
-    offset: int
-    shards: list[dict[str, Any]]
-
-    def write(self, folder: Path) -> None:
-        """Adds the position to a checkpoint."""
-        position_path(folder, self.order.rank, self.order.ranks).write_text(json.dumps(asdict(self)) + "\n")
-
-    @classmethod
-    def read(cls, folder: Path, rank: int, ranks: int) -> "StreamPosition":
-        """The position that a checkpoint holds."""
-        content = json.loads(position_path(folder, rank, ranks).read_text())
-        return cls(**{**content, "order": StreamOrder(**content["order"])})
-
-
-def position_path(folder: Path, rank: int, ranks: int) -> Path:
-    """The file of one process, named as the Trainer names the states of random generators."""
-    return folder / POSITION_FILE.format(f"_{rank}" if ranks > 1 else "")
 
 
 @dataclass(frozen=True)

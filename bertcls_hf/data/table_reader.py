@@ -15,8 +15,8 @@ from datasets.exceptions import DatasetGenerationError
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.columns import Columns
-from bertcls_hf.data.streaming import RawStream
 from bertcls_hf.data.text_files import TextFile, TextFormat, text_format_of
+from bertcls_hf.data.text_stream import RawStream
 from bertcls_hf.errors import DataError, RunError, StorageError, one_line
 
 

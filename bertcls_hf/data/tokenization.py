@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.splits import Split
-from bertcls_hf.data.streaming import TextStream, TokenStream
+from bertcls_hf.data.streaming import TokenStream
+from bertcls_hf.data.text_stream import TextStream
 from bertcls_hf.errors import ArgumentsError
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 
-from bertcls_hf.data.streaming import position_path
+from bertcls_hf.data.stream_order import position_path
 from bertcls_hf.errors import ArgumentsError, StorageError
 
 

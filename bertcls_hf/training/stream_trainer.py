@@ -6,7 +6,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 from transformers import TrainerState
 
-from bertcls_hf.data.streaming import StreamOrder, StreamPosition
+from bertcls_hf.data.stream_order import StreamOrder, StreamPosition
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.training.checkpoints import STATE
 from bertcls_hf.training.trainer import ClassificationTrainer

@@ -16,7 +16,8 @@ from transformers import AutoTokenizer
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.load import load_data
-from bertcls_hf.data.streaming import StreamOrder, StreamPosition, TokenStream
+from bertcls_hf.data.stream_order import StreamOrder, StreamPosition
+from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.run import main
