@@ -6,7 +6,7 @@ Nothing here imports datasets, scikit-learn or a model, so that `--help` and a w
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, fields, replace
+from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, fields
 from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,6 @@ from transformers.hf_argparser import HfArg
 from transformers.training_args import TrainingArguments
 from transformers.utils.import_utils import is_torch_xla_available
 
-from bertcls_hf.config.cross_checks import DEFAULT_LEARNING_RATE, check_boost, check_combinations
 from bertcls_hf.errors import ArgumentsError, one_line
 
 
@@ -43,6 +42,7 @@ REFUSED_OPTIONS = {
 REFUSED_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
 # Services that transformers leaves out when it lists those that are installed.
 UNLISTED_SERVICES = ("azure_ml", "flyte")
+DEFAULT_LEARNING_RATE = 2e-5
 FROZEN_HEAD_LEARNING_RATE = 1e-3
 # Where a push goes, and when: nothing without --push_to_hub.
 PUSH_OPTIONS = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy")
@@ -548,7 +548,7 @@ class ClassifierTrainingArguments(TrainingArguments):
 
 @dataclass(frozen=True)
 class Arguments:
-    """All options of a run, checked against each other.
+    """All options of a run; [`bertcls_hf.config.parsing.build_arguments`] makes and checks them.
 
     Args:
         model: encoder, pooling and head; `freeze_backbone` is true or false here, whatever was given.
@@ -563,12 +563,6 @@ class Arguments:
     boost: BoostArguments
     training: ClassifierTrainingArguments
     in_memory: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        check_boost(self)
-        freezes = self.model.has_frozen_backbone or (self.boost.boost and self.model.freeze_backbone is None)
-        object.__setattr__(self, "model", replace(self.model, freeze_backbone=freezes))
-        check_combinations(self)
 
     @property
     def is_head_then_all(self) -> bool:

@@ -1,24 +1,27 @@
 """Options that are right alone and wrong together; each check names both, and the way out."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bertcls_hf.config.arguments import DEFAULT_LEARNING_RATE, Arguments
 from bertcls_hf.errors import ArgumentsError
 
 
-if TYPE_CHECKING:
-    from bertcls_hf.config.arguments import Arguments
-
-# The default of --learning_rate; another value was asked for.
-DEFAULT_LEARNING_RATE = 2e-5
-
-
-def check_boost(args: "Arguments") -> None:
-    """Refuses options that contradict cached features, or that mean nothing without them.
+def checked(args: Arguments) -> Arguments:
+    """The same options, with `freeze_backbone` true or false, after all checks.
 
     Raises:
-        ArgumentsError: see above.
+        ArgumentsError: two options contradict each other, or one of them would do nothing.
     """
+    _check_boost(args)
+    freezes = args.model.has_frozen_backbone or (args.boost.boost and args.model.freeze_backbone is None)
+    args = replace(args, model=replace(args.model, freeze_backbone=freezes))
+    _check_combinations(args)
+    return args
+
+
+def _check_boost(args: Arguments) -> None:
+    """Refuses options that contradict cached features, or that mean nothing without them."""
     boost, model = args.boost, args.model
     if boost.boost and model.trainable_layers:
         raise ArgumentsError("--boost caches features that never change, but --trainable_layers changes them")
@@ -34,12 +37,8 @@ def check_boost(args: "Arguments") -> None:
         raise ArgumentsError("--sweep needs --boost, a frozen backbone and --head_init random")
 
 
-def check_combinations(args: "Arguments") -> None:
-    """Refuses all other contradictions; reads whether the encoder is frozen, which is known by now.
-
-    Raises:
-        ArgumentsError: see above.
-    """
+def _check_combinations(args: Arguments) -> None:
+    """Refuses all other contradictions; reads whether the encoder is frozen, which is known by now."""
     _check_frozen(args)
     _check_sources(args)
     if args.data.streaming:
@@ -51,7 +50,7 @@ def check_combinations(args: "Arguments") -> None:
     _check_calibration(args)
 
 
-def _check_frozen(args: "Arguments") -> None:
+def _check_frozen(args: Arguments) -> None:
     """Refuses what a frozen encoder would silently ignore."""
     training, is_frozen = args.training, args.model.has_frozen_backbone
     if is_frozen and training.layerwise_lr_decay != 1:
@@ -70,7 +69,7 @@ def _check_frozen(args: "Arguments") -> None:
         raise ArgumentsError("--neftune_noise_alpha needs embeddings that learn, and they are frozen")
 
 
-def _check_sources(args: "Arguments") -> None:
+def _check_sources(args: Arguments) -> None:
     data, training, in_memory = args.data, args.training, args.in_memory
     for split in sorted(in_memory):
         if getattr(data, f"{split}_file"):
@@ -88,7 +87,7 @@ def _check_sources(args: "Arguments") -> None:
         raise ArgumentsError("--do_predict reads the test data: give --test_file or --dataset_name")
 
 
-def _check_streaming(args: "Arguments") -> None:
+def _check_streaming(args: Arguments) -> None:
     """Refuses what needs all rows of the training data, or their number."""
     data, training = args.data, args.training
     is_read_once = args.boost.boost and bool(args.model.freeze_backbone)
@@ -108,7 +107,7 @@ def _check_streaming(args: "Arguments") -> None:
             raise ArgumentsError(f"--{option} cannot be used with --streaming: a stream is read once, in order")
 
 
-def _check_calibration(args: "Arguments") -> None:
+def _check_calibration(args: Arguments) -> None:
     """Refuses to put a model's calibration beside another model, or none."""
     if not args.training.calibrate or args.training.do_train:
         return

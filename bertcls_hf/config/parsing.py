@@ -19,6 +19,7 @@ from transformers.hf_argparser import HfArgumentParser, string_to_bool
 from transformers.training_args import TrainingArguments
 
 from bertcls_hf.config.arguments import ARGUMENT_CLASSES, PUSH_OPTIONS, REFUSED_OPTIONS, Arguments
+from bertcls_hf.config.cross_checks import checked
 from bertcls_hf.errors import ArgumentsError, one_line
 
 
@@ -350,7 +351,7 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
         )
     try:
         model, data, boost, training = (_build(argument_class, options) for argument_class in ARGUMENT_CLASSES)
-        return Arguments(model, data, boost, training, frozenset(in_memory))
+        return checked(Arguments(model, data, boost, training, frozenset(in_memory)))
     except (ValueError, OSError, ImportError) as error:
         raise ArgumentsError(one_line(error)) from error
 
