@@ -1,1 +1,6 @@
-"""Training, evaluation and what they leave in output_dir."""
+"""Trains and evaluates classifiers with the Hugging Face Trainer.
+
+Open `phases.py` first: it has the functions that train, evaluate and predict. `trainer.py` holds the Trainer that
+they use, `resolve.py` fills in the options that depend on the data, and `checkpoints.py` decides which checkpoint a
+run may resume from.
+"""

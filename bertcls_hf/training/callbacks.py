@@ -1,4 +1,4 @@
-"""What happens over the course of a training, apart from the arithmetic."""
+"""Callbacks of a training: extra log lines, a stop at a non-finite loss, and early stopping."""
 
 import json
 import math
@@ -21,8 +21,9 @@ BATCHES_KEPT = 20
 class LogWithEachSave(TrainerCallback):
     """Logs at every evaluation and checkpoint.
 
-    The running loss since the last line of the log is not part of a checkpoint: without this, a resumed run's history
-    would differ from that of an undisturbed one, and a checkpoint could hold weights whose loss nobody looked at.
+    A checkpoint does not hold the running loss since the last log line. Without the extra log line, a resumed run
+    would have another log history than an uninterrupted run, and a checkpoint could be saved before its loss was
+    checked.
     """
 
     def on_step_end(
@@ -34,7 +35,7 @@ class LogWithEachSave(TrainerCallback):
 
 
 class StopOnNonFinite(TrainerCallback):
-    """Ends the run at the first loss or gradient norm that is not finite, before a checkpoint is written."""
+    """Ends the run when a logged loss or gradient norm is not finite, before the next checkpoint is written."""
 
     def on_log(
         self,
@@ -46,17 +47,16 @@ class StopOnNonFinite(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         logs = logs or {}
-        bad = next((name for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))), None)
-        if bad is None or args.logging_nan_inf_filter:
+        non_finite = next((name for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))), None)
+        if non_finite is None or args.logging_nan_inf_filter:
             return
         where = ""
         if state.is_world_process_zero:
-            where = (
-                f"; the rows of the last {BATCHES_KEPT} steps are in {self._write_rows(args, state, train_dataloader)}"
-            )
+            path = self._write_rows(args, state, train_dataloader)
+            where = f"; the rows of the last {BATCHES_KEPT} steps are in {path}"
         raise DivergedError(
-            f"{bad} is {logs[bad]} at step {state.global_step}: lower the learning rate, or look for bad rows{where}. "
-            "The checkpoints before this step are good."
+            f"{non_finite} is {logs[non_finite]} at step {state.global_step}: lower the learning rate, or look for "
+            f"bad rows{where}. The checkpoints before this step are good."
         )
 
     def _write_rows(self, args: TrainingArguments, state: TrainerState, train_dataloader: Any) -> Path:
@@ -76,7 +76,7 @@ def _epoch_sampler(train_dataloader: Any) -> "EpochSampler | None":
 
 
 def _recent_rows(sampler: "EpochSampler", args: TrainingArguments, state: TrainerState) -> list[int]:
-    """Row numbers of the training split in the last steps of the current epoch, oldest first."""
+    """Returns the training rows of the current epoch's last `BATCHES_KEPT` steps, oldest first."""
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     steps_per_epoch = math.ceil(len(sampler) / per_step)
     epoch, step = divmod(state.global_step - 1, steps_per_epoch)
@@ -85,7 +85,7 @@ def _recent_rows(sampler: "EpochSampler", args: TrainingArguments, state: Traine
 
 
 def training_callbacks(args: ClassifierTrainingArguments) -> list[TrainerCallback]:
-    """The callbacks of a run; early stopping where it is on."""
+    """Builds the callbacks of a run, with early stopping if `early_stopping_patience` is not -1."""
     callbacks: list[TrainerCallback] = [LogWithEachSave(), StopOnNonFinite()]
     if args.early_stopping_patience != -1:
         callbacks.append(EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold))

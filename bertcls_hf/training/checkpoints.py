@@ -1,7 +1,8 @@
-"""Which checkpoint a run may resume from.
+"""Decides which checkpoint a run may resume from, and whether the disk can hold new ones.
 
-The Trainer writes a checkpoint file by file and takes the newest by its name: a run killed while saving leaves one
-that resumes silently wrong. So the reading side is strict.
+The Trainer writes a checkpoint file by file, and resumes from the one with the highest step without checking it. A run
+that is killed while saving leaves an incomplete checkpoint, from which the Trainer would resume with wrong results and
+no error. This module therefore checks every file of a checkpoint before a run resumes from it.
 """
 
 import json
@@ -20,9 +21,9 @@ from bertcls_hf.errors import ArgumentsError, StorageError
 logger = logging.getLogger(__name__)
 
 WEIGHTS, STATE = "model.safetensors", "trainer_state.json"
-# Neither rotation (`checkpoint-*`) nor a push (which skips `_*`) looks at what this stands before.
+# Rotation deletes only `checkpoint-*`, and a push skips `_*`: both leave folders with this prefix alone.
 REJECTED_PREFIX = "_incomplete-"
-# What a classifier of ours cannot change between two steps.
+# The fields of a TextClassifierConfig that must not change when a training resumes.
 SHAPE_FIELDS = ("id2label", "problem_type", "pooling", "pooling_layers", "pooling_layers_merge", "head", "loss")
 INCOMPLETE_SENTINEL = "checkpoint-is-incomplete.txt"
 
@@ -30,17 +31,17 @@ INCOMPLETE_SENTINEL = "checkpoint-is-incomplete.txt"
 def resolve_resume(
     asked: str | None, output_dir: Path, world_size: int, is_main_process: bool, is_stream: bool = False
 ) -> Path | None:
-    """The checkpoint to go on from, or None to start fresh.
+    """Finds the checkpoint to resume from; returns None to start fresh.
 
     Args:
-        asked: `--resume_from_checkpoint`: auto, true, false, a path or None.
-        output_dir: where checkpoints lie.
-        world_size: number of processes, each of which saved its random state.
-        is_main_process: only this one renames what it rejects.
-        is_stream: whether each process also saved its position in a stream.
+        asked: the value of `--resume_from_checkpoint`: auto, true, false, a path or None.
+        output_dir: the folder that holds the checkpoints.
+        world_size: the number of processes. Each process saves its own random state.
+        is_main_process: whether this process renames the incomplete checkpoints. Only one process may.
+        is_stream: whether the training data is a stream. Each process then also saves its position in the stream.
 
     Raises:
-        ArgumentsError: a checkpoint was asked for and there is no complete one.
+        ArgumentsError: if a checkpoint is required, by true or by a path, and no complete one exists.
     """
     if asked is None or asked.lower() in {"false", "no"}:
         return None
@@ -49,21 +50,22 @@ def resolve_resume(
         if problem is not None:
             raise ArgumentsError(f"--resume_from_checkpoint {asked}: {problem}")
         return Path(asked)
-    found = find_resumable_checkpoint(output_dir, world_size, is_main_process, is_stream)
-    if found is None and asked.lower() != "auto":
+    newest_complete = find_resumable_checkpoint(output_dir, world_size, is_main_process, is_stream)
+    if newest_complete is None and asked.lower() != "auto":
         raise ArgumentsError(
             f"--resume_from_checkpoint {asked}: {output_dir} holds no complete checkpoint; auto starts fresh"
         )
-    logger.info("resuming from %s", found) if found else logger.info(
-        "no complete checkpoint in %s: starting fresh", output_dir
-    )
-    return found
+    if newest_complete is None:
+        logger.info("no complete checkpoint in %s: starting fresh", output_dir)
+    else:
+        logger.info("resuming from %s", newest_complete)
+    return newest_complete
 
 
 def find_resumable_checkpoint(
     output_dir: Path, world_size: int, is_main_process: bool = True, is_stream: bool = False
 ) -> Path | None:
-    """The newest complete `checkpoint-N`; newer incomplete ones are renamed out of the way, with a warning."""
+    """Returns the newest complete `checkpoint-N`; renames newer incomplete checkpoints, with a warning for each."""
     for folder in sorted(output_dir.glob("checkpoint-*"), key=_step_of, reverse=True):
         problem = checkpoint_problem(folder, world_size, is_stream)
         if problem is None:
@@ -89,7 +91,7 @@ def _set_aside(folder: Path) -> None:
 
 
 def checkpoint_problem(folder: Path, world_size: int, is_stream: bool = False) -> str | None:
-    """Why a checkpoint cannot be resumed from exactly, or None."""
+    """Says why an exact resume from this checkpoint is impossible; returns None for a complete checkpoint."""
     if not folder.is_dir():
         return "no such folder"
     if (folder / INCOMPLETE_SENTINEL).exists():
@@ -117,11 +119,11 @@ def _state_problem(folder: Path) -> str | None:
 
 
 def _weights_problem(path: Path) -> str | None:
-    """Compares the file's size with what its header promises; the format has no checksum."""
+    """Compares the size of the file with the size that its header declares, since safetensors has no checksum."""
     with path.open("rb") as file:
-        start = file.read(8)
+        size_field = file.read(8)
         try:
-            header_size = struct.unpack("<Q", start)[0]
+            header_size = struct.unpack("<Q", size_field)[0]
             if header_size > path.stat().st_size:
                 return f"{WEIGHTS} is cut off"
             header = json.loads(file.read(header_size))
@@ -140,10 +142,11 @@ def _position_problem(path: Path) -> str | None:
 
 
 def _archive_problem(folder: Path, random_states: list[str]) -> str | None:
-    """torch.save writes zip archives, whose directory comes last: a cut-off one has none."""
+    """Looks for the zip directory, which `torch.save` writes at the end of a file: a cut-off file lacks it."""
     for name in ("optimizer.pt", "scheduler.pt", *random_states):
         with (folder / name).open("rb") as file:
             file.seek(0, 2)
+            # The end record of a zip archive lies within its last 65,557 bytes.
             file.seek(max(file.tell() - 65_557, 0))
             if b"PK\x05\x06" not in file.read():
                 return f"{name} is cut off"
@@ -151,28 +154,32 @@ def _archive_problem(folder: Path, random_states: list[str]) -> str | None:
 
 
 def require_checkpoint_space(args: TrainingArguments, model: nn.Module) -> None:
-    """Refuses to start a training whose checkpoints the disk cannot hold.
+    """Checks that the disk can hold the checkpoints of a training, before the training starts.
 
-    A checkpoint has the weights, and two moments of each that learns; one more is written before the oldest goes. A
-    push at each save writes the weights once more.
+    A checkpoint holds all weights, and two moments of the optimizer for each trainable weight. The Trainer writes a
+    new checkpoint before it deletes the oldest, so the disk must hold one checkpoint more than `save_total_limit`. A
+    push at each save writes one more copy of the weights.
 
     Raises:
-        StorageError: with the numbers.
+        StorageError: if there is too little free space; the message gives the needed and the free MiB.
     """
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     moments = sum(2 * parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    kept = 0 if args.save_strategy == "no" else 1 if args.resume_from_checkpoint else (args.save_total_limit or 1) + 1
+    if args.save_strategy == "no":
+        checkpoints = 0
+    else:
+        checkpoints = 1 if args.resume_from_checkpoint else (args.save_total_limit or 1) + 1
     pushed = weights if args.hub_strategy == "every_save" else 0
-    needed, free = weights + pushed + kept * (weights + moments), shutil.disk_usage(args.output_dir).free
+    needed, free = weights + pushed + checkpoints * (weights + moments), shutil.disk_usage(args.output_dir).free
     if needed > free:
         raise StorageError(
-            f"the model and {kept} checkpoints need {needed / 2**20:,.1f} MiB, and {args.output_dir} has "
+            f"the model and {checkpoints} checkpoints need {needed / 2**20:,.1f} MiB, and {args.output_dir} has "
             f"{free / 2**20:,.1f} MiB free: free some, or lower --save_total_limit"
         )
 
 
 def stopped_early(checkpoint: Path, patience: int) -> bool:
-    """Whether early stopping had already ended the training that saved this checkpoint."""
+    """Says whether early stopping had already ended the training when it saved this checkpoint."""
     state = TrainerState.load_from_json(str(checkpoint / STATE))
     saved = state.stateful_callbacks.get("EarlyStoppingCallback")
     if patience == -1 or saved is None:
@@ -181,14 +188,16 @@ def stopped_early(checkpoint: Path, patience: int) -> bool:
 
 
 def refuse_other_model(checkpoint: Path, config: PreTrainedConfig) -> None:
-    """Refuses to resume a training of another model; the Trainer would load what fits and start the rest anew.
+    """Checks that a checkpoint belongs to the same kind of model as the one that is about to be trained.
+
+    The Trainer would load the weights that fit, and initialise the others at random.
 
     Args:
-        checkpoint: a complete one.
-        config: of the model that is about to be trained.
+        checkpoint: the folder of a complete checkpoint.
+        config: the configuration of the model that is about to be trained.
 
     Raises:
-        ArgumentsError: names each difference, old and new.
+        ArgumentsError: if a field of `SHAPE_FIELDS` differs; the message gives each old and new value.
     """
     saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     current = json.loads(config.to_json_string(use_diff=False))

@@ -1,4 +1,4 @@
-"""From rows of token ids to padded batches."""
+"""The data collator, which turns rows of token ids into padded batches."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from bertcls_hf.data.tokenization import pad_texts
 
 
 class ClassificationCollator:
-    """Pads a batch to its longest text; a batch of cached features comes whole and stays as it is.
+    """Pads a batch to its longest text, and returns a batch of cached features unchanged.
 
     Two texts of 3 and 2 tokens give `input_ids` and `attention_mask` of shape (2, 3), and `labels` of shape (2,).
 
     Args:
-        tokenizer: knows what to pad with.
+        tokenizer: provides the padding token and the padding side.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
@@ -24,7 +24,7 @@ class ClassificationCollator:
         if isinstance(features, dict):
             return features
         if features[0] is None:
-            return {}  # Rows of a stream that an earlier part of this training has taken.
+            return {}  # A resumed stream gives None for the rows that were trained on before.
         columns = {name: [row[name] for row in features] for name in features[0]}
         batch = pad_texts(columns, self.tokenizer)
         return batch | ({"labels": torch.tensor(columns["labels"])} if "labels" in columns else {})

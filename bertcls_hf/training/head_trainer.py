@@ -1,7 +1,8 @@
-"""Training a head alone on cached features, at about the cost of the head's arithmetic.
+"""Trains only the head, on cached features, without the Trainer's cost for the unused encoder.
 
-The Trainer's loop walks over all modules and parameters of its model at every step. On cached features, which never
-reach the encoder, that walk and some wrappers cost several times the step itself (`benchmarks/boost.py` measures it).
+The Trainer's loop visits all modules and parameters of its model at every step. Cached features do not pass through
+the encoder, so the step itself is short, and these visits and accelerate's wrappers take several times as long as the
+step (`benchmarks/boost.py` measures it).
 """
 
 from typing import Any
@@ -15,13 +16,13 @@ from bertcls_hf.training.trainer import ClassificationTrainer
 
 
 class HeadOnFeatures(torch.nn.Module):
-    """The head of a model, as what the training loop sees on cached features.
+    """A module that holds only the head of a classifier and computes its loss from cached features.
 
-    At every step the loop walks over all modules and parameters of its model: those of a frozen encoder, which cached
-    features never reach, cost more than the head's arithmetic.
+    The training loop gets this module instead of the whole model, so that it does not visit the modules of the frozen
+    encoder at every step.
 
     Args:
-        model: owns the head, and the loss.
+        model: the classifier. The module shares its head and its configuration, and copies neither.
     """
 
     def __init__(self, model: TextClassifier):
@@ -29,41 +30,48 @@ class HeadOnFeatures(torch.nn.Module):
         self.head, self.config = model.head, model.config
 
     def train(self, mode: bool = True) -> "HeadOnFeatures":
-        """Looks at the head, which an evaluation of the whole model switches without this module."""
+        """Skips the walk over submodules if the head is already in the asked mode: the loop calls this at every step.
+
+        The mode is read from the head, because an evaluation of the whole model changes the head's mode only.
+        """
         return self if self.head.training == mode else super().train(mode)
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor | None]:
-        """The loss and logits of the model, in the plainest container that the loop takes."""
+        """Computes loss and logits from (batch, `config.feature_size`) features, in a plain dict for speed."""
         loss, logits = classify_features(self.head, features, labels, self.config)
         return {"loss": loss, "logits": logits}
 
 
 class HeadTrainer(ClassificationTrainer):
-    """Trains on cached features; what it evaluates and saves is the whole model.
+    """Trains the head on cached features, and evaluates and saves the whole model.
 
-    With several ranks or mixed precision, which wrap the model, it is the ordinary Trainer.
+    With several ranks or mixed precision, accelerate wraps the model. The loop then trains the whole model, as in
+    [`ClassificationTrainer`].
     """
 
     @property
     def _trains_head_alone(self) -> bool:
-        """Whether nothing wraps the model."""
+        """Whether accelerate leaves the model unwrapped: one process, and no mixed precision."""
         is_plain = self.accelerator.distributed_type == DistributedType.NO
         return is_plain and self.accelerator.mixed_precision == "no"
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, Any]:
-        """Hands the loop the head alone: no public method gives it another model than the one that is saved."""
+        """Gives the loop a [`HeadOnFeatures`] in place of the model.
+
+        A private method is overridden, because no public one can train another module than the one that is saved.
+        """
         model, dataloader = super()._prepare_for_training(*args, **kwargs)
         is_head_alone = self._trains_head_alone and model is self.model
         return (HeadOnFeatures(model) if is_head_alone else model), dataloader
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Takes the optimizer out of accelerate's wrapper, which costs as much as a step of the head."""
+        """Removes accelerate's wrapper from the optimizer, because the wrapper takes as long as a step of the head."""
         if self._trains_head_alone and isinstance(self.optimizer, AcceleratedOptimizer):
             self.optimizer = self.optimizer.optimizer
         return super().create_scheduler(num_training_steps, optimizer)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        """Clips tensor by tensor: a head has few, for which torch's fused path over lists is the slower one."""
+        """Clips the gradients tensor by tensor, which is faster than torch's fused path for a head's few tensors."""
         if not isinstance(model, HeadOnFeatures):
             return super()._clip_grad_norm(model)
         return torch.nn.utils.clip_grad_norm_(model.parameters(), self.args.max_grad_norm, foreach=False)

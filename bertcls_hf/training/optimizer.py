@@ -1,4 +1,4 @@
-"""Parameter groups: a learning rate by depth, a weight decay by kind, and a name for the log."""
+"""The parameter groups of the optimizer, each with a learning rate, a weight decay and a name for the log."""
 
 import re
 from typing import Any
@@ -15,15 +15,16 @@ LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.(\d+)\.")
 def parameter_groups(
     trained: nn.Module, model: PreTrainedModel, args: ClassifierTrainingArguments, decayed: set[str]
 ) -> list[dict[str, Any]]:
-    """The groups of an optimizer: parameters of one depth and one weight decay together.
+    """Groups the trainable parameters by depth and by weight decay.
 
-    The encoder's top layer comes first, since the Trainer logs the first group's rate as `learning_rate`.
+    The group of the encoder's top layer comes first, because the Trainer logs the rate of the first group as
+    `learning_rate`.
 
     Args:
-        trained: the module whose parameters learn; a wrapper around the model, or the model.
-        model: tells the encoder from the head.
-        args: the rates, their decay from layer to layer, and the weight decay.
-        decayed: names of the parameters that the weight decay is for.
+        trained: the module that holds the trainable parameters: the model, or a wrapper around it.
+        model: the model without a wrapper. Its `base_model_prefix` tells encoder parameters from head parameters.
+        args: the learning rates, the layer-wise decay of the encoder's rate, and the weight decay.
+        decayed: the names of the parameters to which weight decay applies.
     """
     encoder_config = getattr(model.config, "encoder_config", model.config)
     layers = encoder_config.num_hidden_layers
@@ -38,14 +39,17 @@ def parameter_groups(
 
 
 def _depth(name: str, layers: int, encoder_name: str, layerwise_lr_decay: float) -> int:
-    """See [`parameter_depth`]; the head is one above, and without a decay all of the encoder is alike."""
+    """Returns `layers` + 1 for the head, and [`parameter_depth`] for the encoder.
+
+    Without a layer-wise decay, all encoder parameters have depth `layers`, so that they share a group.
+    """
     if f".{encoder_name}." not in f".{name}":
         return layers + 1
     return layers if layerwise_lr_decay == 1 else parameter_depth(name, layers)
 
 
 def parameter_depth(name: str, layers: int) -> int:
-    """0 for the embeddings, i + 1 for layer i, and `layers` for what lies above them in the encoder."""
+    """Returns 0 for the embeddings, i + 1 for layer i, and `layers` for encoder parameters after the last layer."""
     match = LAYER_NUMBER.search(name)
     if match is not None:
         return int(match.group(1)) + 1

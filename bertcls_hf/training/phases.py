@@ -1,4 +1,4 @@
-"""The phases of a run that the Trainer carries out: train, evaluate, predict."""
+"""Trains, evaluates and predicts with the Trainer, and writes the results to output_dir."""
 
 import logging
 from collections.abc import Mapping
@@ -32,22 +32,22 @@ from bertcls_hf.training.trainer import ClassificationTrainer
 logger = logging.getLogger(__name__)
 
 HEAD_FOLDER = "head"
-# The Trainers of training data that are not rows of token ids.
+# Training data of these types needs a Trainer of its own; all other data takes `ClassificationTrainer`.
 TRAINERS: dict[type, type[ClassificationTrainer]] = {FeatureDataset: HeadTrainer, TokenStream: StreamTrainer}
 
 
 def trainer_arguments(args: ClassifierTrainingArguments) -> ClassifierTrainingArguments:
-    """The Trainer's own copy of the options, without what is not its affair here."""
+    """Copies the options for the Trainer, and changes those that it must not act on here."""
     return args.changeable_copy(
-        # The Trainer would push all of output_dir, at every save; pushing is the run's last step, and of named files.
+        # The Trainer would push all of output_dir at every save; the run itself pushes selected files at its end.
         push_to_hub=False,
-        # The splits hold what a model reads, and lengths for the samplers.
+        # The splits hold only the model's inputs and the text lengths, which the samplers need.
         remove_unused_columns=False,
-        # A resumed run goes on with the patience that early stopping had left.
+        # A resumed run continues with early stopping's counter from the checkpoint.
         restore_callback_states_from_checkpoint=True,
-        # None of our models has weights that a step does not use, for which upstream's default would look each time.
+        # Every step uses all weights of these models; the Trainer's default would search for unused ones each time.
         ddp_find_unused_parameters=bool(args.ddp_find_unused_parameters),
-        # Features are extracted on all devices of a process; a head would only be slowed down by DataParallel.
+        # Several GPUs of one process serve the feature extraction only; DataParallel would slow the head down.
         _n_gpu=min(args.n_gpu, 1),
     )
 
@@ -59,10 +59,10 @@ def build_trainer(
     splits: Mapping[str, Any],
     labels: LabelSet,
 ) -> ClassificationTrainer:
-    """A Trainer over the splits, with the task's metrics and the run's callbacks.
+    """Builds a Trainer for the splits, with the task's metrics and the run's callbacks.
 
     Raises:
-        ArgumentsError: an option of transformers' own that it refuses, or whose package is not installed.
+        ArgumentsError: if the Trainer refuses one of transformers' options, or the option needs a missing package.
     """
     args = trainer_arguments(args)
     if args.padding_free:
@@ -91,10 +91,11 @@ def train_head(
     features: Mapping[str, Any],
     labels: LabelSet,
 ) -> None:
-    """Trains the head alone on cached features, in output_dir/head: the first phase of LP-FT.
+    """Trains only the head, on cached features, in output_dir/head: the first phase of LP-FT.
 
-    Fine-tuning from a random head would bend good features towards it (Kumar et al. 2022, arXiv 2202.10054). A run
-    that resumes its fine-tuning has the head in its checkpoint.
+    LP-FT (linear probing, then fine-tuning) trains the head first, because fine-tuning with a random head distorts the
+    pretrained features (Kumar et al. 2022, arXiv 2202.10054). The phase is skipped if the run resumes from a
+    checkpoint, which already holds a trained head, and if `head_num_train_epochs` is 0.
     """
     if args.training.resume_from_checkpoint is None and args.boost.head_num_train_epochs > 0:
         folder = str(Path(args.training.output_dir, HEAD_FOLDER))
@@ -106,12 +107,14 @@ def train_head(
 
 
 def train(trainer: ClassificationTrainer) -> None:
-    """Trains, from the checkpoint that [`check_plan`] found, and writes `train_results.json` and `trainer_state.json`.
+    """Trains, and writes `train_results.json` and `trainer_state.json`.
+
+    The training resumes from `args.resume_from_checkpoint` if it is set; [`resolve_run`] has checked that checkpoint.
 
     Raises:
-        DivergedError: the loss is no longer finite.
-        PreemptedError: a signal ended the training.
-        StorageError: the disk does not hold the checkpoints.
+        DivergedError: if the loss or the gradient norm is no longer finite.
+        PreemptedError: if a signal ended the training.
+        StorageError: if the disk cannot hold the checkpoints.
     """
     checkpoint = trainer.args.resume_from_checkpoint
     if trainer.is_world_process_zero():
@@ -147,7 +150,7 @@ def _train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | Non
 
 
 def _checkpoint_error(trainer: ClassificationTrainer, problem: str) -> StorageError:
-    """What a disk's problem means in a training, which writes nothing but checkpoints and logs."""
+    """Describes a storage problem as a failed checkpoint, since a training writes only checkpoints and logs."""
     return StorageError(
         f"{trainer.args.output_dir}: the checkpoint of step {trainer.state.global_step} cannot be written "
         f"({problem}): free some space; --resume_from_checkpoint auto goes on from the one before"
@@ -155,7 +158,7 @@ def _checkpoint_error(trainer: ClassificationTrainer, problem: str) -> StorageEr
 
 
 def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dict[str, float]:
-    """Ends a training that early stopping had ended before it was killed; going on would add a step."""
+    """Finishes a run whose checkpoint was saved after early stopping; resuming it would train one step more."""
     logger.info("early stopping had ended the training at %s", checkpoint)
     trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
     metrics = {"train_loss": trainer.mean_train_loss()}
@@ -165,10 +168,12 @@ def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dic
 
 
 def evaluate(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> Evaluation:
-    """Evaluates on the validation split: `eval_results.json`, `eval_report.json`, and what `calibrate` asks for.
+    """Evaluates on the validation split, and writes `eval_results.json` and `eval_report.json`.
+
+    With `calibrate`, it also fits a calibration on this split and writes `calibration.json`.
 
     Raises:
-        DivergedError: a calibration is asked for, but the model's outputs are not finite.
+        DivergedError: if `calibrate` is set and the model's outputs are not finite.
     """
     output = trainer.predict(split, metric_key_prefix="eval")
     evaluation = _record(trainer, "eval", output, data)
@@ -179,9 +184,13 @@ def evaluate(trainer: ClassificationTrainer, split: Dataset, data: Classificatio
 
 
 def predict(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> Evaluation | None:
-    """Evaluates on the test split where it is labelled, and with `do_predict` writes a line per text.
+    """Computes the outputs for the test split.
 
-    The lines are calibrated where `calibrate` is asked for.
+    Writes `test_results.json` and `test_report.json` if the split has labels. With `do_predict`, writes one line of
+    predictions per text, which are calibrated if `calibrate` is set.
+
+    Returns:
+        The evaluation, or None for a split without labels.
     """
     output = trainer.predict(split, metric_key_prefix="test")
     evaluation = _record(trainer, "test", output, data) if data.has_labels("test") else None
@@ -198,7 +207,7 @@ def predict(trainer: ClassificationTrainer, split: Dataset, data: Classification
 def _record(
     trainer: ClassificationTrainer, prefix: str, output: PredictionOutput, data: ClassificationData
 ) -> Evaluation:
-    """Writes what an evaluation found into the files of its split."""
+    """Writes the metrics and the report of a split, and returns them with the logits and gold labels."""
     logits, gold = output.predictions, output.label_ids
     _save_metrics(trainer, prefix, {**output.metrics, f"{prefix}_samples": len(gold)})
     if trainer.is_world_process_zero():

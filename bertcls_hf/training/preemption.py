@@ -1,4 +1,4 @@
-"""Ends a training with a checkpoint when a scheduler takes the machine back."""
+"""Saves a checkpoint and ends the training when a scheduler announces by a signal that it will stop the job."""
 
 import signal
 from types import FrameType, TracebackType
@@ -8,17 +8,18 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-# What Kubernetes, clouds and `scancel` send before they kill; what `#SBATCH --signal=USR1@120` sends.
+# Kubernetes, clouds and `scancel` send SIGTERM before they kill a job; `#SBATCH --signal=USR1@120` sends SIGUSR1.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopOnSignal(TrainerCallback):
-    """While it is entered, a signal ends the training after the current optimizer step, with a checkpoint.
+    """Saves a checkpoint and ends the training after the optimizer step during which a signal arrives.
 
-    Nothing is half done between two steps, so a resumed run goes on exactly. (`enable_jit_checkpoint` of transformers
-    also saves between the gradients and the optimizer's step that would use them, and only on SIGTERM.)
+    Use it as a context manager around the training: it handles the signals between enter and exit. A checkpoint after
+    a whole step can be resumed exactly. (`enable_jit_checkpoint` of transformers may also save between the gradients
+    and the optimizer step that uses them, and it handles only SIGTERM.)
 
-    Outside of the main thread, where Python takes no signals, it changes nothing.
+    Python allows signal handlers in the main thread only. In another thread the callback does nothing.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._is_asked(args):
+        if self._any_rank_signalled(args):
             self.stopped_at = state.global_step
             control.should_save = control.should_log = control.should_training_stop = True
 
@@ -57,11 +58,11 @@ class StopOnSignal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.stopped_at is not None:
-            # The epoch is not over: an evaluation now would be one that an undisturbed run does not have.
+            # The epoch is not over: an uninterrupted run has no evaluation at this step.
             control.should_log = control.should_save = control.should_evaluate = False
 
-    def _is_asked(self, args: TrainingArguments) -> bool:
-        """Whether any rank was signalled; all of them must stop after the same step."""
+    def _any_rank_signalled(self, args: TrainingArguments) -> bool:
+        """Says whether any rank received a signal; the ranks must agree, since all must stop after the same step."""
         if args.world_size == 1:
             return self.received is not None
         flag = torch.tensor(int(self.received is not None), device=args.device)

@@ -1,4 +1,4 @@
-"""The start of a run, and the recipe that repeats it."""
+"""Starts a run (log, output_dir), and writes the recipe: a YAML file of options that repeats the run."""
 
 import logging
 import sys
@@ -26,10 +26,10 @@ from bertcls_hf.models.modeling import TextClassifierConfig
 
 logger = logging.getLogger(__name__)
 
-# Of one start of a run, not of the run.
+# These options concern one start of a run, such as a resume; a repeated run must not have them.
 LEFT_OUT_OF_RECIPE = frozenset({*COMMAND_LINE_ONLY, "resume_from_checkpoint"})
 
-# These change nothing of what is learned.
+# A resumed run may change these options without a warning, because they do not affect the trained weights.
 HARMLESS_ON_RESUME = frozenset(
     {
         "output_dir",
@@ -49,10 +49,10 @@ HARMLESS_ON_RESUME = frozenset(
 
 
 def start_run(args: Arguments) -> None:
-    """Sets up the log, and checks devices and output_dir.
+    """Sets up logging, checks the number of GPUs, and creates output_dir.
 
     Raises:
-        ArgumentsError: one process sees several GPUs, or output_dir cannot be written.
+        ArgumentsError: if one process without `--boost` sees several GPUs, or output_dir cannot be created.
     """
     _set_up_logging(args.training)
     if args.training.n_gpu > 1 and not args.boost.boost:
@@ -79,7 +79,10 @@ def _set_up_logging(args: ClassifierTrainingArguments) -> None:
 def resolved_options(
     args: Arguments, options: Mapping[str, Any], config: TextClassifierConfig, max_seq_length: int
 ) -> dict[str, Any]:
-    """The options that repeat the run: those that were given, and this project's own with their resolved values."""
+    """Returns the options that repeat the run.
+
+    These are this project's own options with their resolved values, and the transformers options that the user gave.
+    """
     groups = (args.model, args.data, args.boost, args.training)
     own = {f.name: getattr(group, f.name) for group in groups for f in own_fields(type(group))}
     given = {name: getattr(group, name) for group in groups for name in options if name in _field_names(group)}
@@ -92,7 +95,7 @@ def resolved_options(
         "metric_for_best_model": args.training.asked_best_metric,
     }
     resolved = {name: _plain(value) for name, value in {**own, **given, **chosen}.items()}
-    # The two names of one thing exclude each other in a recipe.
+    # `batch_size` and the Trainer's option for it exclude each other; the Trainer's own is kept.
     resolved.pop("batch_size", None)
     return {k: v for k, v in resolved.items() if v is not None and k not in LEFT_OUT_OF_RECIPE}
 
@@ -112,13 +115,13 @@ def _plain(value: Any) -> Any:
 def write_recipe(
     args: Arguments, options: Mapping[str, Any], config: TextClassifierConfig, max_seq_length: int
 ) -> None:
-    """Writes `recipe.yaml` into output_dir; a resumed run warns of what it changes.
+    """Writes `recipe.yaml` into output_dir; a resumed run logs a warning for each option that it changes.
 
     Args:
         args: all options.
-        options: those that were given.
-        config: holds the resolved pooling and head.
-        max_seq_length: as resolved.
+        options: the options that the user gave, by name.
+        config: the classifier's configuration, with the resolved pooling and head.
+        max_seq_length: the resolved length of the longest text, in tokens.
     """
     path = Path(args.training.output_dir, RECIPE_FILE)
     recipe = resolved_options(args, options, config, max_seq_length)
@@ -128,15 +131,15 @@ def write_recipe(
 
 
 def recipe_text(recipe: dict[str, Any]) -> str:
-    """The YAML of a recipe, in the groups of the options."""
+    """Formats a recipe as YAML, with a comment above each group of options."""
     groups = [(c._argument_group_name, [f.name for f in own_fields(c)]) for c in ARGUMENT_CLASSES]
     lines = [f"# Repeats this run: python run_classification.py {RECIPE_FILE}"]
-    rest = dict(recipe)
+    ungrouped = dict(recipe)
     for title, names in groups:
-        part = {name: rest.pop(name) for name in names if name in rest}
+        part = {name: ungrouped.pop(name) for name in names if name in ungrouped}
         lines += ["", f"# {title}", _dump(part)]
-    if rest:
-        lines += ["", "# other options of transformers.TrainingArguments", _dump(rest)]
+    if ungrouped:
+        lines += ["", "# other options of transformers.TrainingArguments", _dump(ungrouped)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The one step that fills in defaults which hang on the data or the encoder; nothing changes options after it."""
+"""Fills in the default options that depend on the data or the encoder. No later step changes the options."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -22,13 +22,13 @@ from bertcls_hf.training.checkpoints import resolve_resume
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """What a run does, with no default left open.
+    """A run whose options all have their final values.
 
     Args:
-        args: the options; those of the training can no longer be set.
-        checkpoint: the encoder or classifier that the run begins with.
-        labels: the task's.
-        class_weights: of the loss, one per label; None for equal ones.
+        args: the options; `args.training` is read-only.
+        checkpoint: the encoder or classifier that the run starts from.
+        labels: the labels of the task.
+        class_weights: one weight per label for the loss, or None for equal weights.
     """
 
     args: Arguments
@@ -41,31 +41,34 @@ class ResolvedRun:
         """The classifier's configuration.
 
         Raises:
-            ArgumentsError: options that the encoder or the task does not allow.
+            ArgumentsError: if the encoder or the task does not allow an option.
         """
         smoothing = self.args.training.label_smoothing_factor
         return resolve_config(self.args.model, self.checkpoint, self.labels, self.class_weights, smoothing)
 
     @property
     def main_phase(self) -> ClassifierTrainingArguments:
-        """The options of the training that makes the saved model; where the head came first, one rate for all."""
+        """The options of the training that produces the saved model.
+
+        After a first phase that trained only the head, the head and the encoder share one learning rate.
+        """
         training = self.args.training
         if not self.args.is_head_then_all:
             return training
         return training.resolved(head_learning_rate=training.learning_rate)
 
     def load_model(self) -> TextClassifier:
-        """The classifier with its weights; a new head is drawn by the run's seed.
+        """Loads the classifier with its weights; a new head is initialised at random with the run's seed.
 
         Raises:
-            ArgumentsError: weights that cannot be read.
+            ArgumentsError: if the weights cannot be read.
         """
         set_seed(self.args.training.seed)
-        # Freezing changes a model's configuration, which must not change this one.
+        # Freezing the encoder changes the configuration of a model, so the model gets a copy.
         return load_classifier(self.args.model, self.checkpoint, copy.deepcopy(self.config))
 
     def with_options(self, model: ModelArguments, **training: Any) -> "ResolvedRun":
-        """The same run with another head, and other options of its training."""
+        """Returns the same run with other model options and other training options, and without a sweep."""
         boost = replace(self.args.boost, sweep=0)
         args = replace(self.args, model=model, boost=boost, training=self.args.training.resolved(**training))
         return replace(self, args=args)
@@ -75,12 +78,13 @@ def resolve_run(args: Arguments, checkpoint: Checkpoint, data: ClassificationDat
     """Checks the options against the data and the encoder, and fills in their defaults, before any model is loaded.
 
     Args:
-        args: the options as given.
-        checkpoint: what `model_name_or_path` names.
+        args: the options as the user gave them.
+        checkpoint: the encoder or classifier that `model_name_or_path` names.
         data: the loaded splits.
 
     Raises:
-        ArgumentsError: an option that the data, the task or the encoder does not allow, or no checkpoint to resume.
+        ArgumentsError: if the data, the task or the encoder does not allow an option, or if the checkpoint to resume
+            from does not exist or is incomplete.
     """
     training = args.training
     metric = _best_metric(training, data.labels)
@@ -102,7 +106,7 @@ def resolve_run(args: Arguments, checkpoint: Checkpoint, data: ClassificationDat
 
 
 def _check_evaluations(args: ClassifierTrainingArguments, data: ClassificationData) -> None:
-    """Refuses evaluations that there is no labelled data for."""
+    """Refuses an evaluation or a calibration whose labelled data is missing."""
     if not args.do_train and not args.do_predict and not any(map(data.has_labels, ("validation", "test"))):
         raise ArgumentsError("--do_eval: there is no labelled validation or test data; give --validation_file")
     if args.calibrate and data.labels.problem_type == REGRESSION:
@@ -120,7 +124,7 @@ def _check_evaluations(args: ClassifierTrainingArguments, data: ClassificationDa
 
 
 def _best_metric(args: ClassifierTrainingArguments, labels: LabelSet) -> str:
-    """The metric that chooses the best checkpoint, without the prefix of a split."""
+    """Returns the name of the metric that selects the best checkpoint, without the prefix `eval_`."""
     asked = args.asked_best_metric or DEFAULT_METRIC[labels.problem_type]
     name = asked.removeprefix("eval_")
     known = ("loss", *METRIC_NAMES[labels.problem_type])

@@ -1,4 +1,4 @@
-"""What a run leaves beside its model: metrics in the Trainer's own files, per-class reports, predictions."""
+"""Writes the reports and the predictions of a run. The Trainer itself writes the metrics."""
 
 import json
 import logging
@@ -21,13 +21,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found on a labelled split.
+    """The result of an evaluation on a labelled split.
 
     Args:
         split: `validation` or `test`.
-        metrics: by name, without the split's prefix.
-        logits: (rows, labels), in the order of the split's rows.
-        gold: (rows,) positions or numbers, or (rows, labels) of 0 and 1.
+        metrics: the value of each metric, by its name without the prefix `eval_` or `test_`.
+        logits: (rows, labels) floats, in the order of the split's rows.
+        gold: the gold labels: (rows,) label indices, (rows,) numbers for regression, or (rows, labels) of 0 and 1 for
+            multi-label.
     """
 
     split: str
@@ -37,7 +38,10 @@ class Evaluation:
 
 
 def write_report(folder: Path, split: str, logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> None:
-    """Writes and logs `<split>_report.json`: figures per class, and the confusion matrix of a single-label task."""
+    """Writes `<split>_report.json` with figures per class, and logs these figures.
+
+    The file also holds the confusion matrix of a single-label task. A regression has no report.
+    """
     if labels.problem_type == REGRESSION:
         return
     report = classification_report(logits, gold, labels)
@@ -60,18 +64,19 @@ def write_predictions(
     labels: LabelSet,
     calibration: Calibration = Calibration(),  # noqa: B008 - frozen
 ) -> None:
-    """Writes one line per text, in the order of the input: text, gold label where known, label and probabilities.
+    """Writes one line per text, in the order of the input: text, gold label if known, label and probabilities.
 
     Args:
-        path: ends in `.jsonl` or `.csv`.
+        path: the file to write; its suffix, `.jsonl` or `.csv`, sets the format.
         dataset: the split as loaded, with its texts.
-        logits: (rows, labels).
-        labels: names the outputs.
-        calibration: stands between logits and labels.
+        logits: (rows, labels) floats, in the order of `dataset`.
+        labels: the labels of the task.
+        calibration: the temperature and thresholds that turn logits into probabilities and labels.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scores = calibration.probabilities(logits, labels)
-    rows = prediction_rows(_inputs(dataset, labels), scores, calibration.predicted(scores, labels), labels)
+    probabilities = calibration.probabilities(logits, labels)
+    predicted = calibration.predicted(probabilities, labels)
+    rows = prediction_rows(_inputs(dataset, labels), probabilities, predicted, labels)
     with path.open("w", encoding="utf-8", newline="") as file:
         file.writelines(format_rows(rows, "csv" if path.suffix == ".csv" else "jsonl"))
 

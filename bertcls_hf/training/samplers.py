@@ -1,4 +1,4 @@
-"""In which order rows are read: by seed and epoch in training, from long to short in evaluation."""
+"""The order in which rows are read: random by seed and epoch in training, longest text first in evaluation."""
 
 from collections.abc import Iterator, Sized
 from typing import Any, cast
@@ -12,15 +12,15 @@ from bertcls_hf.data.tokenization import token_lengths
 
 
 class EpochSampler(Sampler[int]):
-    """Rows in an order that depends on the seed and the epoch alone.
+    """Yields all rows in a random order that depends only on the seed and the epoch.
 
-    Upstream's samplers draw from the global generator, so that the order of a resumed epoch is another one.
+    The Trainer's samplers draw from the global random generator, so a resumed epoch would get another order.
 
     Args:
-        rows: number of rows.
-        seed: of all epochs.
-        lengths: tokens of each row; given, rows of like length come together.
-        batch_size: rows of an optimizer step, within which lengths are alike.
+        rows: the number of rows.
+        seed: the seed of the order; the epoch number is added to it.
+        lengths: the number of tokens of each row. If given, rows of similar length are put together.
+        batch_size: the number of rows of an optimizer step, in which lengths are to be similar.
     """
 
     def __init__(self, rows: int, seed: int, lengths: list[int] | None = None, batch_size: int = 1):
@@ -28,11 +28,11 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader at the start of each epoch."""
+        """Sets the epoch, which the data loader does at the start of each epoch."""
         self.epoch = epoch
 
     def order(self, epoch: int) -> list[int]:
-        """All rows in the order of an epoch."""
+        """Returns the numbers of all rows in the order of an epoch."""
         generator = torch.Generator().manual_seed(self.seed + epoch)
         if self.lengths is None:
             return torch.randperm(self.rows, generator=generator).tolist()
@@ -46,15 +46,15 @@ class EpochSampler(Sampler[int]):
 
 
 class RankBatches(BatchSampler):
-    """Batches that ranks take in turn, of which those of an epoch's last step share its rows evenly.
+    """Yields batches that the ranks take in turn, and divides the rows of an epoch's last step evenly among the ranks.
 
-    Upstream fills up the last ranks' batches with rows of the epoch's start, so that an epoch counts these twice. Here
-    47 rows in batches of 3 for 2 ranks end with one batch of 3 and one of 2; only a step with fewer rows than ranks
-    repeats some.
+    Upstream fills the last batches with rows from the start of the epoch, and so trains on these rows twice. Here, 47
+    rows in batches of 3 for 2 ranks end with one batch of 3 rows and one of 2. Rows are repeated only if the last step
+    has fewer rows than there are ranks.
 
     Args:
-        sampler: all rows in their order.
-        batch_size: most rows of a rank's batch.
+        sampler: yields all row numbers in their order.
+        batch_size: the largest number of rows in a batch of one rank.
         ranks: the number of processes.
     """
 
@@ -63,7 +63,7 @@ class RankBatches(BatchSampler):
         self.ranks = ranks
 
     def set_epoch(self, epoch: int) -> None:
-        """Passes the epoch on."""
+        """Passes the epoch on to the sampler."""
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
 
@@ -79,6 +79,6 @@ class RankBatches(BatchSampler):
 
 
 def longest_first(dataset: Any) -> np.ndarray | None:
-    """Row numbers from the longest text to the shortest, or None for a dataset that does not know the lengths."""
+    """Returns the row numbers from the longest text to the shortest, or None if the dataset has no text lengths."""
     lengths = token_lengths(dataset)
     return None if lengths is None else np.argsort(-lengths, kind="stable")

@@ -1,4 +1,4 @@
-"""A trained model as its users load it: as a stock class where one is exact, else with its code."""
+"""Saves a trained model as a stock transformers class if one is equivalent, else together with its code."""
 
 from pathlib import Path
 
@@ -14,15 +14,16 @@ Weights = dict[str, torch.Tensor]
 def save_for_use(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path, weights: Weights | None = None
 ) -> None:
-    """Saves a model in the form that loads with the least code.
+    """Saves a model for inference: as a stock class, which loads without remote code, wherever one is equivalent.
 
     Args:
-        model: the trained one, which stays as it is.
-        tokenizer: goes beside it.
-        folder: where to.
-        weights: the model's where they are gathered elsewhere (FSDP, DeepSpeed); else its own.
+        model: the trained model, which is not changed.
+        tokenizer: the tokenizer to save in the same folder.
+        folder: the folder to write.
+        weights: the weights to save if they were gathered from several processes (FSDP, DeepSpeed); by default those
+            of `model`.
     """
-    # A stock class draws weights before it gets the trained ones; a training that goes on must not notice.
+    # Building a stock class draws random numbers, which must not change a training that continues after the save.
     with torch.random.fork_rng(devices=()):
         if isinstance(model, TextClassifier):
             model, weights = fold_layer_weights(model, weights)
@@ -34,7 +35,7 @@ def save_for_use(
 def save_with_tokenizer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path, weights: Weights | None = None
 ) -> None:
-    """Saves a model as it is."""
+    """Saves a model in its own format, and its tokenizer beside it."""
     model.save_pretrained(folder, state_dict=weights)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

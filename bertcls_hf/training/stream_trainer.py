@@ -1,4 +1,4 @@
-"""Training on a stream: each rank reads its own share, and a checkpoint holds how far it has come."""
+"""Trains on a stream: each rank reads its own share of the rows, and saves its position in every checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from bertcls_hf.training.trainer import ClassificationTrainer
 
 
 class StreamTrainer(ClassificationTrainer):
-    """Trains on a [`TokenStream`], which has no number of rows."""
+    """Trains on a [`TokenStream`], whose number of rows is unknown."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -28,11 +28,11 @@ class StreamTrainer(ClassificationTrainer):
 
     @property
     def train_rows(self) -> None:
-        """Not known."""
+        """None, because the number of rows of a stream is unknown."""
         return None
 
     def get_train_dataloader(self) -> DataLoader:
-        """The batches of this rank; accelerate would share them out once more."""
+        """Loads this rank's batches without accelerate, which would divide them among the ranks a second time."""
         return DataLoader(
             self.train_dataset,
             self._train_batch_size,
@@ -41,10 +41,10 @@ class StreamTrainer(ClassificationTrainer):
         )
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Lets the stream go on where this rank was when it saved the checkpoint.
+        """Moves the stream to the position at which this rank saved the checkpoint.
 
         Raises:
-            ArgumentsError: it was read with another batch size or in another order.
+            ArgumentsError: if the checkpoint was trained with another batch size or another order of rows.
         """
         position = StreamPosition.read(checkpoint, self.args.process_index, self.args.world_size)
         steps = TrainerState.load_from_json(str(checkpoint / STATE)).global_step
@@ -57,6 +57,9 @@ class StreamTrainer(ClassificationTrainer):
         self.train_dataset.go_to(position)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Writes the position beside the random state, which each rank saves before old checkpoints are removed."""
+        """Saves this rank's position in the stream together with its random state.
+
+        This method is overridden because every rank calls it, and before the Trainer deletes old checkpoints.
+        """
         super()._save_rng_state(output_dir)
         self.train_dataset.position.write(Path(output_dir))

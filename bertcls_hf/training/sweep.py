@@ -1,8 +1,9 @@
-"""A search over head options on the feature cache, where a trial costs seconds.
+"""Searches for the best head options on cached features, where one trial takes seconds.
 
-A trial is an ordinary run: the same seed, model loading, Trainer and epochs. The recipe of the best one therefore
-reproduces its score exactly. (`Trainer.hyperparameter_search` builds models and draws seeds in a way of its own, so
-its best trial could not be run again as a recipe; and its one training set holds the features of one pooling.)
+A trial is an ordinary run with the same seed, model loading, Trainer and epochs, so the recipe of the best trial
+reproduces its score exactly. `Trainer.hyperparameter_search` is not used, because it builds models and draws seeds
+differently, so that a recipe could not repeat its best trial, and because it has one training set for all trials,
+while each pooling here needs features of its own.
 """
 
 import json
@@ -28,7 +29,7 @@ from bertcls_hf.training.resolve import ResolvedRun
 logger = logging.getLogger(__name__)
 
 SWEEP_FILE = "sweep.json"
-# The widest comes first: its one pass over the texts computes the components of all others.
+# The largest pooling comes first: the pass that computes its features also computes those of all other poolings.
 POOLINGS: tuple[tuple[Pooling, int], ...] = (
     ("cls_mean", 4),
     ("mean", 4),
@@ -40,12 +41,12 @@ POOLINGS: tuple[tuple[Pooling, int], ...] = (
 
 
 class HeadSweep:
-    """Chooses head options by the validation split.
+    """Chooses the head options that score best on the validation split.
 
     Args:
-        resolved: the run; each trial changes some of its options.
-        splits: tokenized; only train and validation are read.
-        tokenizer: the encoder's.
+        resolved: the run whose head options are searched.
+        splits: the tokenized splits; only `train` and `validation` are used.
+        tokenizer: the tokenizer of the encoder.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class HeadSweep:
         self._features: dict[str, dict[str, FeatureDataset]] = {}
 
     def run(self, trials: int) -> ResolvedRun:
-        """The run with the options of the best of some trials; writes all of them to `sweep.json`."""
+        """Runs the trials, writes them to `sweep.json`, and returns the run with the options of the best trial."""
         for pooling in self.poolings:
             self._features_of(pooling)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -107,7 +108,7 @@ class HeadSweep:
 
     def _train(self, run: ResolvedRun, number: int, pooling: str) -> float:
         folder = Path(run.args.training.output_dir, f"trial-{number}")
-        # Neither logging nor saving draws random numbers, so that leaving them out changes no score.
+        # Logging and saving draw no random numbers, so a trial without them has the same score.
         quick = run.args.training.resolved(
             output_dir=str(folder), save_strategy="no", load_best_model_at_end=False, report_to=[]
         )

@@ -1,4 +1,4 @@
-"""The Trainer of a classifier: learning rates by depth, exact accumulation, rows in their order, safe files."""
+"""The Trainer for classifiers, which changes the optimizer, loss, row order and saving of transformers' Trainer."""
 
 from collections.abc import Sized
 from pathlib import Path
@@ -20,30 +20,38 @@ from bertcls_hf.training.saving import save_for_use, save_with_tokenizer
 
 
 class ClassificationTrainer(Trainer):
-    """Trains a [`TextClassifier`], or any stock `…ForSequenceClassification`."""
+    """Trains a [`TextClassifier`] or any stock `…ForSequenceClassification`.
+
+    It differs from transformers' Trainer in four points: learning rates by depth, a loss that does not depend on how a
+    step is split into micro-batches or ranks, an order of rows that a resumed run repeats, and files without secrets.
+    """
 
     optimizer: torch.optim.Optimizer | None
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        # Makes the Trainer count the labels of a step that has several parts; `compute_loss` divides by the count.
+        # The Trainer then counts the labels of a step with several micro-batches; `compute_loss` divides by the count.
         self.model_accepts_loss_kwargs = self.args.gradient_accumulation_steps * self.args.world_size > 1
         if isinstance(self.model, TextClassifier):
-            # The model smooths its own loss, which also knows class weights.
+            # The model applies label smoothing itself, together with class weights.
             self.label_smoother = None
 
     @property
     def train_rows(self) -> int | None:
-        """Rows of the training data; None where they are not known."""
+        """The number of training rows, or None if it is unknown."""
         return len(cast(Sized, self.train_dataset))
 
     @property
     def order_seed(self) -> int:
-        """The seed of the order of the training rows."""
+        """The seed for the order of the training rows: `data_seed`, or `seed` if that is not set."""
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Prepares the data for a training that resumes; the order of loaded rows depends on seed and epoch alone."""
+        """Prepares the training data for a resume from a checkpoint.
+
+        It does nothing here, since the order of loaded rows depends only on seed and epoch. [`StreamTrainer`]
+        overrides it.
+        """
 
     def compute_loss(
         self,
@@ -52,10 +60,10 @@ class ClassificationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The mean loss of a micro-batch, weighted by its share of the labels of the whole step.
+        """Computes the mean loss of a micro-batch, weighted by its share of the labels of the whole step.
 
-        1 x 16, 4 x 4 and 16 x 1 rows, an uneven last step, and any split over ranks then give one and the same loss
-        (transformers#47688 shows what happens otherwise).
+        The loss of a step is then the same for 1 x 16, 4 x 4 and 16 x 1 rows, for an uneven last step, and for any
+        division among ranks (transformers#47688 shows the error without the weight).
         """
         labels = inputs.get("labels")
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
@@ -65,7 +73,7 @@ class ClassificationTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """One parameter group per learning rate and weight decay, each with a name for the log."""
+        """Creates the optimizer with the groups of [`parameter_groups`]."""
         if self.optimizer is None:
             trained = self.model if model is None else model
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
@@ -75,7 +83,7 @@ class ClassificationTrainer(Trainer):
         return self.optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the learning rate of every parameter group, by its name, and mends the closing line's mean loss."""
+        """Adds the learning rate of every parameter group, and corrects `train_loss` with [`mean_train_loss`]."""
         if "train_loss" in logs:
             logs["train_loss"] = self.mean_train_loss()
         if "learning_rate" in logs:
@@ -83,25 +91,30 @@ class ClassificationTrainer(Trainer):
         super().log(logs, start_time)
 
     def _group_rates(self, first_rate: float) -> dict[str, float]:
-        """Each group's rate at the step that is logged; the schedulers have moved on to the next one by now."""
+        """Computes each group's rate at the logged step from the first group's logged rate.
+
+        The groups themselves hold the rate of the next step, because the scheduler has advanced before the log.
+        """
         assert self.optimizer is not None
         groups = self.optimizer.param_groups
-        first = groups[0].get("initial_lr")
-        if not first:
+        first_initial_rate = groups[0].get("initial_lr")
+        if not first_initial_rate:
             return {f"learning_rate_{group['name']}": group["lr"] for group in groups}
-        return {f"learning_rate_{group['name']}": group["initial_lr"] * first_rate / first for group in groups}
+        return {
+            f"learning_rate_{group['name']}": group["initial_lr"] * first_rate / first_initial_rate for group in groups
+        }
 
     def mean_train_loss(self) -> float:
-        """The mean loss of all steps; upstream's leaves out those before a resumed checkpoint."""
-        total, before = self._tr_loss.item() if self.is_in_train else 0.0, 0
+        """Returns the mean loss of all steps; the Trainer's own mean omits the steps before a resume."""
+        total, previous_step = self._tr_loss.item() if self.is_in_train else 0.0, 0
         for line in self.state.log_history:
             if "loss" in line:
-                total += line["loss"] * (line["step"] - before)
-                before = line["step"]
+                total += line["loss"] * (line["step"] - previous_step)
+                previous_step = line["step"]
         return total / max(self.state.global_step, 1)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Shares the last step of an epoch out evenly over the ranks, see [`RankBatches`]."""
+        """Divides the rows of an epoch's last step evenly among the ranks, see [`RankBatches`]."""
         dataloader = super().get_train_dataloader()
         shard = dataloader.batch_sampler
         if isinstance(shard, BatchSamplerShard) and not shard.drop_last:
@@ -110,7 +123,10 @@ class ClassificationTrainer(Trainer):
         return dataloader
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Overridden since upstream's orders come from the global generator, which a resumed epoch finds changed."""
+        """Returns an [`EpochSampler`], whose order a resumed epoch repeats.
+
+        The Trainer's own samplers draw from the global random generator, whose state differs after a resume.
+        """
         strategy = self.args.train_sampling_strategy
         if strategy not in {"group_by_length", "random"}:
             return super()._get_train_sampler(train_dataset)
@@ -120,26 +136,27 @@ class ClassificationTrainer(Trainer):
         return EpochSampler(len(cast(Sized, self.train_dataset)), self.order_seed, lengths_list, rows)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Any:
-        """Overridden to read long texts first, with little padding; `evaluation_loop` restores the order."""
+        """Reads the longest texts first, which reduces padding; [`evaluation_loop`] restores the order of the rows."""
         order = longest_first(eval_dataset)
         return SequentialSampler(cast(Sized, eval_dataset)) if order is None else order.tolist()
 
     def evaluation_loop(
         self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
-        """Row i of the predictions and labels belongs to row i of the dataset, and each row counts once."""
+        """Returns predictions and labels in the order of the dataset, and a mean loss that counts each row once."""
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         self._count_each_row_once(output, f"{metric_key_prefix}_loss")
         order = longest_first(dataloader.dataset)
         if order is None:
             return output
-        row_of = np.argsort(order)
+        # positions[i] is the position at which row i was evaluated.
+        positions = np.argsort(order)
         return output._replace(
-            predictions=_reordered(output.predictions, row_of), label_ids=_reordered(output.label_ids, row_of)
+            predictions=_reordered(output.predictions, positions), label_ids=_reordered(output.label_ids, positions)
         )
 
     def _count_each_row_once(self, output: EvalLoopOutput, name: str) -> None:
-        """Corrects upstream's mean loss over ranks, which also counts the rows that fill up their last batches."""
+        """Replaces the Trainer's mean loss over several ranks, which counts rows that pad the last batches twice."""
         model = self.accelerator.unwrap_model(self.model)
         is_ours = self.args.world_size > 1 and isinstance(model, TextClassifier)
         if is_ours and output.metrics is not None and name in output.metrics and output.predictions is not None:
@@ -147,22 +164,22 @@ class ClassificationTrainer(Trainer):
             output.metrics[name] = classification_loss(logits, labels, model.config).item()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Overridden since upstream pickles the arguments, which hold the Hub token, into `training_args.bin`.
+        """Saves the final model with [`save_for_use`], and a checkpoint in the training model's own format.
 
-        The final model is saved for use, a checkpoint in the training model's own format.
+        The Trainer's own method also pickles its arguments, which hold the Hub token, into `training_args.bin`.
         """
         if not self.args.should_save:
             return
         model, folder = self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir)
         if folder == Path(self.args.output_dir):
             save_for_use(model, self.processing_class, folder, state_dict)
-            # One that is there belongs to the model that was there.
+            # A calibration file from an earlier run does not fit the new model.
             (folder / CALIBRATION_FILE).unlink(missing_ok=True)
         else:
             save_with_tokenizer(model, self.processing_class, folder, state_dict)
 
 
-def _reordered(arrays: Any, row_of: np.ndarray) -> Any:
+def _reordered(arrays: Any, positions: np.ndarray) -> Any:
     if isinstance(arrays, tuple | list):
-        return type(arrays)(_reordered(array, row_of) for array in arrays)
-    return arrays if arrays is None else arrays[row_of]
+        return type(arrays)(_reordered(array, positions) for array in arrays)
+    return arrays if arrays is None else arrays[positions]
