@@ -18,8 +18,8 @@ from bertcls_hf.hub.push import pushed_files
 PACKAGE = Path(__file__).parents[1]
 # What the modules behind the page import.
 REQUIREMENTS = (
-    "torch", "transformers", "datasets", "huggingface_hub", "httpx2", "safetensors", "numpy", "scipy", "pyarrow",
-    "xxhash", "filelock", "tqdm", "pyyaml", "gradio",
+    "torch", "transformers", "datasets", "huggingface_hub", "httpx2", "safetensors", "numpy", "scipy", "scikit-learn",
+    "pyarrow", "xxhash", "filelock", "tqdm", "pyyaml", "gradio",
 )  # fmt: skip
 # Of the files that a push takes, those that tell of the training: a page has no use for them.
 NOT_IN_A_SPACE = ("recipe.yaml", "*_results.json", "*_report.json", "figures/*")

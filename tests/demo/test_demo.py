@@ -355,8 +355,15 @@ class TestSpace:
 
 
 def top_level_imports(file: Path) -> Iterator[str]:
-    """Packages that a module imports when it is imported itself, or late."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    """Packages that a module imports when it is imported itself, or late; not those that only type checkers import."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    blocks = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    unread = {id(node) for block in blocks for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        if id(node) in unread:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
