@@ -14,14 +14,14 @@ from bertcls_hf.features.cache import META_FILE, CacheMeta, FeatureCache, cache_
 
 
 PROGRAM = "python -m bertcls_hf.features"
-# The names of cache folders; nothing else in the root is ever touched.
+# The name of a cache folder. The commands never touch a folder of the root with another name.
 KEY = re.compile(r"[0-9a-f]{32}")
 SHARD = re.compile(r"(.+)\.(\d{5,})\.arrow")
 UNFINISHED = "(extraction not finished)"
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
-    """Runs the command; 1 if `verify` found damage."""
+    """Runs the command, and returns the exit code: 1 if `verify` found a damaged shard, else 0."""
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("command", choices=["list", "verify", "prune"])
     parser.add_argument("--boost_cache_dir", help="The cache folder, where it is not the default.")
@@ -42,23 +42,28 @@ def _folders(root: Path) -> Iterator[tuple[Path, CacheMeta | None]]:
 
 
 def _size_and_age(folder: Path) -> tuple[int, float]:
-    """Bytes, and days since the last use."""
+    """Returns the size in bytes, and the days since the last use."""
     size, newest = 0, folder.stat().st_mtime
     for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a running extraction's temporary file
+        with contextlib.suppress(FileNotFoundError):  # A running extraction has just renamed its temporary file.
             status = path.stat()
             size, newest = size + status.st_size, max(newest, status.st_mtime)
     return size, (time.time() - newest) / 86_400
 
 
 def _shards(folder: Path) -> list[tuple[Path, str, int]]:
-    """Path, component and number of every shard, in the order of their names."""
+    """Lists the path, component and number of every shard, sorted by file name."""
     matches = ((path, SHARD.fullmatch(path.name)) for path in sorted(folder.iterdir()))
     return [(path, match[1], int(match[2])) for path, match in matches if match]
 
 
 def _components(folder: Path, shards: int | None) -> str:
-    """The names of the components, and how far those are whose shards are not all there."""
+    """Names the components, each with the count of its shards if some are missing, such as `mean-1[3/5]`.
+
+    Args:
+        folder: the cache folder.
+        shards: the number of shards of a complete component, or None if it is unknown.
+    """
     counts = Counter(component for _, component, _ in _shards(folder))
     return " ".join(
         name if count == shards else f"{name}[{count}/{shards or '?'}]" for name, count in sorted(counts.items())
@@ -79,8 +84,8 @@ def _list(root: Path) -> int:
         if meta is None:
             _say(f"{start}  {UNFINISHED} {_components(folder, None)}".rstrip())
         else:
-            what = f"{meta.model}, {meta.source}, {_components(folder, _cache(folder, meta).shards)}"
-            _say(f"{start}  {meta.rows:9,}  {meta.tokens:12,}  {meta.dtype:8}  {what}")
+            content = f"{meta.model}, {meta.source}, {_components(folder, _cache(folder, meta).shards)}"
+            _say(f"{start}  {meta.rows:9,}  {meta.tokens:12,}  {meta.dtype:8}  {content}")
     _say(f"{total / 2**20:,.1f} MiB in {root}")
     return 0
 

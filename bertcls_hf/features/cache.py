@@ -1,11 +1,12 @@
-"""Features on disk: Arrow shards that are complete or absent, and that know when they are damaged.
+"""The feature cache on disk: Arrow files (shards), which are either complete or absent, with a checksum each.
 
-A cache folder holds, for one encoder, tokenizer and dataset, one series of shards per component (the mean of layer -1,
-the first token of layer -2 …). Poolings are put together from components when they are read, so that a run which asks
-for another pooling computes only what is missing.
+A cache folder belongs to one encoder, tokenizer and dataset. It holds one series of shards per component, such as the
+mean of layer -1 or the first token of layer -2. A pooling is put together from components when it is read, so a run
+with another pooling computes only the components that are missing.
 
-Shards are equal whoever computes them, and appear under their names by a rename. Any number of processes may therefore
-work on one cache; locks only keep them from computing a shard twice, and nothing breaks where locks do not lock.
+Every process computes the same shard from the same rows, and a shard gets its name by a rename once it is complete. Any
+number of processes may therefore work on one cache. Locks only keep two processes from computing the same shard, so the
+cache stays correct on a file system without locks.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 META_FILE = "meta.json"
 LOCK_SUFFIX = ".lock"
 STALE_SECONDS = 24 * 3600
-# What a killed extraction loses at most, per device; smaller shards cost more files, each with its fsync.
+# A killed extraction loses at most this many rows per device. Smaller shards would mean more files and more fsyncs.
 SHARD_ROWS = 2048
 DTYPES = {"float32": np.float32, "float16": np.float16}
 MISSING = "missing"
@@ -44,15 +45,15 @@ FULL_DISK_ADVICE = ", or set --boost_cache_dir to another disk"
 
 @dataclass(frozen=True)
 class CacheMeta:
-    """What a cache holds, for the listing; written when the first extraction ends.
+    """The description of a cache, which is written when the first extraction ends, and which `list` shows.
 
     Args:
-        model: name of the encoder, as the run called it.
-        source: name of the split.
-        rows: distinct rows.
-        width: numbers per row and component.
-        dtype: of the numbers on disk.
-        tokens: real tokens over all distinct rows.
+        model: the name of the encoder, as given to the run.
+        source: the name of the split.
+        rows: the number of distinct rows.
+        width: the number of values per row and component.
+        dtype: the number format on disk, `float32` or `float16`.
+        tokens: the number of tokens of all distinct rows, without padding.
     """
 
     model: str
@@ -64,13 +65,13 @@ class CacheMeta:
 
 
 class FeatureCache:
-    """The shards of one key.
+    """The shards of one cache key.
 
     Args:
-        folder: of this key alone.
-        rows: distinct rows, which the shards hold in the order of extraction.
-        width: numbers per row and component.
-        dtype: `float32` or `float16`.
+        folder: the folder of this key.
+        rows: the number of distinct rows. The shards hold them in the order of extraction.
+        width: the number of values per row and component.
+        dtype: the number format on disk, `float32` or `float16`.
     """
 
     def __init__(self, folder: Path, rows: int, width: int, dtype: str):
@@ -78,28 +79,28 @@ class FeatureCache:
 
     @property
     def shards(self) -> int:
-        """Shards per component."""
+        """The number of shards per component."""
         return -(-self.rows // SHARD_ROWS)
 
     def shard_rows(self, shard: int) -> slice:
-        """The rows of a shard, in the order of extraction."""
+        """Returns the rows of a shard, as a slice of the order of extraction."""
         return slice(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, self.rows))
 
     def shard_path(self, component: str, shard: int) -> Path:
-        """Where a shard lies."""
+        """Returns the path of a shard."""
         return self.folder / f"{component}.{shard:05d}.arrow"
 
     def problem(self, component: str, shard: int) -> str | None:
-        """Why a shard cannot be used, or None; reads it."""
+        """Reads a shard, and says why it cannot be used; returns None for a sound shard."""
         rows = self.shard_rows(shard)
         return shard_problem(self.shard_path(component, shard), rows.stop - rows.start, self.width, self.dtype)
 
     def missing_components(self, shard: int, components: Sequence[str]) -> list[str]:
-        """Those of the components whose shard is missing or damaged."""
+        """Lists the components whose shard of this number is missing or damaged."""
         return [component for component in components if self.problem(component, shard) is not None]
 
     def missing_shards(self, components: Sequence[str]) -> list[int]:
-        """The shards that a component misses, with a warning for each damaged file."""
+        """Lists the shards that are missing or damaged for any component, and logs a warning for each damaged file."""
         missing = []
         for shard in range(self.shards):
             problems = {component: self.problem(component, shard) for component in components}
@@ -114,14 +115,14 @@ class FeatureCache:
 
     @contextlib.contextmanager
     def claim(self, shard: int, wait: bool) -> Iterator[bool]:
-        """Gives a shard to one process at a time, as far as the file system has locks.
+        """Locks a shard, so that only one process at a time computes it. Without locks on the file system, all may.
 
         Args:
-            shard: its number.
-            wait: for the process that has it.
+            shard: the number of the shard.
+            wait: whether to wait until the process that holds the lock releases it.
 
         Yields:
-            False where another process has the shard; only without `wait`.
+            True if this process may compute the shard; False, only without `wait`, if another process holds the lock.
         """
         lock = FileLock(self.folder / f"{shard:05d}{LOCK_SUFFIX}")
         try:
@@ -130,7 +131,7 @@ class FeatureCache:
         except Timeout:
             is_ours = False
         except (OSError, NotImplementedError):
-            is_ours = True  # There are no locks here.
+            is_ours = True  # This file system has no locks.
         try:
             yield is_ours
         finally:
@@ -140,16 +141,16 @@ class FeatureCache:
             lock.release()
 
     def write(self, component: str, shard: int, values: np.ndarray) -> None:
-        """Writes a shard; it appears under its name when it is whole.
+        """Writes a shard, which gets its name once it is complete.
 
         Args:
-            component: names the series.
-            shard: its number.
+            component: the name of the component.
+            shard: the number of the shard.
             values: (rows, width) floats.
 
         Raises:
-            ArgumentsError: the values are too large for float16.
-            StorageError: the disk is full, or cannot be written.
+            ArgumentsError: if the values are too large for float16.
+            StorageError: if the disk is full or not writable.
         """
         with np.errstate(over="ignore"):
             stored = np.ascontiguousarray(values, dtype=DTYPES[self.dtype])
@@ -167,11 +168,14 @@ class FeatureCache:
         write_atomically(self.shard_path(component, shard), fill, FULL_DISK_ADVICE)
 
     def read(self, component: str) -> list[np.ndarray]:
-        """The component's shards, memory-mapped: (rows, width) each."""
+        """Memory-maps the shards of a component: one array of shape (rows, width) per shard."""
         return [_map_shard(self.shard_path(component, shard))[0] for shard in range(self.shards)]
 
     def finish(self, meta: CacheMeta) -> None:
-        """Describes a complete cache for the listing, or notes that it was used, and sweeps up after killed runs."""
+        """Writes the description of a complete cache, or updates its time if it is there, for `list` and `prune`.
+
+        It also deletes old temporary files of killed runs.
+        """
         sweep_temporary_files(self.folder)
         path = self.folder / META_FILE
         known = read_meta(self.folder)
@@ -204,7 +208,14 @@ def _map_shard(path: Path) -> tuple[np.ndarray, str]:
 def shard_problem(
     path: Path, rows: int | None = None, width: int | None = None, dtype: str | None = None
 ) -> str | None:
-    """Why a shard cannot be used, or None; what is not known is not compared."""
+    """Says why a shard cannot be used; returns None for a sound shard.
+
+    Args:
+        path: the file of the shard.
+        rows: the expected number of rows, or None to accept any.
+        width: the expected number of values per row, or None to accept any.
+        dtype: the expected number format, or None to accept any.
+    """
     if not path.exists():
         return MISSING
     try:
@@ -220,7 +231,7 @@ def shard_problem(
 
 
 def sweep_temporary_files(folder: Path) -> None:
-    """Removes what killed processes left more than a day ago; younger files may be another process's."""
+    """Deletes temporary and lock files that are older than a day; a running process may still use younger ones."""
     for path in itertools.chain(folder.glob(f"*{TEMPORARY_MARK}*"), folder.glob(f"*{LOCK_SUFFIX}")):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
@@ -228,10 +239,14 @@ def sweep_temporary_files(folder: Path) -> None:
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Refuses to start what the disk cannot hold.
+    """Checks that the disk of a folder has enough free space.
+
+    Args:
+        folder: a folder on the disk.
+        needed: the needed space in bytes.
 
     Raises:
-        StorageError: with the numbers.
+        StorageError: if there is too little space; the message gives the needed and the free MiB.
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -242,7 +257,7 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def writing_problem(folder: Path) -> str | None:
-    """Why a folder, which is made where it is missing, takes no files; or None."""
+    """Creates a folder if it is missing, and says why it is not writable; returns None if it is."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -251,12 +266,12 @@ def writing_problem(folder: Path) -> str | None:
 
 
 def cache_root(asked: str | None) -> Path:
-    """The folder of all caches; it need not exist."""
+    """Returns the folder of all caches, which may not exist yet."""
     return Path(asked or Path(HF_HOME, "bertcls_hf", "features")).expanduser()
 
 
 def read_meta(folder: Path) -> CacheMeta | None:
-    """The description of a cache, or None where it is missing or damaged."""
+    """Reads the description of a cache; returns None if it is missing or damaged."""
     try:
         meta = CacheMeta(**json.loads((folder / META_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

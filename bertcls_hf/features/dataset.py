@@ -1,4 +1,4 @@
-"""Cached features as a training set."""
+"""A torch data set of cached features, from which a head is trained."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import torch
 from bertcls_hf.models.modeling import TextClassifierConfig, merge_parts
 
 
-# Features of up to this size, as float32, are held in memory; larger ones stay memory-mapped, which is hardly slower.
+# Features up to this size, as float32, are loaded into memory; larger ones stay memory-mapped, which is hardly slower.
 IN_MEMORY_BYTES = 2**28
 
 
@@ -16,10 +16,10 @@ class FeatureDataset(torch.utils.data.Dataset):
     """Cached features and labels, read a batch at a time.
 
     Args:
-        parts: per component, the shards' arrays of shape (rows, hidden).
-        positions: (rows,) where each row's features lie in the cache.
-        labels: (rows,) or (rows, labels), or None.
-        config: how components become the head's input.
+        parts: for each component, the arrays of its shards, each of shape (rows of the shard, hidden).
+        positions: (rows,) the position of each row's features in the cache; repeated texts share a position.
+        labels: (rows,) or (rows, labels), or None if the split has no labels.
+        config: the classifier's configuration, which says how components are merged into the head's input.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         self._ends = np.cumsum([len(shard) for shard in parts[0]])
         self._hidden = parts[0][0].shape[1]
         size = 4 * int(self._ends[-1]) * len(parts) * self._hidden
-        # numpy reads batches: torch would wake all its threads for each.
+        # Batches are read with numpy, because torch would start all its threads for each batch.
         self._all = self._merge(self._read_all()).numpy() if size <= IN_MEMORY_BYTES else None
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         return {name: values[0] for name, values in self.__getitems__([row]).items()}
 
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
-        """A whole batch: `features` (batch, width) float32 and, where known, `labels`."""
+        """Reads a batch: `features` of shape (batch, `config.feature_size`), float32, and `labels` if there are any."""
         rows = np.asarray(rows)
         positions = self.positions.take(rows)
         if self._all is None:
@@ -55,7 +55,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         return {"features": features, "labels": torch.from_numpy(self.labels.numpy().take(rows, axis=0))}
 
     def _read_all(self) -> np.ndarray:
-        """(distinct rows, components, hidden) float32."""
+        """Reads all features: (distinct rows, components, hidden) float32."""
         values = np.empty((self._ends[-1], len(self.parts), self._hidden), dtype=np.float32)
         for component, shards in enumerate(self.parts):
             for stop, shard in zip(self._ends, shards, strict=True):
@@ -63,7 +63,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         return values
 
     def _gather(self, positions: np.ndarray) -> np.ndarray:
-        """(positions, components, hidden) float32."""
+        """Reads the features at some positions: (positions, components, hidden) float32."""
         order = np.argsort(positions)
         ordered = positions[order]
         # The chosen rows of shard i are ordered[bounds[i] : bounds[i + 1]].
@@ -77,7 +77,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         return values
 
     def _merge(self, values: np.ndarray) -> torch.Tensor:
-        """(rows, feature size) from (rows, components, hidden); a view of it where layers are not averaged."""
+        """Merges (rows, components, hidden) into (rows, `config.feature_size`), as a view unless layers are averaged."""
         parts = torch.from_numpy(values)
         is_mean = self.config.pooling_layers_merge == "mean"
         return merge_parts(parts.unbind(1), self.config) if is_mean else parts.flatten(1)

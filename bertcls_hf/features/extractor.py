@@ -1,4 +1,4 @@
-"""Boost: the features of a frozen backbone, computed once and kept in Arrow under a key of all that they depend on."""
+"""Computes the features of a frozen encoder, and caches them under a key of everything that they depend on."""
 
 import copy
 import functools
@@ -31,20 +31,21 @@ from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, tok
 
 logger = logging.getLogger(__name__)
 
-# Part of the key: raise it when the numbers change, as they do with the make-up of batches.
+# Part of the cache key. Raise it whenever the features change, for example when batches are composed differently.
 EXTRACTION_VERSION = 3
-# Rows of a stream that are sorted by length and cached together.
+# The number of rows of a stream that are sorted by length and cached together.
 CHUNK_ROWS = 16_384
-# Settings of an encoder that change nothing of what it computes in evaluation, besides dropouts and a head's.
+# Settings that do not affect what an encoder computes in evaluation mode; the key leaves them out.
 HARMLESS_SETTINGS = frozenset({
     "_name_or_path", "architectures", "dtype", "id2label", "initializer_range", "label2id", "output_attentions",
     "output_hidden_states", "problem_type", "return_dict", "torch_dtype", "transformers_version", "use_cache",
 })  # fmt: skip
+# The key also leaves out every setting whose name contains one of these: attention kernel, stock head and dropouts.
 HARMLESS_PARTS = ("attn_implementation", "classifier", "dropout")
 
 
 def encoder_fingerprint(model: TextClassifier) -> str:
-    """A hash of the encoder's weights and settings, without its pooler, its path, and how attention is computed."""
+    """Hashes the encoder's weights and settings, without its pooler, its path and its attention implementation."""
     weights = {name: tensor for name, tensor in model.encoder.state_dict().items() if not name.startswith("pooler.")}
     settings = {
         name: value
@@ -56,9 +57,9 @@ def encoder_fingerprint(model: TextClassifier) -> str:
 
 
 def component_names(model: TextClassifier) -> dict[PooledPart, str]:
-    """From each part that the model pools to its name in the cache, such as `mean-2`.
+    """Maps each part that the model pools to its name in the cache, such as `mean-2`.
 
-    What a pooler gives depends on weights that the key leaves out, so its name tells them.
+    The name of the pooler's part contains a hash of the pooler's weights, because the cache key leaves them out.
     """
     return {
         part: f"pooler-{weights_fingerprint(model.encoder.pooler.state_dict())[:12]}"
@@ -69,20 +70,20 @@ def component_names(model: TextClassifier) -> dict[PooledPart, str]:
 
 
 def extraction_devices(args: ClassifierTrainingArguments) -> tuple[torch.device, ...]:
-    """One device per process, or all visible GPUs of a single process."""
+    """Returns the devices of this process: all GPUs that it sees if there are several, else its one device."""
     return tuple(torch.device("cuda", index) for index in range(args.n_gpu)) if args.n_gpu > 1 else (args.device,)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What is extracted from one split, and where it goes.
+    """The extraction of one split.
 
     Args:
         split: the tokenized rows.
-        plan: which of them are computed.
-        cache: takes the features.
-        names: from each part to its name in the cache.
-        progress: counts tokens.
+        plan: the rows to compute, and their order.
+        cache: the cache to write to.
+        names: the name of each part in the cache.
+        progress: the progress bar, which counts tokens.
     """
 
     split: Dataset
@@ -92,20 +93,21 @@ class _Job:
     progress: Any
 
     def tokens(self, shard: int) -> int:
-        """Real tokens of a shard's rows."""
+        """Counts the tokens of a shard's rows, without padding."""
         return int(self.plan.lengths[self.cache.shard_rows(shard)].sum())
 
 
 class FeatureExtractor:
     """Turns tokenized splits into cached features.
 
-    Every process of a run, on whatever node, and any other run that needs the same features, takes the next shard that
-    nobody works on; shards of another node whose files are not seen here are computed here.
+    All processes of a run, and other runs that need the same features, share the work: each takes the next shard that
+    no other process computes. If nodes have separate disks, each node computes all shards for itself.
 
     Args:
-        model: its encoder is frozen.
-        tokenizer: for its content and `model_max_length`, which are part of the key, and its padding token.
-        args: cache folder, number format and devices.
+        model: a classifier with a frozen encoder.
+        tokenizer: the tokenizer of the splits. Its content and `model_max_length` are part of the key, and it pads
+            the batches.
+        args: the options, which set the cache folder, the number format and the devices.
     """
 
     def __init__(self, model: TextClassifier, tokenizer: PreTrainedTokenizerBase, args: Arguments):
@@ -128,21 +130,21 @@ class FeatureExtractor:
         self.root = cache_root(args.boost.boost_cache_dir)
 
     def key(self, plan: ExtractionPlan) -> str:
-        """The name of a split's cache: all that changes the numbers, and nothing else."""
+        """Returns the name of a split's cache folder, a hash of everything that affects the features."""
         return hashlib.sha256("\n".join([*self.key_start, plan.digest]).encode()).hexdigest()[:32]
 
     def features(self, name: str, split: Dataset | TokenStream) -> FeatureDataset:
-        """The features of one split, from the cache or computed.
+        """Reads the features of a split from the cache, after computing those that are missing.
 
-        A stream is cached in chunks, each with a key of its own: what is known of it is what was read.
+        A stream is cached in chunks with a key each, because its content is known only as far as it has been read.
 
         Args:
-            name: of the split, for progress and listing.
-            split: columns `input_ids` and, where known, `token_type_ids` and `labels`.
+            name: the name of the split, for the progress bar and the description of the cache.
+            split: rows with `input_ids` and, if known, `token_type_ids` and `labels`.
 
         Raises:
-            ArgumentsError: the features are too large for float16.
-            StorageError: the disk cannot hold the features.
+            ArgumentsError: if the features are too large for float16.
+            StorageError: if the disk cannot hold the features.
         """
         if split.num_rows is not None:
             return FeatureDataset(*self._cached(name, split), self.model.config)
@@ -161,23 +163,23 @@ class FeatureExtractor:
         return FeatureDataset(parts, np.concatenate(positions), torch.cat(labels), self.model.config)
 
     def _cached(self, name: str, split: Dataset) -> tuple[list[list[np.ndarray]], np.ndarray, torch.Tensor | None]:
-        """Per component its shards, where each row lies in them, and the labels."""
+        """Returns the shards of each component, the position of each row in them, and the labels."""
         plan = plan_extraction(split)
         names = component_names(self.model)
-        stored = list(names.values())
+        components = list(names.values())
         cache = self._cache(self.root, plan)
-        missing = cache.missing_shards(stored)
+        missing = cache.missing_shards(components)
         if missing and (problem := writing_problem(cache.folder)) is not None:
             root = Path(self._temporary_root.name)
             logger.warning("%s cannot be written (%s): the features of this run go to %s", cache.folder, problem, root)
             cache = self._cache(root, plan)
             cache.folder.mkdir(exist_ok=True)
-            missing = cache.missing_shards(stored)
+            missing = cache.missing_shards(components)
         if missing:
             self._extract(name, split, plan, cache, names, missing)
         tokens = int(plan.lengths.sum())
         cache.finish(CacheMeta(self.model_name, name, cache.rows, cache.width, cache.dtype, tokens))
-        parts = [cache.read(component) for component in stored]
+        parts = [cache.read(component) for component in components]
         return parts, plan.positions, _label_tensor(split)
 
     def _cache(self, root: Path, plan: ExtractionPlan) -> FeatureCache:
@@ -185,7 +187,7 @@ class FeatureExtractor:
 
     @functools.cached_property
     def _temporary_root(self) -> tempfile.TemporaryDirectory[str]:
-        """Goes when the extractor does; what is memory-mapped stays readable."""
+        """A folder that is deleted with the extractor; shards that are memory-mapped stay readable after that."""
         return tempfile.TemporaryDirectory(prefix="bertcls_hf_features_")
 
     def _extract(
@@ -202,7 +204,7 @@ class FeatureExtractor:
         with tqdm(unit="tok", unit_scale=True, desc=f"Features of {name}", disable=self.hides_progress) as progress:
             job = _Job(split, plan, cache, names, progress)
             progress.reset(total=sum(job.tokens(shard) for shard in missing))
-            # The number of a shard, and whether to wait for another process that has it.
+            # Each entry is the number of a shard, and whether to wait for another process that holds its lock.
             queue = deque((shard, False) for shard in missing)
             models = _replicas(self.model, self.devices)
             if len(models) == 1:
@@ -212,7 +214,7 @@ class FeatureExtractor:
                 list(pool.map(lambda model: self._work(job, queue, model), models))
 
     def _work(self, job: _Job, queue: deque[tuple[int, bool]], model: TextClassifier) -> None:
-        """Computes shards until none is left; those that other processes have come last."""
+        """Computes shards until the queue is empty; a shard that another process computes is tried again last."""
         while True:
             try:
                 shard, wait = queue.popleft()
@@ -225,7 +227,7 @@ class FeatureExtractor:
                     else:
                         queue.append((shard, True))
             except BaseException:
-                queue.clear()  # The other devices need not go on.
+                queue.clear()  # The threads of the other devices then stop too.
                 raise
 
     def _extract_missing(self, job: _Job, shard: int, model: TextClassifier) -> None:
@@ -237,7 +239,7 @@ class FeatureExtractor:
 
     def _extract_shard(self, job: _Job, shard: int, parts: list[PooledPart], model: TextClassifier) -> None:
         rows = job.cache.shard_rows(shard)
-        values = {part: np.empty((rows.stop - rows.start, job.cache.width), dtype=np.float32) for part in parts}
+        features = {part: np.empty((rows.stop - rows.start, job.cache.width), dtype=np.float32) for part in parts}
         table = job.split.with_format("arrow")[job.plan.rows[rows]]
         columns = {column: TokenColumn(table.column(column)) for column in token_columns(job.split)}
         lengths = job.plan.lengths[rows]
@@ -252,16 +254,16 @@ class FeatureExtractor:
             ):
                 encoded = model.encode_parts(parts, **inputs)
             for part, tensor in zip(parts, encoded, strict=True):
-                values[part][batch] = tensor.float().cpu().numpy()
+                features[part][batch] = tensor.float().cpu().numpy()
             job.progress.update(int(lengths[batch].sum()))
 
         run_batches(encode, token_budget_batches(lengths, token_budget(model.device)), model.device)
         for part in parts:
-            job.cache.write(job.names[part], shard, values[part])
+            job.cache.write(job.names[part], shard, features[part])
 
 
 def _compute_dtype(asked: str, device: torch.device) -> torch.dtype:
-    """float32 where nothing else is asked for; half precision is an accelerator's or asked for."""
+    """Chooses the number format of the encoder: float16 falls back to float32 on a CPU, bfloat16 does not."""
     if asked == "bfloat16":
         return torch.bfloat16
     if asked == "float16" and device.type != "cpu":
@@ -270,13 +272,13 @@ def _compute_dtype(asked: str, device: torch.device) -> torch.dtype:
 
 
 def _replicas(model: TextClassifier, devices: tuple[torch.device, ...]) -> list[TextClassifier]:
-    """The model on each device, in evaluation mode."""
+    """Returns a copy of the model on each device, in evaluation mode; the first one is the model itself."""
     models = [model, *(copy.deepcopy(model) for _ in devices[1:])]
     return [replica.to(device).eval() for replica, device in zip(models, devices, strict=True)]
 
 
 def _label_tensor(split: Dataset) -> torch.Tensor | None:
-    """(rows,), or (rows, labels) for lists, in the column's own number format."""
+    """Reads the labels as (rows,), or as (rows, labels) if they are lists, in the column's own number format."""
     if "labels" not in split.column_names:
         return None
     column = split.select_columns("labels").with_format("arrow")[:].column("labels").combine_chunks()

@@ -1,4 +1,4 @@
-"""A closed-form start for a linear head: logistic regression on the cached features, by scikit-learn's L-BFGS."""
+"""Initialises a linear head by scikit-learn's logistic regression (L-BFGS) on the cached features."""
 
 import logging
 
@@ -16,18 +16,18 @@ from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 
 logger = logging.getLogger(__name__)
 
-# Inverse strengths of the L2 penalty that are tried; the validation split chooses.
+# The values of C, the inverse strength of the L2 penalty, among which the validation split chooses.
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 MAX_ITERATIONS = 200
-# Rows that the regression reads; it holds them in memory, in double precision.
+# The regression uses at most this many rows, because it holds them in memory in double precision.
 MOST_ROWS = 200_000
 
 
 def check_head_init(asked: str, config: TextClassifierConfig) -> None:
-    """Refuses a logistic start of what is not a linear head over classes.
+    """Checks that the classifier can be initialised by a logistic regression, if `head_init` asks for it.
 
     Raises:
-        ArgumentsError: see above.
+        ArgumentsError: if `asked` is `logistic`, and the head is not linear or the task is not single-label.
     """
     if asked == "logistic" and (config.head != "linear" or config.problem_type != SINGLE_LABEL):
         raise ArgumentsError(
@@ -38,16 +38,16 @@ def check_head_init(asked: str, config: TextClassifierConfig) -> None:
 def init_head_by_logistic_regression(
     model: TextClassifier, train: FeatureDataset, validation: FeatureDataset | None, seed: int
 ) -> None:
-    """Copies the best of some logistic regressions into the model's linear head.
+    """Fits logistic regressions with different penalties, and copies the best one into the model's linear head.
 
     The features are standardised for the solver, and the scaling is folded into the head's weights, so that the head
     reads plain features and the model can still be saved as a stock class.
 
     Args:
         model: a single-label classifier with a linear head.
-        train: labelled features; beyond `MOST_ROWS` rows, a random sample of them.
-        validation: chooses the penalty by its log-loss; without it the penalty is 0.1.
-        seed: of the sample.
+        train: labelled features. If there are more than `MOST_ROWS` rows, a random sample is used.
+        validation: labelled features, on which the regression with the lowest log-loss is chosen; None for C = 0.1.
+        seed: the seed of the random sample.
     """
     rows = np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS]
     features, labels = _arrays(train, rows)
@@ -75,13 +75,16 @@ def _best_on(
     validation: FeatureDataset, fitted: list[LogisticRegression], scaler: StandardScaler
 ) -> LogisticRegression:
     features, gold = _arrays(validation, np.arange(len(validation)))
-    known = np.isin(gold, fitted[0].classes_)
-    scaled, gold = scaler.transform(features[known]), gold[known]
+    is_trained = np.isin(gold, fitted[0].classes_)
+    scaled, gold = scaler.transform(features[is_trained]), gold[is_trained]
     return min(fitted, key=lambda c: log_loss(gold, c.predict_proba(scaled), labels=c.classes_))
 
 
 def _per_label(regression: LogisticRegression, labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """One row of weights and one bias per label of the model; labels without a training row are never chosen."""
+    """Returns the weights, (labels, features), and the biases, (labels,), for all labels of the model.
+
+    A label without a training row gets zero weights and a bias so low that it is never predicted.
+    """
     coefficients, intercepts = regression.coef_, regression.intercept_
     if len(coefficients) == 1:
         # Two classes: softmax of (-z/2, z/2) is the logistic function of z.

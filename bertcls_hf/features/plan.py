@@ -1,4 +1,4 @@
-"""Which rows of a split are computed, and in what order."""
+"""Plans an extraction: which rows of a split are computed, and in which order."""
 
 import hashlib
 import itertools
@@ -17,13 +17,15 @@ READ_ROWS = 4096
 
 @dataclass(frozen=True)
 class ExtractionPlan:
-    """Which rows are computed, and in what order; the same for the same texts in whatever order.
+    """The rows of a split to compute, in the order of extraction.
+
+    The order depends only on the set of distinct texts, and not on the order or the repetition of texts in the split.
 
     Args:
-        rows: (distinct,) dataset rows in the order of extraction: long texts first.
-        positions: (all rows,) the place in that order that each row's features have; repeated texts share one.
-        lengths: (distinct,) tokens, in the order of extraction.
-        digest: of all token ids in the order of extraction.
+        rows: (distinct rows,) row numbers in the split, in the order of extraction: longest text first.
+        positions: (all rows,) the position of each row in the order of extraction; repeated texts share a position.
+        lengths: (distinct rows,) the number of tokens of each row, in the order of extraction.
+        digest: a hash of the token ids of all distinct rows, in the order of extraction.
     """
 
     rows: np.ndarray
@@ -46,7 +48,7 @@ def plan_extraction(split: Dataset) -> ExtractionPlan:
 
 
 def _row_digests(split: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """128 bits for the token ids of each row, (rows, 2), and the number of tokens, (rows,)."""
+    """Returns a 128-bit hash of each row's token ids as (rows, 2) uint64, and the number of tokens as (rows,) int64."""
     digests, lengths = [], []
     for batch in split.with_format("arrow").iter(batch_size=READ_ROWS):
         columns = [TokenColumn(batch.column(name)) for name in token_columns(split)]
@@ -56,7 +58,7 @@ def _row_digests(split: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def token_columns(split: Dataset) -> list[str]:
-    """The columns that the encoder reads."""
+    """Lists the columns of a split that the encoder reads."""
     return [name for name in TOKEN_COLUMNS if name in split.column_names]
 
 
@@ -74,12 +76,12 @@ class TokenColumn:
         self.values = lists.values.to_numpy()[offsets[0] : offsets[-1]].astype(np.int32, copy=False)
 
     def digests(self, seed: int) -> np.ndarray:
-        """128 bits for each list, (lists, 2)."""
+        """Returns a 128-bit hash of each list, as (lists, 2) uint64."""
         content = memoryview(self.values.view(np.uint8))
         bounds = itertools.pairwise((self.offsets * self.values.itemsize).tolist())
         digests = b"".join(xxhash.xxh3_128_digest(content[start:stop], seed) for start, stop in bounds)
         return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
 
     def values_of(self, rows: slice) -> np.ndarray:
-        """(tokens,) of consecutive rows, one behind the other."""
+        """Returns the values of consecutive rows as one array, (tokens,) int32."""
         return self.values[self.offsets[rows.start] : self.offsets[rows.stop]]
