@@ -4,9 +4,9 @@ A cache folder belongs to one encoder, tokenizer and dataset. It holds one serie
 mean of layer -1 or the first token of layer -2. A pooling is put together from components when it is read, so a run
 with another pooling computes only the components that are missing.
 
-Every process computes the same shard from the same rows, and a shard gets its name by a rename once it is complete. Any
-number of processes may therefore work on one cache. Locks only keep two processes from computing the same shard, so the
-cache stays correct on a file system without locks.
+Every process computes the same shard from the same rows, and a shard gets its name by a rename once it is complete.
+Any number of processes may therefore work on one cache. Locks only keep two processes from computing the same shard, so
+the cache stays correct on a file system without locks.
 """
 
 import contextlib

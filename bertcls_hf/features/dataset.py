@@ -43,7 +43,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         return {name: values[0] for name, values in self.__getitems__([row]).items()}
 
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
-        """Reads a batch: `features` of shape (batch, `config.feature_size`), float32, and `labels` if there are any."""
+        """Reads a batch: `features` of shape (batch, `config.feature_size`), float32, and `labels` if known."""
         rows = np.asarray(rows)
         positions = self.positions.take(rows)
         if self._all is None:
@@ -77,7 +77,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         return values
 
     def _merge(self, values: np.ndarray) -> torch.Tensor:
-        """Merges (rows, components, hidden) into (rows, `config.feature_size`), as a view unless layers are averaged."""
+        """Merges (rows, components, hidden) into (rows, `config.feature_size`), a view unless layers are averaged."""
         parts = torch.from_numpy(values)
         is_mean = self.config.pooling_layers_merge == "mean"
         return merge_parts(parts.unbind(1), self.config) if is_mean else parts.flatten(1)

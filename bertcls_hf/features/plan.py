@@ -48,7 +48,7 @@ def plan_extraction(split: Dataset) -> ExtractionPlan:
 
 
 def _row_digests(split: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a 128-bit hash of each row's token ids as (rows, 2) uint64, and the number of tokens as (rows,) int64."""
+    """Returns a 128-bit hash of each row's token ids, (rows, 2) uint64, and the number of tokens, (rows,) int64."""
     digests, lengths = [], []
     for batch in split.with_format("arrow").iter(batch_size=READ_ROWS):
         columns = [TokenColumn(batch.column(name)) for name in token_columns(split)]
