@@ -5,8 +5,8 @@ mean of layer -1 or the first token of layer -2. A pooling is put together from 
 with another pooling computes only the components that are missing.
 
 Every process computes the same shard from the same rows, and a shard gets its name by a rename once it is complete.
-Any number of processes may therefore work on one cache. Locks only keep two processes from computing the same shard, so
-the cache stays correct on a file system without locks.
+Any number of processes may therefore work on one cache. Locks only keep two processes from computing the same shard,
+so the cache stays correct on a file system without locks.
 """
 
 import contextlib
