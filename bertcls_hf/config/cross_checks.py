@@ -1,4 +1,4 @@
-"""Options that are right alone and wrong together; each check names both, and the way out."""
+"""Checks of options that are valid alone but contradict each other; each message names both and says what to do."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,15 +9,15 @@ from bertcls_hf.errors import ArgumentsError
 if TYPE_CHECKING:
     from bertcls_hf.config.arguments import Arguments
 
-# The default of --learning_rate; another value was asked for.
+# The default of --learning_rate. Any other value means that the user has set the option.
 DEFAULT_LEARNING_RATE = 2e-5
 
 
 def check_boost(args: "Arguments") -> None:
-    """Refuses options that contradict cached features, or that mean nothing without them.
+    """Refuses options that contradict --boost, and options that have no effect without it.
 
     Raises:
-        ArgumentsError: see above.
+        ArgumentsError: the options contradict each other.
     """
     boost, model = args.boost, args.model
     if boost.boost and model.trainable_layers:
@@ -35,10 +35,13 @@ def check_boost(args: "Arguments") -> None:
 
 
 def check_combinations(args: "Arguments") -> None:
-    """Refuses all other contradictions; reads whether the encoder is frozen, which is known by now.
+    """Refuses all other contradictions between options.
+
+    Args:
+        args: the options, whose `model.freeze_backbone` is resolved to true or false.
 
     Raises:
-        ArgumentsError: see above.
+        ArgumentsError: the options contradict each other.
     """
     _check_frozen(args)
     _check_sources(args)
@@ -52,7 +55,7 @@ def check_combinations(args: "Arguments") -> None:
 
 
 def _check_frozen(args: "Arguments") -> None:
-    """Refuses what a frozen encoder would silently ignore."""
+    """Refuses options for training the encoder, which would have no effect because the encoder is frozen."""
     training, is_frozen = args.training, args.model.has_frozen_backbone
     if is_frozen and training.layerwise_lr_decay != 1:
         raise ArgumentsError("--layerwise_lr_decay is for the backbone, which is frozen: set it to 1")
@@ -71,6 +74,7 @@ def _check_frozen(args: "Arguments") -> None:
 
 
 def _check_sources(args: "Arguments") -> None:
+    """Refuses a split with two sources, and a run without the data that it reads."""
     data, training, in_memory = args.data, args.training, args.in_memory
     for split in sorted(in_memory):
         if getattr(data, f"{split}_file"):
@@ -89,27 +93,27 @@ def _check_sources(args: "Arguments") -> None:
 
 
 def _check_streaming(args: "Arguments") -> None:
-    """Refuses what needs all rows of the training data, or their number."""
+    """Refuses options that need all training rows or their number, because a stream is read once, in order."""
     data, training = args.data, args.training
-    is_read_once = args.boost.boost and bool(args.model.freeze_backbone)
+    trains_on_cache = args.boost.boost and bool(args.model.freeze_backbone)
     if not training.do_train:
         raise ArgumentsError("--streaming is for training data, and nothing is trained")
-    if training.max_steps <= 0 and not is_read_once:
+    if training.max_steps <= 0 and not trains_on_cache:
         raise ArgumentsError("--streaming has no last row: say with --max_steps when the training ends")
-    needs_rows = {
+    conflicts = {
         "max_train_samples": data.max_train_samples is not None,
         "test_split_percentage": data.test_split_percentage > 0,
         "duplicated_text error": data.duplicated_text == "error",
         "class_weights balanced": args.model.class_weights == ["balanced"],
-        "dataloader_num_workers": training.dataloader_num_workers > 0 and not is_read_once,
+        "dataloader_num_workers": training.dataloader_num_workers > 0 and not trains_on_cache,
     }
-    for option, is_asked in needs_rows.items():
+    for option, is_asked in conflicts.items():
         if is_asked:
             raise ArgumentsError(f"--{option} cannot be used with --streaming: a stream is read once, in order")
 
 
 def _check_calibration(args: "Arguments") -> None:
-    """Refuses to put a model's calibration beside another model, or none."""
+    """Refuses to write the calibration of a model into a folder that does not hold this model."""
     if not args.training.calibrate or args.training.do_train:
         return
     name = args.model.model_name_or_path
