@@ -427,6 +427,7 @@ class ClassifierTrainingArguments(TrainingArguments):
             # Pinned memory only speeds up copies to an accelerator; without one, torch warns about it.
             self.dataloader_pin_memory = False
         if self.push_to_hub and self.process_index == 0:
+            # Only the process that pushes needs a token.
             self._check_access()
 
     def resolved(self, **values: Any) -> "ClassifierTrainingArguments":
@@ -503,7 +504,7 @@ class ClassifierTrainingArguments(TrainingArguments):
             raise ArgumentsError("--hub_strategy every_save pushes at checkpoints, but --save_strategy is no")
 
     def _check_access(self) -> None:
-        """Refuses a push that could only fail, for lack of a connection or a token; runs in the pushing process."""
+        """Refuses a push that could only fail, for lack of a connection or a token."""
         if hub_constants.is_offline_mode():
             raise ArgumentsError("--push_to_hub needs the Hub, but HF_HUB_OFFLINE is set")
         if get_token() is None:
