@@ -1,7 +1,7 @@
 """Text classification with BERT-family encoders on the Hugging Face Trainer.
 
-What is listed here is the Python API; each name is imported when it is first used, since torch and transformers take
-seconds.
+The names in `__all__` are the Python API. Each is imported when it is first used, because importing torch and
+transformers takes seconds.
 """
 
 from importlib import import_module
@@ -46,7 +46,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name of the API (PEP 562)."""
+    """Imports a name of the API when it is first used (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what a disk says when it takes no more."""
+"""Writes files atomically: a file is either complete or absent, also after a crash or on a full disk."""
 
 import contextlib
 import errno
@@ -16,25 +16,32 @@ DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def storage_error(path: Path, error: OSError, advice: str = "") -> StorageError:
-    """The error of a run that could not write `path`; `advice` is what else would help."""
-    what = (
+    """Makes the error for a file that could not be written.
+
+    Args:
+        path: the file.
+        error: the operating system's error.
+        advice: appended to the message, such as another way to free space.
+    """
+    message = (
         f"no space left for {path}: free some"
         if error.errno in DISK_IS_FULL
         else f"{path} cannot be written ({error})"
     )
-    return StorageError(what + advice)
+    return StorageError(message + advice)
 
 
 def write_atomically(path: Path, fill: Callable[[Path], Any], advice: str = "") -> None:
-    """Lets `fill` write a temporary file beside `path`, and renames it when it is on disk.
+    """Writes a temporary file beside `path`, flushes it to disk and renames it to `path`.
 
     Args:
-        path: where the file appears.
-        fill: gets the temporary path.
-        advice: ends the error's message.
+        path: the file to write.
+        fill: writes the content to the path that it is called with.
+        advice: appended to the message of the error.
 
     Raises:
-        StorageError: the disk is full, a quota is reached, or the folder cannot be written; nothing is left behind.
+        StorageError: the disk is full, a quota is reached, or the folder cannot be written. The temporary file is
+            removed.
     """
     temporary = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex}")
     try:

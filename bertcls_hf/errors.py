@@ -1,11 +1,11 @@
-"""Errors that end a run with one clear message, and the exit codes that a scheduler can act on."""
+"""The errors that end a run with a one-line message, and the exit codes of the commands."""
 
 import errno
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What `run_classification.py` returns to the shell; the values follow BSD's sysexits where one fits."""
+    """The exit codes of the commands; 65, 74 and 75 are taken from BSD's sysexits."""
 
     DONE = 0
     BAD_ARGUMENTS = 2
@@ -17,53 +17,54 @@ class ExitCode(IntEnum):
 
 
 class RunError(Exception):
-    """A failure that the user can mend; its message names the option, file, column or row, and the fix."""
+    """An error that the user can fix; its message names the option, file, column or row, and says how to fix it."""
 
     exit_code = ExitCode.BAD_ARGUMENTS
 
 
 class ArgumentsError(RunError):
-    """A wrong option, recipe, model or checkpoint."""
+    """An option, recipe, model or checkpoint is wrong."""
 
 
 class DataError(RunError):
-    """A wrong file, column, row or label."""
+    """A file, column, row or label is wrong."""
 
     exit_code = ExitCode.BAD_DATA
 
 
 class StorageError(RunError):
-    """A disk that is full or cannot be written."""
+    """A disk is full or cannot be written."""
 
     exit_code = ExitCode.STORAGE
 
 
 class PreemptedError(RunError):
-    """A signal ended the training; its checkpoint is complete, and the same command goes on from it."""
+    """A signal stopped the training after a complete checkpoint; the same command continues from it."""
 
     exit_code = ExitCode.PREEMPTED
 
 
 class DivergedError(RunError):
-    """The loss or the gradients are no longer finite."""
+    """The loss or the gradients became NaN or infinite."""
 
     exit_code = ExitCode.DIVERGED
 
 
 class PushError(RunError):
-    """The Hub did not take the model, which is whole on disk."""
+    """The push to the Hub failed; the model is complete on disk."""
 
     exit_code = ExitCode.PUSH_FAILED
 
 
-# A full disk or quota, a file that may not grow, and what network file systems answer when they are gone.
+# A full disk or quota, a file size limit, a read-only disk, and the errors of a network file system that is lost.
 STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS})
 
 
 def storage_problem(error: BaseException) -> str | None:
-    """What a disk has against a file, where that is what an error is about.
+    """The reason why a file could not be read or written, or None if the error has another cause.
 
-    safetensors, tokenizers and torch raise errors of their own, which tell it in their message alone.
+    safetensors, tokenizers and torch raise exceptions of their own without an `errno`; these are recognised by their
+    message.
     """
     if isinstance(error, OSError):
         return error.strerror if error.errno in STORAGE_ERRORS else None
@@ -72,5 +73,5 @@ def storage_problem(error: BaseException) -> str | None:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error from elsewhere, which may span lines."""
+    """The message of an error on one line, with each run of white space replaced by one blank."""
     return " ".join(str(error).split())

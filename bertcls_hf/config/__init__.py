@@ -1,1 +1,5 @@
-"""The options of a run: what they are, what contradicts what, and how a recipe and a command line give them."""
+"""The options of a run: their definition, the checks of their combinations, and the parsing of recipes.
+
+Start with `arguments.py`, which defines every option. `parsing.py` reads them from a recipe and a command line, and
+`cross_checks.py` refuses options that contradict each other.
+"""

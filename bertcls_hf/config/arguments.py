@@ -1,6 +1,7 @@
-"""The options of a run: one dataclass per concern, whose field help is their documentation.
+"""The options of a run: one dataclass per concern; the help of each field documents the option.
 
-Nothing here imports datasets, scikit-learn or a model, so that `--help` and a wrong option answer in about a second.
+This module imports neither datasets nor scikit-learn nor a model, so that `--help` and the error of a wrong option
+appear in about a second.
 """
 
 import copy
@@ -24,7 +25,8 @@ from bertcls_hf.errors import ArgumentsError, one_line
 
 Pooling = Literal["cls", "pooler", "mean", "max", "cls_mean"]
 
-# Options of TrainingArguments that would break an evaluation or do nothing here, and why; only their default is taken.
+# Options of TrainingArguments that must keep their default, because they would break an evaluation or have no effect
+# here; each with the reason.
 REFUSED_OPTIONS = {
     "batch_eval_metrics": "the metrics need all rows at once",
     "dataloader_drop_last": "it would drop rows of evaluations and predictions too",
@@ -38,20 +40,20 @@ REFUSED_OPTIONS = {
     "use_cache": "it is for text generation",
     "use_liger_kernel": "Liger has no kernels for encoders",
 }
-# They make parameter groups of their own, so that the head's and the layers' learning rates would be lost.
+# Optimizers that build their own parameter groups, and would lose the learning rates of the head and of the layers.
 REFUSED_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
-# Services that transformers leaves out when it lists those that are installed.
+# Services that transformers supports but omits from its list of installed ones.
 UNLISTED_SERVICES = ("azure_ml", "flyte")
 DEFAULT_LEARNING_RATE = 2e-5
 FROZEN_HEAD_LEARNING_RATE = 1e-3
-# Where a push goes, and when: nothing without --push_to_hub.
+# Options that only have an effect with --push_to_hub.
 PUSH_OPTIONS = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy")
 HUB_DATASET_OPTIONS = ("dataset_config_name", "dataset_revision", "validation_split_name", "test_split_name")
 
 
 @dataclass(frozen=True)
 class ModelArguments:
-    """Which encoder, how its hidden states become one vector, and the head on top."""
+    """The encoder, the pooling of its hidden states into one vector, and the head on top."""
 
     _argument_group_name = "model"
 
@@ -129,13 +131,13 @@ class ModelArguments:
 
     @property
     def has_frozen_backbone(self) -> bool:
-        """Whether no part of the encoder learns."""
+        """Whether no part of the encoder is trained."""
         return bool(self.freeze_backbone) or self.trainable_layers == 0
 
 
 @dataclass(frozen=True)
 class DataArguments:
-    """Where texts and labels come from, and how they become tokens."""
+    """The sources of texts and labels, and their splitting and tokenization."""
 
     _argument_group_name = "data"
 
@@ -240,13 +242,13 @@ class DataArguments:
         )
         _require_seed(self, "split_seed")
         _require_at_least(self, 1, "shuffle_buffer_size")
-        # Two special tokens and a word.
+        # The shortest useful text is two special tokens and one word piece.
         _require_at_least(self, 3, "max_seq_length")
         _require(self.label_delimiter != "", "--label_delimiter is empty: leave it out for one label per row")
         if not self.dataset_name:
-            needless = [name for name in HUB_DATASET_OPTIONS if getattr(self, name) is not None]
-            needless += ["train_split_name"] if self.train_split_name != "train" else []
-            _require(not needless, f"--{' and --'.join(needless)} belong to --dataset_name, which is not given")
+            useless = [name for name in HUB_DATASET_OPTIONS if getattr(self, name) is not None]
+            useless += ["train_split_name"] if self.train_split_name != "train" else []
+            _require(not useless, f"--{' and --'.join(useless)} belong to --dataset_name, which is not given")
         names = self.text_column_names
         if names is not None and not 1 <= len(set(names)) == len(names) <= 2:
             raise ArgumentsError(f"--text_column_names takes one column or two different ones, got {names}")
@@ -256,7 +258,7 @@ class DataArguments:
 
 @dataclass(frozen=True)
 class BoostArguments:
-    """Frozen features, computed once and cached."""
+    """The features of a frozen encoder, which are computed once and cached."""
 
     _argument_group_name = "boost"
 
@@ -294,13 +296,13 @@ class BoostArguments:
 
 @dataclass
 class ClassifierTrainingArguments(TrainingArguments):
-    """`transformers.TrainingArguments` with a head's learning rate, early stopping and other defaults.
+    """`transformers.TrainingArguments` with more options, such as a learning rate of the head, and other defaults.
 
     Defaults that differ: output_dir, learning_rate 2e-5, weight_decay 0.01, warmup_steps 0.06 (a share of all steps),
     per_device_train_batch_size 16, per_device_eval_batch_size 64, eval_strategy and save_strategy epoch,
     load_best_model_at_end, metric_for_best_model, save_total_limit 2, logging_steps 50, logging_nan_inf_filter false,
-    train_sampling_strategy group_by_length, hub_strategy end; and a run trains and evaluates where it is not told what
-    to do. [`REFUSED_OPTIONS`] have no place here.
+    train_sampling_strategy group_by_length, hub_strategy end. A run trains and evaluates unless the options
+    say otherwise. The options in [`REFUSED_OPTIONS`] must keep their default.
     """
 
     _argument_group_name = "training"
@@ -401,42 +403,51 @@ class ClassifierTrainingArguments(TrainingArguments):
         self._check_push()
         self._check_stopping()
         self._resolve_phases()
-        # The parent fills these two with guesses; the task, known later, gives better ones.
+        # The parent replaces None in these two by a guess. The values that were given are kept, because the defaults
+        # depend on the task, which is known only after the data are loaded.
         self.asked_best_metric, self.asked_greater_is_better = self.metric_for_best_model, self.greater_is_better
         if self.batch_size is not None:
             self.per_device_train_batch_size = self.batch_size // self.gradient_accumulation_steps
         if not self.do_train:
-            # The Trainer wants validation data where there are evaluations during training.
+            # The Trainer demands validation data if evaluations during training are on, even if it does not train.
             self.eval_strategy = "no"
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
         if (self.bf16 or self.bf16_full_eval) and not (torch.accelerator.is_available() or is_torch_xla_available()):
-            # The parent asks for it in words. A processor computes bfloat16 as well.
+            # The parent refuses bfloat16 on a CPU unless use_cpu is set, although CPUs can compute it.
             self.use_cpu = True
         do_eval = self.do_eval
         super().__post_init__()
         if self.mixed_precision == "fp16" and self.device.type == "cpu":
             raise ArgumentsError("--fp16 needs a GPU: on a processor, use --bf16 or neither")
-        # The parent turns it on whenever there are evaluations during training.
+        # The parent sets do_eval to true if evaluations during training are on.
         self.do_eval = do_eval
         self._check_reporting()
         if self.device.type == "cpu":
-            # Pinned memory only serves copies to an accelerator; without one, torch warns.
+            # Pinned memory only speeds up copies to an accelerator; without one, torch warns about it.
             self.dataloader_pin_memory = False
         if self.push_to_hub and self.process_index == 0:
+            # Only the process that pushes needs a token.
             self._check_access()
 
     def resolved(self, **values: Any) -> "ClassifierTrainingArguments":
-        """A copy with these values, of which no attribute can be set any more.
+        """Makes a read-only copy, in which no attribute can be set.
 
-        The Trainer changes the arguments that it works with, so it gets a [`changeable_copy`].
+        The Trainer changes its arguments while it works, so it is given a [`changeable_copy`].
+
+        Args:
+            **values: the attributes to change in the copy.
         """
         resolved = self.changeable_copy(**values)
         resolved._is_resolved = True
         return resolved
 
     def changeable_copy(self, **values: Any) -> "ClassifierTrainingArguments":
-        """A copy with these values, which may be changed; none of the checks of a new instance runs again."""
+        """Makes a copy whose attributes can be set. The checks of `__post_init__` do not run again.
+
+        Args:
+            **values: the attributes to change in the copy.
+        """
         changed = copy.copy(self)
         changed.__dict__["_is_resolved"] = False
         for name, value in values.items():
@@ -444,7 +455,7 @@ class ClassifierTrainingArguments(TrainingArguments):
         return changed
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuses to change resolved options: parts of a run that read them sooner would have read something else."""
+        """Sets an attribute, or fails if the options are resolved, because parts of the run have already read them."""
         if self.__dict__.get("_is_resolved"):
             raise FrozenInstanceError(f"{name} cannot be set: the options of this run are resolved")
         super().__setattr__(name, value)
@@ -481,9 +492,9 @@ class ClassifierTrainingArguments(TrainingArguments):
         _require(0 <= smoothing < 1, f"--label_smoothing_factor {smoothing}: must lie in [0, 1)")
 
     def _check_push(self) -> None:
-        needless = [name for name in PUSH_OPTIONS if getattr(self, name) not in (None, "end")]
+        useless = [name for name in PUSH_OPTIONS if getattr(self, name) not in (None, "end")]
         if not self.push_to_hub:
-            _require(not needless, f"--{' and --'.join(needless)} belong to --push_to_hub, which is off")
+            _require(not useless, f"--{' and --'.join(useless)} belong to --push_to_hub, which is off")
             return
         try:
             validate_repo_id(self.hub_model_id or Path(self.output_dir).absolute().name)
@@ -493,7 +504,7 @@ class ClassifierTrainingArguments(TrainingArguments):
             raise ArgumentsError("--hub_strategy every_save pushes at checkpoints, but --save_strategy is no")
 
     def _check_access(self) -> None:
-        """What would make the push at the end fail for sure; only the process that pushes needs a token."""
+        """Refuses a push that could only fail, for lack of a connection or a token."""
         if hub_constants.is_offline_mode():
             raise ArgumentsError("--push_to_hub needs the Hub, but HF_HUB_OFFLINE is set")
         if get_token() is None:
@@ -513,10 +524,10 @@ class ClassifierTrainingArguments(TrainingArguments):
             raise ArgumentsError("--early_stopping_patience keeps the best model: set --load_best_model_at_end true")
 
     def _check_reporting(self) -> None:
-        """Refuses what the Trainer would only notice when data and model are loaded."""
+        """Refuses unknown or missing reporting services, which the Trainer would find only after loading the model."""
         if not self.report_to:
             return
-        # Imports each service's package, where it is installed.
+        # Imported here, because this module imports the package of each installed service.
         from transformers.integrations import integration_utils
 
         known = integration_utils.INTEGRATION_TO_CALLBACK
@@ -551,11 +562,11 @@ class Arguments:
     """All options of a run; [`bertcls_hf.config.parsing.build_arguments`] makes and checks them.
 
     Args:
-        model: encoder, pooling and head; `freeze_backbone` is true or false here, whatever was given.
-        data: where texts and labels come from.
+        model: encoder, pooling and head; `freeze_backbone` is resolved to true or false.
+        data: sources of texts and labels, splitting and tokenization.
         boost: the cached features.
-        training: the Trainer's options and ours beside them.
-        in_memory: splits whose rows come from the caller, not from what `data` names.
+        training: the Trainer's options, and those that this package adds.
+        in_memory: the splits (`train`, `validation`, `test`) whose rows the caller passes in memory.
     """
 
     model: ModelArguments
@@ -566,23 +577,23 @@ class Arguments:
 
     @property
     def is_head_then_all(self) -> bool:
-        """Whether a head is trained on the cache first, and everything from there (LP-FT)."""
+        """Whether the head is trained on cached features first, and then the whole model (LP-FT)."""
         return self.boost.boost and not self.model.freeze_backbone
 
     @property
     def head_learning_rate(self) -> float:
-        """The head's learning rate as given; by default 1e-3 for a head on frozen features, else the encoder's."""
+        """The learning rate of the head; by default 1e-3 on frozen features, else the encoder's learning rate."""
         if self.training.head_learning_rate is not None:
             return self.training.head_learning_rate
-        is_on_frozen_features = self.model.has_frozen_backbone or self.is_head_then_all
-        return FROZEN_HEAD_LEARNING_RATE if is_on_frozen_features else self.training.learning_rate
+        trains_on_frozen_features = self.model.has_frozen_backbone or self.is_head_then_all
+        return FROZEN_HEAD_LEARNING_RATE if trains_on_frozen_features else self.training.learning_rate
 
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, BoostArguments, ClassifierTrainingArguments)
 
 
 def own_fields(argument_class: type) -> list[Field]:
-    """The fields that this project adds or redefines, in the order of their definition."""
+    """The fields that this package adds or redefines, in the order of their definition."""
     by_name = {f.name: f for f in fields(argument_class)}
     return [by_name[name] for name in get_annotations(argument_class)]
 
@@ -605,4 +616,5 @@ def _require_seed(options: Any, *names: str) -> None:
 
 
 def _split_commas(names: Sequence[str] | None) -> list[str] | None:
+    """Splits each value at its commas, so that `a,b` and `a b` are the same list."""
     return None if names is None else [part.strip() for name in names for part in name.split(",") if part.strip()]

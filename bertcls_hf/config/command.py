@@ -1,4 +1,4 @@
-"""The frame of the package's commands: their log, and the exit code of an error."""
+"""What all commands of the package share: the set-up of their log, and the exit code of an error."""
 
 import logging
 import sys
@@ -8,20 +8,20 @@ from bertcls_hf.errors import ExitCode, RunError
 
 
 def set_up_logging() -> None:
-    """Sends the messages of this package to standard error, with the time of each."""
+    """Sends the package's log messages to standard error, each with its time and level."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("bertcls_hf").setLevel(logging.INFO)
 
 
 def run_command(function: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
-    """Runs a command; a [`RunError`] ends it with one line on standard error.
+    """Runs a command and turns a [`RunError`] into one line on standard error and an exit code.
 
     Args:
-        function: the command, which takes the words after its name.
-        argv: these words; None takes those of the process.
+        function: runs the command with the arguments of the command line.
+        argv: the arguments after the command's name; None takes `sys.argv[1:]`.
 
     Returns:
-        The exit code.
+        `ExitCode.DONE`, or the exit code of the error.
     """
     try:
         function(sys.argv[1:] if argv is None else argv)

@@ -1,7 +1,7 @@
 """Writes the options' documentation into a Markdown file: `python -m bertcls_hf.config.document_options`.
 
-What stands between the two markers is replaced by a table for each argument class; with `--check` nothing is written,
-and the exit code is 1 where the file is out of date.
+The text between the two markers is replaced by one table for each argument class. With `--check` nothing is written,
+and the exit code is 1 if the file is out of date.
 """
 
 import argparse
@@ -23,7 +23,7 @@ TYPE_NAMES = {bool: "true, false", int: "whole number", float: "number", str: "t
 
 
 def options_markdown() -> str:
-    """A table of own options per argument class, and a sentence on the other options."""
+    """The documentation of all options in Markdown: one table per argument class, and the list of refused options."""
     sections = [f"{heading(c)}\n\n{_table(c)}" for c in ARGUMENT_CLASSES]
     refused = ", ".join(f"`{name}`" for name in sorted(REFUSED_OPTIONS))
     others = (
@@ -51,12 +51,13 @@ def _row(field: Field, hint: Any) -> tuple[str, ...]:
 
 
 def _value(hint: Any) -> str:
+    """Describes the values of an option by its type hint; `X | None` is described like `X`."""
     if get_origin(hint) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(hint))
     if hint in TYPE_NAMES:
         return TYPE_NAMES[hint]
-    (only,) = (part for part in get_args(hint) if part is not NoneType)
-    return _value(only)
+    (inner_hint,) = (part for part in get_args(hint) if part is not NoneType)
+    return _value(inner_hint)
 
 
 def _default(field: Field) -> str:
@@ -67,10 +68,10 @@ def _default(field: Field) -> str:
 
 
 def with_options(text: str) -> str:
-    """The text with the documentation between its markers brought up to date.
+    """Replaces the text between the two markers by the current documentation of the options.
 
     Raises:
-        ValueError: the markers are not there once each, in their order.
+        ValueError: a marker is missing or repeated, or the end marker comes first.
     """
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)

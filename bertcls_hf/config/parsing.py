@@ -1,6 +1,7 @@
-"""From a YAML recipe and a command line to checked [`Arguments`].
+"""Parses a YAML recipe and a command line into checked [`Arguments`].
 
-A recipe is a flat mapping of option names. The command line wins over it, whichever of an option's spellings it uses.
+A recipe is a flat mapping from option names to values. An option on the command line overrides the recipe, also if the
+two use different spellings of its name.
 """
 
 import argparse
@@ -23,44 +24,44 @@ from bertcls_hf.config.cross_checks import checked
 from bertcls_hf.errors import ArgumentsError, one_line
 
 
-# The recipe that a run leaves in its output_dir.
+# The recipe that a run writes into its output_dir, and that repeats the run.
 RECIPE_FILE = "recipe.yaml"
 PROGRAM = "run_classification.py"
 USAGE = "%(prog)s [RECIPE.yaml] [--option value ...]"
 DESCRIPTION = """Fine-tunes a BERT-family encoder for text classification, or trains a head on its frozen features.
 The optional recipe is a YAML file of these options; options given on the command line win over it."""
-# The seed's option that says the opposite of ours.
+# Options that set another option to the opposite value.
 NEGATED_OPTIONS = {"bert_finetuning": "freeze_backbone"}
 # Command line only, so that a recipe from elsewhere cannot run code or carry a secret.
 COMMAND_LINE_ONLY = {"trust_remote_code": "it lets a model run code", "hub_token": "it is a secret"}
-# Two ways to say one thing: a later source that uses one of them replaces both.
+# Pairs of options that exclude each other. If the command line gives one of a pair, it replaces both of the recipe.
 EXCLUSIVE_OPTIONS = (
     ({"batch_size"}, {"per_device_train_batch_size"}),
     ({"dataset_name"}, {"train_file", "validation_file", "test_file"}),
     ({"activation_checkpointing"}, {"gradient_checkpointing"}),
     ({"activation_checkpointing_kwargs"}, {"gradient_checkpointing_kwargs"}),
 )
-# What an option brings along, and takes with it when it is replaced.
+# Options that only have a meaning beside another one. They are dropped with it when the command line replaces it.
 COMPANIONS = {
     "dataset_name": {
         "dataset_config_name", "dataset_revision", "train_split_name", "validation_split_name", "test_split_name",
     },
 }  # fmt: skip
-# Names in older versions of transformers and its scripts that are too far from today's for a guess.
+# Old option names of transformers that are too different from the current names for a guess by similarity.
 RENAMED_OPTIONS = {
     "eval_batch_size": "per_device_eval_batch_size",
     "group_by_length": "train_sampling_strategy",
     "no_cuda": "use_cpu",
     "train_batch_size": "per_device_train_batch_size",
 }
-# Why an option takes fewer values than in transformers.
+# The reason why an option takes fewer values than in transformers.
 REFUSED_CHOICES = {"hub_strategy": "checkpoints, with the state of their optimizer, stay here"}
 VALUE_NAMES = {int: "N", float: "X", str: "TEXT", string_to_bool: "{true,false}"}
 _UNSET: Any = object()
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows neither the hyphened twin of each option nor defaults of None."""
+    """Omits the spelling with hyphens of each option, and defaults of None."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
@@ -74,7 +75,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class DataclassParser(HfArgumentParser):
-    """`HfArgumentParser` that reports errors instead of exiting, with a shorter help."""
+    """`HfArgumentParser` that raises [`ArgumentsError`] instead of exiting, and has a shorter help."""
 
     def __init__(self, argument_classes: Sequence[type], **texts: str):
         super().__init__(argument_classes, allow_abbrev=False, formatter_class=_HelpFormatter, **texts)
@@ -82,7 +83,7 @@ class DataclassParser(HfArgumentParser):
             self._adapt(action)
 
     def _adapt(self, action: argparse.Action) -> None:
-        """Lets an option of three states be given without a value, as those of two can, and clears up the help."""
+        """Lets `bool | None` options be given without a value, as `bool` options can, and simplifies the help."""
         if action.type is string_to_bool and action.nargs is None:
             action.nargs, action.const = "?", True
         if action.choices is None and action.metavar is None and action.nargs != 0:
@@ -93,14 +94,17 @@ class DataclassParser(HfArgumentParser):
             action.help = argparse.SUPPRESS
 
     def parse_command(self, argv: Sequence[str], advice: str) -> tuple[Any, argparse.Namespace]:
-        """The options of the one argument class, and what was given beside them.
+        """Parses the command line of a program with a single argument class.
 
         Args:
-            argv: the words behind the program's name.
-            advice: ends the error of a word that is no option.
+            argv: the arguments after the program's name.
+            advice: appended to the error of an argument that is not an option.
+
+        Returns:
+            An instance of the argument class, and the values of the options that were added with `add_argument`.
 
         Raises:
-            ArgumentsError: an unknown option or word.
+            ArgumentsError: an unknown option or argument.
         """
         options, others, unknown = self.parse_args_into_dataclasses(
             list(argv), return_remaining_strings=True, look_for_args_file=False
@@ -113,14 +117,18 @@ class DataclassParser(HfArgumentParser):
         return options, others
 
     def error(self, message: str) -> Any:
-        """Raises instead of printing the usage, which is hundreds of lines long."""
+        """Raises instead of printing the usage, because the usage is hundreds of lines long.
+
+        Raises:
+            ArgumentsError: always, with the message.
+        """
         message = re.sub(r"^argument (--\w+)[^:]*:", r"\1:", message)
-        reason = REFUSED_CHOICES.get(_bare(message.partition(":")[0])) if "invalid choice" in message else None
+        reason = REFUSED_CHOICES.get(_option_name(message.partition(":")[0])) if "invalid choice" in message else None
         raise ArgumentsError(f"{message}: {reason}" if reason else message)
 
 
 class OptionParser(DataclassParser):
-    """The parser of a run's options, which knows recipes and the seed's negated option."""
+    """The parser of all options of a run, including `--config` and the negated options."""
 
     def __init__(self, program: str = PROGRAM) -> None:
         super().__init__(ARGUMENT_CLASSES, prog=program, usage=USAGE, description=DESCRIPTION)
@@ -131,20 +139,27 @@ class OptionParser(DataclassParser):
                               help=f"The negation of --{option}.")  # fmt: skip
 
     def recipe_options(self) -> dict[str, argparse.Action]:
-        """What a recipe may set, by every name that it has there: without dashes, and with underscores."""
+        """The options that a recipe may set, by each of their names, without leading dashes and with underscores."""
         return {
-            _bare(option): action
+            _option_name(option): action
             for option, action in self._option_string_actions.items()
             if action.nargs != 0 and action.dest != "config"
         }
 
     def explicit_values(self, tokens: Sequence[str]) -> dict[str, Any]:
-        """The options that these tokens give, by field name and converted to the field's type.
+        """Parses tokens and leaves out the options that they do not give.
+
+        Args:
+            tokens: arguments of a command line, such as `["--pooling", "mean"]`.
+
+        Returns:
+            The given options by field name, converted to the type of the field.
 
         Raises:
             ArgumentsError: an unknown option, a value of another type, or two spellings of one option.
         """
         self._refuse_two_spellings(tokens)
+        # Every option is preset to _UNSET, so that a given value can be told from a default.
         unset = argparse.Namespace(**{action.dest: _UNSET for action in self._actions})
         namespace, unknown = self.parse_known_args(list(tokens), unset)
         if unknown:
@@ -152,12 +167,13 @@ class OptionParser(DataclassParser):
         return {name: value for name, value in vars(namespace).items() if value is not _UNSET}
 
     def _refuse_two_spellings(self, tokens: Sequence[str]) -> None:
+        """Refuses an option that is given under two of its names, because it is unclear which value counts."""
         spellings: dict[str, str] = {}
         for token in tokens:
             action = self._option_string_actions.get(token.partition("=")[0])
             if action is None:
                 continue
-            spelling = _bare(token.partition("=")[0])
+            spelling = _option_name(token.partition("=")[0])
             if spellings.setdefault(action.dest, spelling) != spelling:
                 raise ArgumentsError(f"--{spellings[action.dest]} and --{spelling} set one option: give one of them")
 
@@ -168,10 +184,17 @@ class OptionParser(DataclassParser):
 
 
 def nearest_name(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """A hint such as `; did you mean learning_rate?`, or where to look where no known name is near."""
-    bare = _bare(name.partition("=")[0])
+    """The end of an error message: `; did you mean learning_rate?`, or a reference to --help if no name is similar.
+
+    Args:
+        name: the unknown option, with or without dashes and a value.
+        known: the valid names.
+        prefix: put before the suggested name, such as `--`.
+    """
+    unknown_name = _option_name(name.partition("=")[0])
     usable = sorted(set(known) - set(REFUSED_OPTIONS))
-    matches = [RENAMED_OPTIONS[bare]] if bare in RENAMED_OPTIONS else difflib.get_close_matches(bare, usable, n=1)
+    renamed = [RENAMED_OPTIONS[unknown_name]] if unknown_name in RENAMED_OPTIONS else []
+    matches = renamed or difflib.get_close_matches(unknown_name, usable, n=1)
     return f"; did you mean {prefix}{matches[0]}?" if matches else " (--help lists all options)"
 
 
@@ -179,39 +202,44 @@ def _negated_bool(value: str) -> bool:
     return not string_to_bool(value)
 
 
-def _bare(option: str) -> str:
+def _option_name(option: str) -> str:
+    """Turns `--learning-rate` into `learning_rate`."""
     return option.lstrip("-").replace("-", "_")
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """SafeLoader that keeps values as they are written, and refuses a key given twice.
+    """SafeLoader that keeps every value as text, and refuses a key that is given twice.
 
-    The option's type converts them. YAML itself would read `no` as false, 010 as 8 and 1:30 as 90, but 1e-5 as text.
+    Each option converts its text to its own type. YAML would read `no` as false, 010 as 8 and 1:30 as 90, but 1e-5 as
+    text.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Like the parent's; YAML would take the last of equal keys silently."""
-        keys = [_bare(str(self.construct_object(key, deep=True))) for key, _ in node.value]
+        """Builds a mapping and refuses repeated keys, of which YAML would silently take the last."""
+        keys = [_option_name(str(self.construct_object(key, deep=True))) for key, _ in node.value]
         repeated = sorted(key for key in keys if keys.count(key) > 1)
         if repeated:
             raise ArgumentsError(f"{repeated[0]} is given twice")
         return super().construct_mapping(node, deep)
 
 
-def _as_written(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+def _construct_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     return loader.construct_scalar(node)
 
 
-for _kind in ("bool", "int", "float", "timestamp", "value"):
-    _RecipeLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _as_written)
+for _scalar_type in ("bool", "int", "float", "timestamp", "value"):
+    _RecipeLoader.add_constructor(f"tag:yaml.org,2002:{_scalar_type}", _construct_text)
 
 
 def read_recipe(path: Path, parser: OptionParser) -> dict[str, Any]:
-    """The options that a recipe gives, by field name.
+    """Reads the options of a recipe.
+
+    Returns:
+        The given options by field name, converted to the type of the field.
 
     Raises:
-        ArgumentsError: no such file, not YAML, not a flat mapping, an unknown or forbidden key, a wrong value; the
-            message starts with the recipe's path.
+        ArgumentsError: the file is missing, is not YAML or not a flat mapping, or has an unknown key, a forbidden key
+            or a wrong value; the message starts with the recipe's path.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
@@ -229,11 +257,12 @@ def read_recipe(path: Path, parser: OptionParser) -> dict[str, Any]:
 def _recipe_tokens(
     content: Any, known: dict[str, argparse.Action], forbidden: Mapping[str, str] = COMMAND_LINE_ONLY
 ) -> list[str]:
+    """Converts the content of a recipe to the tokens of a command line."""
     if not isinstance(content, dict):
         raise ArgumentsError("expected lines of the form `option: value`")
     tokens: list[str] = []
     for key, value in content.items():
-        name = _bare(str(key))
+        name = _option_name(str(key))
         if name not in known:
             raise ArgumentsError(f"unknown option {key}{nearest_name(name, known)}")
         if name in forbidden:
@@ -243,31 +272,31 @@ def _recipe_tokens(
 
 
 def tokens_of_values(values: Mapping[str, Any]) -> list[str]:
-    """The command line that gives these options; None leaves an option at its default.
+    """Converts options from Python to the tokens of a command line.
 
     Args:
-        values: Python values by option name, in any of the option's spellings.
+        values: Python values by option name, in any spelling of the name. None leaves an option at its default.
 
     Raises:
-        ArgumentsError: an unknown option, or a value of a kind that no option takes.
+        ArgumentsError: an unknown option, or a value of a type that the option does not take.
     """
-    written = {name: _in_recipe(value) for name, value in values.items() if value is not None}
-    return _recipe_tokens(written, OptionParser().recipe_options(), forbidden={})
+    recipe = {name: _recipe_value(value) for name, value in values.items() if value is not None}
+    return _recipe_tokens(recipe, OptionParser().recipe_options(), forbidden={})
 
 
-def _in_recipe(value: Any) -> Any:
-    """A Python value as [`_RecipeLoader`] reads it from a recipe: texts, and lists and mappings of texts."""
+def _recipe_value(value: Any) -> Any:
+    """Converts a Python value to the form in which [`_RecipeLoader`] reads it: text, or lists and mappings of text."""
     if isinstance(value, Mapping):
-        return {str(key): _in_recipe(item) for key, item in value.items()}
+        return {str(key): _recipe_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_in_recipe(item) for item in value]
+        return [_recipe_value(item) for item in value]
     if isinstance(value, Enum):
         return str(value.value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _option_tokens(name: str, value: Any, action: argparse.Action) -> list[str]:
-    """What the command line would hold for one line of a recipe: never more than this one option."""
+    """Converts one line of a recipe to tokens; no value can introduce a second option."""
     if value is None and action.default is None:
         return []
     if isinstance(value, str):
@@ -278,12 +307,12 @@ def _option_tokens(name: str, value: Any, action: argparse.Action) -> list[str]:
         if all(isinstance(item, str) and not item.startswith("-") for item in value):
             return [f"--{name}", *value]
         raise ArgumentsError(f"{name}: each item must be a text or a number, and none can start with a dash")
-    kind = {type(None): "nothing", list: "a list", dict: "a mapping"}.get(type(value), "something else")
-    raise ArgumentsError(f"{name} takes {'values' if action.nargs == '+' else 'one value'}, not {kind}")
+    description = {type(None): "nothing", list: "a list", dict: "a mapping"}.get(type(value), "something else")
+    raise ArgumentsError(f"{name} takes {'values' if action.nargs == '+' else 'one value'}, not {description}")
 
 
 def _json_value(value: Any) -> Any:
-    """A nested value whose texts are read as JSON where they are that: numbers, true, false."""
+    """Converts the texts in a nested value to numbers, booleans and null where they are valid JSON."""
     if isinstance(value, dict):
         return {key: _json_value(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -295,19 +324,23 @@ def _json_value(value: Any) -> Any:
 
 
 def merge_sources(recipe: dict[str, Any], command_line: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's options overridden by the command line's.
+    """Merges the options of a recipe and a command line; the command line wins.
+
+    Args:
+        recipe: options by field name.
+        command_line: options by field name.
 
     Raises:
-        ArgumentsError: one source says one thing in two ways.
+        ArgumentsError: one source gives two options that exclude each other.
     """
-    replaced: set[str] = set()
+    dropped: set[str] = set()
     for pair in EXCLUSIVE_OPTIONS:
         for one, other in (pair, pair[::-1]):
             if not one.isdisjoint(command_line):
-                replaced = replaced.union(other, *(COMPANIONS.get(name, ()) for name in other))
+                dropped = dropped.union(other, *(COMPANIONS.get(name, ()) for name in other))
     if command_line.get("push_to_hub") is False:
-        replaced = replaced.union(PUSH_OPTIONS)
-    merged = {name: value for name, value in recipe.items() if name not in replaced} | command_line
+        dropped = dropped.union(PUSH_OPTIONS)
+    merged = {name: value for name, value in recipe.items() if name not in dropped} | command_line
     for one, other in EXCLUSIVE_OPTIONS:
         both = sorted(one & set(merged)), sorted(other & set(merged))
         if all(both):
@@ -316,30 +349,38 @@ def merge_sources(recipe: dict[str, Any], command_line: dict[str, Any]) -> dict[
 
 
 def explicit_options(argv: Sequence[str], program: str = PROGRAM) -> dict[str, Any]:
-    """All options that a recipe and a command line give, by field name; `--help` prints and exits.
+    """Reads the options that a recipe and a command line give; `--help` prints the help and exits.
+
+    Args:
+        argv: the arguments after the program's name.
+        program: name of the program in the help.
+
+    Returns:
+        The given options by field name, without defaults.
 
     Raises:
-        ArgumentsError: see [`OptionParser.explicit_values`], [`read_recipe`] and [`merge_sources`]; or two recipes.
+        ArgumentsError: two recipes are given; see also [`OptionParser.explicit_values`], [`read_recipe`] and
+            [`merge_sources`].
     """
     parser = OptionParser(program)
     tokens = list(argv)
     starts_with_recipe = bool(tokens) and tokens[0].endswith((".yaml", ".yml")) and not tokens[0].startswith("-")
-    first = tokens.pop(0) if starts_with_recipe else None
+    first_argument = tokens.pop(0) if starts_with_recipe else None
     command_line = parser.explicit_values(tokens)
-    named = command_line.pop("config", None)
-    if first is not None and named is not None:
-        raise ArgumentsError(f"two recipes, {first} and --config {named}: give one of them")
-    path = first or named
+    config = command_line.pop("config", None)
+    if first_argument is not None and config is not None:
+        raise ArgumentsError(f"two recipes, {first_argument} and --config {config}: give one of them")
+    path = first_argument or config
     recipe = {} if path is None else read_recipe(Path(path), parser)
     return merge_sources(recipe, command_line)
 
 
 def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -> Arguments:
-    """Checked arguments from options by field name.
+    """Builds the argument classes and checks them.
 
     Args:
-        options: those that were given.
-        in_memory: splits whose rows come from the caller.
+        options: the given options by field name; all others take their default.
+        in_memory: the splits (`train`, `validation`, `test`) whose rows the caller passes in memory.
 
     Raises:
         ArgumentsError: a value out of range, or options that contradict each other.
@@ -365,7 +406,7 @@ def parse_arguments(argv: Sequence[str] | None = None, program: str = PROGRAM) -
     """Parses `[RECIPE.yaml] [--option value ...]`.
 
     Returns:
-        The checked arguments, and the options that were given, by field name.
+        The checked arguments, and the given options by field name.
 
     Raises:
         ArgumentsError: see [`explicit_options`] and [`build_arguments`].

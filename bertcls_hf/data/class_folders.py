@@ -1,4 +1,4 @@
-"""The reader of a folder with one sub-folder of texts per class."""
+"""The reader of a folder that has one sub-folder of .txt files per class."""
 
 import hashlib
 import logging
@@ -16,13 +16,13 @@ from bertcls_hf.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-# aclImdb keeps unlabelled reviews in a folder of this name, beside its classes.
+# The aclImdb corpus keeps unlabelled reviews in a folder of this name beside the class folders.
 UNLABELLED_FOLDER = "unsup"
 SPLIT_FOLDERS = ("train", "validation", "valid", "dev", "test")
 
 
 class ClassFolderReader(TextTableReader):
-    """Reads a folder of class folders: of each .txt file `text`, `label` and, as `id`, its name."""
+    """Reads one row per .txt file: its content as `text`, its folder as `label`, and `folder/file` as `id`."""
 
     cache_name = "read_text_tree"
 
@@ -32,10 +32,10 @@ class ClassFolderReader(TextTableReader):
 
     @cached_property
     def text_paths(self) -> list[tuple[Path, str]]:
-        """(file, class) of each .txt file, sorted.
+        """The path and the class of each .txt file, sorted by class and file name.
 
         Raises:
-            DataError: no class folder, a class without a .txt file, or folders that look like splits.
+            DataError: there is no class folder, a class folder has no .txt file, or the folders are splits.
         """
         if (self.path / UNLABELLED_FOLDER).is_dir():
             logger.warning(
@@ -52,6 +52,7 @@ class ClassFolderReader(TextTableReader):
         return labelled_paths
 
     def _class_folders(self) -> list[Path]:
+        """The class folders, sorted by name; hidden folders and those that start with _ are no classes."""
         folders = {f.name: f for f in self.path.iterdir() if f.is_dir() and not f.name.startswith((".", "_"))}
         splits = [self.path / name for name in SPLIT_FOLDERS if name in folders]
         if len(splits) > 1:
@@ -68,7 +69,7 @@ class ClassFolderReader(TextTableReader):
         return string_features("id", "text", "label")
 
     def digest(self) -> str:
-        """SHA-256 of the names and contents of all texts."""
+        """SHA-256 of the names, classes and contents of all files, as hexadecimal digits."""
         digest = hashlib.sha256()
         for path, label in self.text_paths:
             with self._text_file(path) as file:

@@ -1,4 +1,4 @@
-"""How many rows each class has, and what the loss makes of it."""
+"""Counts the rows of each class, and computes the class weights of the loss."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,18 +11,26 @@ from bertcls_hf.errors import ArgumentsError
 
 
 def label_counts(dataset: Dataset, labels: LabelSet) -> Counter[int] | None:
-    """Rows of each label of a labelled single-label split; None for others."""
+    """The number of rows per label position; None if the split has no labels or the task is not single-label."""
     if labels.problem_type != SINGLE_LABEL or "label" not in dataset.column_names:
         return None
-    # Without the texts beside it, the column is read in one piece.
+    # Slicing a data set of this one column reads only the labels, and not the texts.
     return Counter(dataset.select_columns("label")["label"][:])
 
 
 def class_weights(dataset: Dataset, labels: LabelSet, asked: Sequence[str] | None) -> list[float] | None:
-    """The loss's weights per label, from `--class_weights`.
+    """The weights of `--class_weights` in the loss.
+
+    Args:
+        dataset: the training split, with encoded labels.
+        labels: the labels of the task.
+        asked: the values of `--class_weights`: `["balanced"]`, one number per label, or None for no weights.
+
+    Returns:
+        One weight per label, in the order of `labels.names`; None if no weights are asked for.
 
     Raises:
-        ArgumentsError: not `balanced`, and not one number per label; or regression.
+        ArgumentsError: the values are neither `balanced` nor one number per label, or the task is regression.
     """
     if asked is None:
         return None

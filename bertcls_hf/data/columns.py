@@ -1,4 +1,4 @@
-"""Which columns hold the texts and the label."""
+"""Finds the columns that hold the texts, the label and the id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +21,20 @@ KNOWN_COLUMNS = frozenset(TEXT_COLUMN_NAMES + LABEL_COLUMN_NAMES + sum(PAIR_COLU
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a source that are used; `label` and `id` are None where it has none."""
+    """The names of the used columns, as the source spells them.
+
+    Args:
+        texts: the text column, or the two columns of a sentence pair.
+        label: the label column; None if the source has none.
+        id: the id column; None if the source has none.
+    """
 
     texts: tuple[str, ...]
     label: str | None
     id: str | None
 
     def standard_names(self) -> dict[str, str]:
-        """From the source's column names to `text`, `text_pair`, `label` and `id`."""
+        """Maps the source's column names to the standard names `text`, `text_pair`, `label` and `id`."""
         names = dict(zip(self.texts, ("text", "text_pair"), strict=False))
         if self.label is not None:
             names[self.label] = "label"
@@ -44,19 +50,19 @@ def resolve_columns(
     source: str,
     needs_label: bool,
 ) -> Columns:
-    """Picks the text and label columns, as named by the user or by their usual names.
+    """Finds the text and label columns by the names that the user gave, or else by usual names.
 
     Args:
-        available: the source's columns.
-        text_column_names: the text column, or the two of a pair; None: the first usual name that is there.
-        label_column_name: the label column; None: the first usual name that is there.
-        source: its name, for messages.
-        needs_label: whether a source without labels is refused.
+        available: the names of the source's columns.
+        text_column_names: the text column or the two of a sentence pair; None picks the first usual name.
+        label_column_name: the label column; None picks the first usual name.
+        source: the source's name in messages.
+        needs_label: whether a source without a label column is refused.
 
     Raises:
-        DataError: a column is missing; the message lists those that there are.
+        DataError: a column is missing; the message lists the available columns.
     """
-    # Where a row was taken for the header, a name is a whole text.
+    # Names are shortened, because a name is a whole text if a row was mistaken for the header.
     listed = f"{source} has the columns {', '.join(repr(name[:LONGEST_NAME]) for name in available)}"
     texts = tuple(text_column_names) if text_column_names else _usual_text_columns(available)
     if not texts:
@@ -67,7 +73,9 @@ def resolve_columns(
     if label_column_name:
         label = label_column_name if label_column_name in available else None
     else:
-        label = next(iter(_present(LABEL_COLUMN_NAMES, [name for name in available if name not in texts])), None)
+        label = next(
+            iter(_matching_columns(LABEL_COLUMN_NAMES, [name for name in available if name not in texts])), None
+        )
     if label is None and needs_label:
         wanted = f" {label_column_name!r}" if label_column_name else ""
         raise DataError(f"no label column{wanted}: {listed}; name it with --label_column_name")
@@ -77,12 +85,12 @@ def resolve_columns(
 
 def _usual_text_columns(available: Sequence[str]) -> tuple[str, ...]:
     for pair in PAIR_COLUMN_NAMES:
-        if len(present := _present(pair, available)) == 2:
-            return present
-    return _present(TEXT_COLUMN_NAMES, available)[:1]
+        if len(columns := _matching_columns(pair, available)) == 2:
+            return columns
+    return _matching_columns(TEXT_COLUMN_NAMES, available)[:1]
 
 
-def _present(usual: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
-    """The columns with these names, in any case, in the order of `usual`."""
-    spelled = {name.strip().lower(): name for name in reversed(available)}
-    return tuple(spelled[name] for name in usual if name in spelled)
+def _matching_columns(usual: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
+    """The available columns that have a usual name, ignoring case and blanks, in the order of `usual`."""
+    spelling = {name.strip().lower(): name for name in reversed(available)}
+    return tuple(spelling[name] for name in usual if name in spelling)

@@ -1,7 +1,7 @@
 """The reader of csv, tsv and txt files.
 
-The csv module is used rather than a data frame so that nothing is guessed: `null` and `NA` are texts, and each
-malformed line has a number.
+The csv module is used instead of pandas, because it does not convert values: `null` and `NA` stay texts. It also
+gives the line number of each malformed row.
 """
 
 import csv
@@ -29,27 +29,27 @@ LONGEST_FIELD = 2**31 - 1
 
 
 class DelimitedReader(TextTableReader):
-    """Reads a file of delimited text, whose header, delimiter and quotes are detected where the options leave it."""
+    """Reads delimited text, and detects the header, delimiter and quoting that the options do not give."""
 
     cache_name = "_delimited_rows"
 
     @cached_property
     def text_format(self) -> TextFormat:
-        """The format with `auto` and None replaced by what the start of the file shows.
+        """The format of the file, in which detected values replace `auto` and None.
 
         Raises:
-            DataError: the file is empty, or has one column that cannot be all there is.
-            ArgumentsError: the delimiter is not one character.
+            DataError: the file is empty, or has one column where more are needed.
+            ArgumentsError: the delimiter is not one character, or is a quote.
         """
         sample = list(islice(self.file.lines(), SAMPLE_LINES))
         if not any(line.strip() for line in sample):
             raise DataError(f"{self.path}: the file is empty")
-        asked = text_format_of(self.args)
+        requested = text_format_of(self.args)
         delimiter = self._delimiter()
-        quoting = asked.csv_quoting
+        quoting = requested.csv_quoting
         if quoting == "auto":
             quoting = "minimal" if self.path.suffix.lower() == ".csv" else _detect_quoting(sample, delimiter)
-        resolved = replace(asked, csv_delimiter=delimiter, csv_quoting=quoting)
+        resolved = replace(requested, csv_delimiter=delimiter, csv_quoting=quoting)
         return replace(resolved, csv_header=self._detect_header(resolved))
 
     def _delimiter(self) -> str:
@@ -60,21 +60,28 @@ class DelimitedReader(TextTableReader):
         return delimiter
 
     def _detect_header(self, text_format: TextFormat) -> str:
-        """`true` or `false`; a first row with a column that the user named, or with a usual one, is a header."""
+        """Detects whether the first row is a header: it holds a column name that the user gave, or a usual one.
+
+        Returns:
+            `true` or `false`.
+
+        Raises:
+            DataError: the file has one column where more are needed.
+        """
         named_by_user = {*(self.args.text_column_names or ()), *filter(None, [self.args.label_column_name])}
         _, first_row = next(self._numbered_rows(text_format))
         is_header = bool(named_by_user & set(first_row)) or any(
             name.strip().lower() in KNOWN_COLUMNS for name in first_row
         )
-        is_open = text_format.csv_header == "auto"
-        if len(first_row) == 1 and (self.needs_label or (is_open and not is_header)):
-            raise DataError(self._one_column(first_row[0], text_format))
-        if not is_open:
+        is_auto = text_format.csv_header == "auto"
+        if len(first_row) == 1 and (self.needs_label or (is_auto and not is_header)):
+            raise DataError(self._one_column_message(first_row[0], text_format))
+        if not is_auto:
             return text_format.csv_header
         return "true" if is_header or not self._first_label_recurs(text_format) else "false"
 
     def _first_label_recurs(self, text_format: TextFormat) -> bool:
-        """Whether the first row ends in a label of later rows, and is thus no header."""
+        """Whether the last field of the first row is also the label of a later row; then the file has no header."""
         rows = islice(self._numbered_rows(text_format), SAMPLE_LINES)
         label = next(rows)[1][-1]
         recurs = any(row[-1] == label for _, row in rows)
@@ -82,7 +89,7 @@ class DelimitedReader(TextTableReader):
             logger.info("%s: no header (the first row's label, %r, occurs again)", self.path, label)
         return recurs
 
-    def _one_column(self, first_line: str, text_format: TextFormat) -> str:
+    def _one_column_message(self, first_line: str, text_format: TextFormat) -> str:
         delimiter = text_format.csv_delimiter
         others = [mark for mark in (",", "\t", ";", "|") if mark in first_line and mark != delimiter]
         if others:
@@ -96,7 +103,7 @@ class DelimitedReader(TextTableReader):
     @cached_property
     def columns(self) -> Columns:
         has_header = self.text_format.csv_header == "true"
-        # Without a header the columns have standard names, whatever the options call them.
+        # Without a header, `column_names` gives the columns standard names, so the names in the options do not apply.
         texts, label = (self.args.text_column_names, self.args.label_column_name) if has_header else (None, None)
         names = self.column_names()
         try:
@@ -106,10 +113,10 @@ class DelimitedReader(TextTableReader):
             raise DataError(f"{error}{hint if self.args.csv_header == 'auto' else ''}") from error
 
     def column_names(self) -> list[str]:
-        """The file's own names of all columns, or standard ones where it has no header.
+        """The names of all columns from the header, or standard names if the file has no header.
 
         Raises:
-            DataError: a name stands twice, or a file without header has more than 3 columns.
+            DataError: a name occurs twice in the header, or a file without header has more than 3 columns.
         """
         _, first_row = next(self._numbered_rows(self.text_format))
         if self.text_format.csv_header == "true":
@@ -134,10 +141,10 @@ class DelimitedReader(TextTableReader):
             yield {standard_name: record[name] for name, standard_name in names.items()}
 
     def records(self) -> Iterator[dict[str, str]]:
-        """The rows with all columns, under the file's own names.
+        """The rows with all columns, by the names of [`column_names`].
 
         Raises:
-            DataError: a row with more or fewer fields than columns, a broken quote, an undecodable line.
+            DataError: a row has more or fewer fields than columns, a quote is broken, or a line cannot be decoded.
         """
         names = self.column_names()
         rows = self._numbered_rows(self.text_format)
@@ -152,7 +159,7 @@ class DelimitedReader(TextTableReader):
             yield dict(zip(names, row, strict=True))
 
     def _numbered_rows(self, text_format: TextFormat) -> Iterator[tuple[int, list[str]]]:
-        """(line number, fields) of each row that is not blank, from the start of the file."""
+        """The line number and the fields of each row from the start of the file, without blank rows."""
         csv.field_size_limit(LONGEST_FIELD)
         quotes: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if text_format.csv_quoting == "none" else {"strict": True}
         reader = csv.reader(self.file.lines(), delimiter=text_format.csv_delimiter or ",", **quotes)
@@ -169,12 +176,17 @@ class DelimitedReader(TextTableReader):
 
 
 def _detect_quoting(lines: list[str], delimiter: str) -> str:
+    """Detects whether quotation marks enclose fields (`minimal`) or are part of the texts (`none`).
+
+    Well-formed quotes around fields can still be part of a text; they enclose fields only if every row has them, or if
+    one contains a doubled quote. Malformed quotes are part of the texts if every line has the same number of fields.
+    """
     rows = [line.rstrip("\r\n").split(delimiter) for line in lines if line.strip()]
     quoted = [field for row in rows for field in row if field.startswith('"')]
     well_formed = all(re.fullmatch(r'"(?:[^"]|"")*"', field) for field in quoted)
     if quoted and well_formed:
-        every_row = all(any(field.startswith('"') for field in row) for row in rows)
-        escaped = any('""' in field[1:-1] for field in quoted)
-        return "minimal" if every_row or escaped else "none"
+        is_in_every_row = all(any(field.startswith('"') for field in row) for row in rows)
+        has_doubled_quote = any('""' in field[1:-1] for field in quoted)
+        return "minimal" if is_in_every_row or has_doubled_quote else "none"
     same_width = len({len(row) for row in rows}) == 1
     return "none" if not quoted or same_width else "minimal"

@@ -1,4 +1,4 @@
-"""Which reader reads which file."""
+"""Chooses the reader of a file by its suffix."""
 
 from pathlib import Path
 
@@ -24,17 +24,17 @@ READERS: dict[str, type[TableReader]] = {
 def open_reader(
     path: Path, args: DataArguments, needs_label: bool, alternative: str, sample_rows: int | None = None
 ) -> TableReader:
-    """The reader of a file, by its suffix; the file itself is opened when it is first read.
+    """Makes the reader of a file by its suffix. The reader opens the file when it is first read.
 
     Args:
         path: the file.
-        args: which columns are used, and how text files are decoded.
+        args: the data options; they name the columns and the encoding.
         needs_label: whether a table without a label column is refused.
-        alternative: what else than a file of a known format could be named; ends the message.
+        alternative: what the user could name instead of a file, such as `or a folder`; appended to the error.
         sample_rows: see [`TableReader`].
 
     Raises:
-        DataError: the suffix is of no known format.
+        DataError: the suffix belongs to no known format.
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:

@@ -1,4 +1,4 @@
-"""Local paths that the user named."""
+"""Checks and expands the local paths in the options."""
 
 import glob
 from pathlib import Path
@@ -8,10 +8,10 @@ from bertcls_hf.errors import DataError
 
 
 def check_files(args: DataArguments) -> None:
-    """Looks whether the files that the options name are there; the first thing that a run does.
+    """Checks that the files in the options exist. A run does this first, so that a wrong name fails at once.
 
     Raises:
-        DataError: one is not.
+        DataError: a file does not exist.
     """
     for path_name in filter(None, (args.validation_file, args.test_file)):
         existing_path(path_name)
@@ -22,10 +22,10 @@ def check_files(args: DataArguments) -> None:
 
 
 def existing_path(name: str) -> Path:
-    """The file or folder of this name.
+    """The path of an existing file or folder, with `~` expanded.
 
     Raises:
-        DataError: there is none.
+        DataError: it does not exist.
     """
     path = Path(name).expanduser()
     if not path.exists():
@@ -35,10 +35,13 @@ def existing_path(name: str) -> Path:
 
 
 def matching_files(name: str) -> list[Path]:
-    """The file of this name, the files in the folder of this name, or those that match the pattern, sorted.
+    """Lists the files that a name stands for, sorted. Files whose name starts with . or _ are left out.
+
+    Args:
+        name: a file, a folder of files, or a glob pattern.
 
     Raises:
-        DataError: there are none, or they are of several formats.
+        DataError: no file matches, or the files have several suffixes.
     """
     path = Path(name).expanduser()
     candidates = [path] if path.is_file() else path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path)))

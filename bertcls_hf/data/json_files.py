@@ -1,4 +1,4 @@
-"""The reader of json and jsonl files, which checks that each column is of one kind."""
+"""The reader of json and jsonl files; it checks that the values of each column have one kind."""
 
 import json
 import re
@@ -29,12 +29,12 @@ LABEL_FEATURES = {
 _KINDS = {bool: "truth value", int: "whole number", float: "number", dict: "nested object", type(None): "null"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-# Per column, the first row of each kind of value that it holds.
+# For each column, the kinds of its values (see `kind_of`), each with the number of the first row that has it.
 ColumnKinds = dict[str, dict[str, int]]
 
 
 class JsonReader(TextTableReader):
-    """Reads a jsonl file, or a json file that is a list of objects or an object with one such list."""
+    """Reads a jsonl file, or a json file that holds a list of objects or an object with one list of objects."""
 
     cache_name = "read_json_columns"
 
@@ -56,10 +56,10 @@ class JsonReader(TextTableReader):
 
     @cached_property
     def column_kinds(self) -> ColumnKinds:
-        """What the columns hold, after a look at every row; missing values are passed over.
+        """The kinds of values in each column, from all rows; missing values have no kind.
 
         Raises:
-            DataError: see `records`; or there is no row.
+            DataError: the file has no rows; see also `records`.
         """
         kinds: ColumnKinds = {}
         for number, record in enumerate(self.records(), start=1):
@@ -90,10 +90,10 @@ class JsonReader(TextTableReader):
         return super().stream(paths, name)
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The rows as the file has them.
+        """The rows with all columns, under the file's own names.
 
         Raises:
-            DataError: not JSON, or a row that is not an object; with the line or row number.
+            DataError: the file is not JSON, or a row is not an object; the message gives the line or row.
         """
         if self._is_one_document():
             yield from self._records_of_document()
@@ -103,7 +103,7 @@ class JsonReader(TextTableReader):
                 yield parse_object(line, f"{self.path}, line {number}")
 
     def _is_one_document(self) -> bool:
-        """Whether the whole file is one JSON value, and not an object per line."""
+        """Whether the file is one JSON document; otherwise it has one object per line."""
         lines = (line for line in self.file.lines() if line.strip())
         first, second = next(lines, None), next(lines, None)
         if first is None:
@@ -111,6 +111,7 @@ class JsonReader(TextTableReader):
         return self.path.suffix.lower() == ".json" and (second is None or not _is_object(first))
 
     def _records_of_document(self) -> Iterator[dict[str, Any]]:
+        """The rows of a file that is one JSON document."""
         try:
             document = json.loads("".join(self.file.lines()))
         except json.JSONDecodeError as error:
@@ -119,7 +120,7 @@ class JsonReader(TextTableReader):
             ) from error
         if isinstance(document, dict):
             lists = [value for value in document.values() if _is_list_of_objects(value)]
-            # An object of plain values is a single row.
+            # An object without a list of objects is a single row.
             document = lists[0] if len(lists) == 1 else [document]
         if not isinstance(document, list):
             raise DataError(f"{self.path}: expected a list of objects, one per text")
@@ -141,15 +142,15 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def columns_of_sample(records: Sequence[dict[str, Any]], args: DataArguments, name: str) -> Columns:
-    """The columns that some rows show; a text column where there is no row.
+    """Finds the columns of a source by its first rows; without any rows, the column `text`.
 
     Args:
-        records: the first rows, under the source's own names.
-        args: which columns are used.
-        name: of the source, for messages.
+        records: the first rows, under the source's own column names.
+        args: the data options; they can name the columns.
+        name: the source's name in messages.
 
     Raises:
-        DataError: they show no text column.
+        DataError: the rows have no text column.
     """
     if not records:
         return Columns(("text",), None, None)
@@ -158,10 +159,14 @@ def columns_of_sample(records: Sequence[dict[str, Any]], args: DataArguments, na
 
 
 def parse_object(line: str, place: str) -> dict[str, Any]:
-    """One line of a jsonl file.
+    """Parses one line of a jsonl file.
+
+    Args:
+        line: the line.
+        place: file and line number; the error starts with it.
 
     Raises:
-        DataError: not JSON, or no object; the message starts with `place`.
+        DataError: the line is not valid JSON, or not an object.
     """
     try:
         row = json.loads(line)
@@ -173,20 +178,27 @@ def parse_object(line: str, place: str) -> dict[str, Any]:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, in the words of messages."""
+    """Names the kind of a JSON value for messages, such as `text`, `whole number` or `list of texts`."""
     if isinstance(value, str):
         return "half of a surrogate pair" if _SURROGATE.search(value) else "text"
     if isinstance(value, list):
-        kinds = {kind_of(item) for item in value}
-        return f"list of {kinds.pop()}s" if len(kinds) == 1 else "mixed list" if kinds else "list without items"
+        item_kinds = {kind_of(item) for item in value}
+        if not item_kinds:
+            return "list without items"
+        return f"list of {item_kinds.pop()}s" if len(item_kinds) == 1 else "mixed list"
     return _KINDS[type(value)]
 
 
 def refuse_other_than_text(path: Path, name: str, kinds: dict[str, int]) -> None:
-    """Checks a text column.
+    """Checks that a text column holds strings only.
+
+    Args:
+        path: the file.
+        name: the column.
+        kinds: the kinds of its values, each with the first row that has it.
 
     Raises:
-        DataError: a value is not a string; with its row number.
+        DataError: a value is not a string; the message gives its row.
     """
     for kind, row in kinds.items():
         if kind != "text":
@@ -196,8 +208,13 @@ def refuse_other_than_text(path: Path, name: str, kinds: dict[str, int]) -> None
 def label_feature(path: Path, name: str, kinds: dict[str, int]) -> Any:
     """The Arrow type of the label column.
 
+    Args:
+        path: the file.
+        name: the column.
+        kinds: the kinds of its values, each with the first row that has it.
+
     Raises:
-        DataError: labels of several kinds, or of one that is no label; with row numbers.
+        DataError: the labels are of several kinds, or of a kind that is not a label; the message gives the rows.
     """
     if set(kinds) == {"whole number", "number"}:
         return LABEL_FEATURES["number"]
@@ -218,28 +235,28 @@ def label_feature(path: Path, name: str, kinds: dict[str, int]) -> Any:
 
 
 def standard_rows(records: Iterable[dict[str, Any]], columns: Columns) -> Iterator[dict[str, Any]]:
-    """The rows under standard names, with strings as ids."""
+    """The used columns of each row under their standard names, with ids converted to strings."""
     names = columns.standard_names()
     for record in records:
         row = {standard_name: record.get(name) for name, standard_name in names.items()}
         if row.get("id") is not None:
             row["id"] = str(row["id"])
-        # JSON's NaN fits no column of names.
+        # Python's json reads NaN as a float, which cannot stand in a column of strings.
         if isinstance(row.get("label"), float) and is_missing(row["label"]):
             row["label"] = None
         yield row
 
 
 def checked_rows(rows: Iterable[dict[str, Any]], columns: Columns, name: str) -> Iterator[dict[str, Any]]:
-    """The same rows.
+    """Passes rows on, after checking the types of their texts and ids.
 
     Args:
-        rows: under standard names.
-        columns: the source's.
-        name: of the source, for messages.
+        rows: the rows under standard column names.
+        columns: the used columns of the source.
+        name: the source's name in messages.
 
     Raises:
-        DataError: a text or an id that is neither a string nor missing; with the row's number.
+        DataError: a text or an id is neither a string nor missing; the message gives the row.
     """
     own_names = {standard: own for own, standard in columns.standard_names().items() if standard != "label"}
     for number, row in enumerate(rows, start=1):

@@ -1,4 +1,4 @@
-"""Labels as a value: their names, their order and how a raw label becomes what the model learns."""
+"""The labels of a task: their names and order, how they are read, and how they are encoded for the model."""
 
 import math
 import re
@@ -23,10 +23,10 @@ _WHOLE_NUMBER = re.compile(r"-?\d{1,15}\.0+")
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The labels of a task, made once from the training data and passed to model, metrics and predictions.
+    """The names and the order of a task's labels, found once and passed to the model, metrics and predictions.
 
     Args:
-        problem_type: the task, in the words of `PreTrainedConfig.problem_type`.
+        problem_type: the task, as a value of `PreTrainedConfig.problem_type`.
         names: label names in the order of the model's outputs; one name for regression.
     """
 
@@ -35,41 +35,45 @@ class LabelSet:
 
     @property
     def id2label(self) -> dict[int, str]:
-        """From output position to name."""
+        """Maps the position of a model output to its label name."""
         return dict(enumerate(self.names))
 
     @property
     def label2id(self) -> dict[str, int]:
-        """From name to output position."""
+        """Maps a label name to the position of its model output."""
         return {name: position for position, name in enumerate(self.names)}
 
     def readable(self, value: Any) -> str | list[str] | float:
-        """The name, names or number that an encoded label stands for."""
+        """Decodes an encoded label: the name for single-label, the names for multi-label, the number for regression.
+
+        Args:
+            value: a position, a sequence of (labels,) zeros and ones, or a number.
+        """
         if self.problem_type == SINGLE_LABEL:
             return self.names[int(value)]
         if self.problem_type == MULTI_LABEL:
-            return [name for name, on in zip(self.names, value, strict=True) if on]
+            return [name for name, is_set in zip(self.names, value, strict=True) if is_set]
         return float(value)
 
 
 def label_name(value: Any) -> str:
-    """The name of one raw class: 1, 1.0 and the text 1.0 are one class, truth values are lower case."""
+    """Converts one raw label to its name. 1, 1.0 and the text `1.0` have the name `1`; booleans are lower case."""
     name = str(value).strip()
     if isinstance(value, bool):
         return name.lower()
-    # A column of whole numbers with a gap is written as 1.0, 2.0 … by pandas.
+    # pandas writes a column of whole numbers as 1.0, 2.0 … if a value is missing.
     return str(int(float(name))) if _WHOLE_NUMBER.fullmatch(name) else name
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a raw label is absent: null, NaN (also where it is written out) or blank."""
+    """Whether a raw label is missing: None, NaN, the text `nan`, or a blank text."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and value.strip().lower() in {"", "nan"})
 
 
 def sort_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Numbers in the order of numbers, other names in that of strings."""
+    """The distinct names in numeric order if all of them are numbers, else in alphabetical order."""
     unique = set(names)
     if all(_is_number(name) for name in unique):
         return tuple(sorted(unique, key=lambda name: (float(name), name)))
@@ -84,31 +88,32 @@ def _is_number(text: Any) -> bool:
 
 
 def raw_labels(dataset: Dataset, label_delimiter: str | None) -> list[RawLabel]:
-    """The label column as names; see [`raw_label`]."""
+    """The label column converted to names, one item per row; see [`raw_label`]."""
     feature = dataset.features["label"]
     return [raw_label(value, feature, label_delimiter) for value in dataset["label"][:]]
 
 
 def raw_label(value: Any, feature: Any, label_delimiter: str | None) -> RawLabel:
-    """One label as a name, or a list of names; None where it is missing.
+    """Converts the label of one row to a name, a list of names, or None if it is missing.
 
-    ClassLabel ids become names, so that splits whose ids differ still agree; -1 is missing there, by the Hub's custom.
+    ClassLabel ids are converted to names, so that splits with different ids for a name agree. An id of -1 means
+    missing, as in the data sets of the Hub.
 
     Args:
-        value: as read.
-        feature: type of its column, where that is known.
-        label_delimiter: splits texts into several labels.
+        value: the label as the source holds it.
+        feature: the type of the label column; None if it is unknown.
+        label_delimiter: separates several labels in one text; None if each text is one label.
     """
     if isinstance(value, list) or isinstance(feature, (List, LargeList)):
         return None if value is None else _names(value, getattr(feature, "feature", None))
     if label_delimiter is not None and not isinstance(feature, ClassLabel):
-        # A blank cell has no label of several, as an empty list has.
+        # A blank cell is an empty list of labels, and not a missing label.
         return None if value is None else _names(str(value).split(label_delimiter), None)
     return next(iter(_names([value], feature)), None)
 
 
 def _names(values: Iterable[Any], feature: Any) -> list[str]:
-    """The names of the values that are not missing."""
+    """The names of those values that are not missing."""
     if isinstance(feature, ClassLabel):
         return [feature.names[value] for value in values if value is not None and value != -1]
     return [label_name(value) for value in values if not is_missing(value)]
@@ -117,10 +122,16 @@ def _names(values: Iterable[Any], feature: Any) -> list[str]:
 def infer_problem_type(
     dataset: Dataset, values: Sequence[RawLabel], forced: ProblemType | None, source: str
 ) -> ProblemType:
-    """The task that the training labels show, or the one that is asked for where they allow it.
+    """Determines the task from the training labels, or checks that they fit the task that the user gave.
+
+    Args:
+        dataset: the training split, with raw labels.
+        values: its labels as names, from [`raw_labels`].
+        forced: `--problem_type`; None infers the task.
+        source: the source's name in messages.
 
     Raises:
-        DataError: the labels cannot be those of the task that was asked for.
+        DataError: the labels do not fit the given task.
     """
     present = [value for value in values if value is not None]
     lists = any(isinstance(value, list) for value in present)
@@ -139,7 +150,7 @@ def infer_problem_type(
 
 
 def _refuse_other_shape(values: Iterable[RawLabel], problem_type: ProblemType, source: str) -> None:
-    """Refuses lists where one label is learned, and texts where numbers are."""
+    """Refuses lists of labels for a task with one label per row, and labels other than numbers for regression."""
     for value in values:
         if isinstance(value, list) and problem_type != MULTI_LABEL:
             raise DataError(f"{source}: a label is the list {value}, which {problem_type} cannot hold")
@@ -148,17 +159,23 @@ def _refuse_other_shape(values: Iterable[RawLabel], problem_type: ProblemType, s
 
 
 def make_label_set(dataset: Dataset, values: Sequence[RawLabel], problem_type: ProblemType, source: str) -> LabelSet:
-    """The labels of the training data.
+    """Collects the label names of the training data.
+
+    Args:
+        dataset: the training split, with raw labels.
+        values: its labels as names, from [`raw_labels`].
+        problem_type: the task.
+        source: the source's name in messages.
 
     Raises:
-        DataError: a classification with fewer than two classes, or several labels but none of them in use.
+        DataError: a single-label task has fewer than two classes, or each row of a multi-label task has an empty list.
     """
     if problem_type == REGRESSION:
         return LabelSet(REGRESSION, ("score",))
     feature = dataset.features["label"]
     inner = feature.feature if isinstance(feature, (List, LargeList)) else feature
-    used = {name for value in values for name in _listed(value)}
-    # A column of class names keeps its order, and the classes that this part of the data lacks.
+    used = {name for value in values for name in _as_list(value)}
+    # A ClassLabel column defines the order, and also names classes that no row of this split has.
     names = tuple(inner.names) if isinstance(inner, ClassLabel) else sort_names(used)
     if problem_type == SINGLE_LABEL and len(used) < 2:
         raise DataError(f"{source}: every row has the label {', '.join(used)}; two classes are needed")
@@ -167,23 +184,29 @@ def make_label_set(dataset: Dataset, values: Sequence[RawLabel], problem_type: P
     return LabelSet(problem_type, names)
 
 
-def _listed(value: RawLabel) -> list[str]:
+def _as_list(value: RawLabel) -> list[str]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
 def refuse_unseen_labels(values: Sequence[RawLabel], labels: LabelSet, split: str, source: str) -> None:
-    """Refuses labels that the training data (or the model) does not know.
+    """Refuses labels that are not in the label set.
+
+    Args:
+        values: labels as names, from [`raw_labels`].
+        labels: the known labels.
+        split: the split's name in messages.
+        source: the source's name in messages.
 
     Raises:
-        DataError: lists the labels with their counts; or labels are of another task.
+        DataError: labels are unknown, which the message lists with their counts, or belong to another task.
     """
     _refuse_other_shape(values, labels.problem_type, source)
     if labels.problem_type == REGRESSION:
         return
     known = set(labels.names)
-    unseen = Counter(name for value in values for name in _listed(value) if name not in known)
+    unseen = Counter(name for value in values for name in _as_list(value) if name not in known)
     if unseen:
         listed = ", ".join(f"{name!r} ({count} ×)" for name, count in unseen.most_common(MOST_LISTED))
         more = f" and {len(unseen) - MOST_LISTED} more" if len(unseen) > MOST_LISTED else ""
@@ -194,13 +217,22 @@ def refuse_unseen_labels(values: Sequence[RawLabel], labels: LabelSet, split: st
 
 
 def encode_labels(values: Sequence[RawLabel], labels: LabelSet) -> list[Any]:
-    """What the model learns: positions, lists of 0.0 and 1.0, or floats; None where the label is missing."""
+    """Encodes labels as the model's targets.
+
+    Args:
+        values: labels as names, from [`raw_labels`].
+        labels: the label set.
+
+    Returns:
+        Per row, a position (single-label), a list of (labels,) 0.0 and 1.0 (multi-label) or a float (regression); None
+        where the label is missing.
+    """
     if labels.problem_type == REGRESSION:
         return [None if value is None else float(str(value)) for value in values]
     positions = labels.label2id
     if labels.problem_type == SINGLE_LABEL:
         return [None if value is None else positions[str(value)] for value in values]
-    return [None if value is None else _multi_hot(_listed(value), positions) for value in values]
+    return [None if value is None else _multi_hot(_as_list(value), positions) for value in values]
 
 
 def _multi_hot(names: Iterable[str], positions: dict[str, int]) -> list[float]:

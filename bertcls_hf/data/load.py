@@ -1,4 +1,4 @@
-"""From options to the data of a run: splits loaded, labels found, rows checked, parts held out, samples drawn."""
+"""Prepares the data of a run: loads the splits, finds the labels, checks rows, holds out splits and draws samples."""
 
 import logging
 from collections.abc import Mapping
@@ -20,19 +20,19 @@ from bertcls_hf.errors import ArgumentsError, DataError
 
 logger = logging.getLogger(__name__)
 
-# Rows of a stream that are checked before anything else is done.
+# The number of first rows of a stream that are checked before the model is loaded.
 FIRST_ROWS = 100
 
 
 @dataclass(frozen=True)
 class ClassificationData:
-    """The splits of a run.
+    """The splits of a run and their labels.
 
     Args:
         labels: names and order of the labels.
-        splits: `train`, `validation` and `test`, those that there are; columns `text` and, where known, `text_pair`,
-            `label` (encoded: int64, float32 or lists of float32) and `id`. With `--streaming`, `train` is a stream.
-        held_out: percentages of train that became the splits that were not given.
+        splits: any of `train`, `validation` and `test`. Each has the column `text`, and may have `text_pair`, `label`
+            (encoded as int64, float32 or lists of float32) and `id`. With `--streaming`, `train` is a stream.
+        held_out: the splits that were taken from train, each with its percentage of train.
     """
 
     labels: LabelSet
@@ -45,7 +45,7 @@ class ClassificationData:
         return any("text_pair" in split.column_names for split in self.splits.values())
 
     def has_labels(self, split: str) -> bool:
-        """Whether a split is there and labelled."""
+        """Whether the run has this split, and the split has labels."""
         return split in self.splits and "label" in self.splits[split].column_names
 
 
@@ -56,18 +56,20 @@ def load_data(
     predicts: bool,
     in_memory: Mapping[str, Table] | None = None,
 ) -> ClassificationData:
-    """Loads, checks, splits and samples.
+    """Loads the splits of a run, checks them, holds out missing ones and draws samples.
 
     Args:
         args: the data options.
-        known_labels: those of a trained classifier. Its names must be the data's, and give the order.
-        trains: whether the run trains; if not, training data only serves to hold out the splits that are missing.
-        predicts: whether predictions are written; then the test split keeps its bad rows and needs no labels.
-        in_memory: by split (`train`, `validation`, `test`), data that is used in place of what the options name.
+        known_labels: the labels of a trained classifier, or None. The data must have the same label names, and get the
+            classifier's order.
+        trains: whether the run trains. If not, the training data is only used to hold out missing splits.
+        predicts: whether the run writes predictions. If so, the test split keeps rows without a text and needs no
+            labels.
+        in_memory: rows by split (`train`, `validation`, `test`), used instead of the sources in the options.
 
     Raises:
-        DataError: anything wrong with the data; its file, row or label is in the message.
-        ArgumentsError: the options ask for what no data is given for.
+        DataError: a file, column, row or label is wrong; the message names it.
+        ArgumentsError: the options need data that is not given.
     """
     if not trains and known_labels is None:
         raise ArgumentsError(
@@ -81,28 +83,29 @@ def load_data(
         raise ArgumentsError("--do_predict: no test data: give --test_file, or a --test_split_percentage above 0")
     _refuse_mixed_pairs(sources)
     stream = sources.pop("train") if args.streaming else None
-    labels = _labels(args, sources, stream, known_labels, trains)
+    labels = _find_labels(args, sources, stream, known_labels, trains)
     if not trains and not held_out:
         sources.pop("train", None)
     checked = {split: checked_split(source, args, labels, predicts) for split, source in sources.items()}
     sampled = sample_splits(hold_out(checked, held_out, args, labels), args, labels)
-    _report(sampled, labels)
+    _log_splits(sampled, labels)
     warn_of_leaks(sampled, args)
     splits: dict[str, Dataset | TextStream] = dict(sampled)
     if not trains:
         splits.pop("train", None)
     if stream is not None:
-        splits["train"] = _opened(stream, args, labels)
+        splits["train"] = _checked_stream(stream, args, labels)
     return ClassificationData(labels, splits, held_out)
 
 
-def _labels(
+def _find_labels(
     args: DataArguments,
     sources: Mapping[str, Source],
     stream: Source | None,
     known_labels: LabelSet | None,
     trains: bool,
 ) -> LabelSet:
+    """The labels of the training data, or those of the classifier if the run does not train."""
     if stream is not None:
         return labels_of_stream(args, stream, sources.get("validation"), known_labels)
     if trains:
@@ -114,21 +117,22 @@ def _labels(
 
 
 def _refuse_mixed_pairs(sources: dict[str, Source]) -> None:
-    pairs = {split: "text_pair" in source.dataset.column_names for split, source in sources.items()}
-    if len(set(pairs.values())) > 1:
-        single = next(split for split, is_pair in pairs.items() if not is_pair)
+    """Refuses data in which some splits have text pairs and others single texts."""
+    has_pairs = {split: "text_pair" in source.dataset.column_names for split, source in sources.items()}
+    if len(set(has_pairs.values())) > 1:
+        single = next(split for split, is_pair in has_pairs.items() if not is_pair)
         raise DataError(
             f"{sources[single].name}: one text column where the other splits have two; see --text_column_names"
         )
 
 
-def _opened(source: Source, args: DataArguments, labels: LabelSet) -> TextStream:
-    """A stream's rows are checked when they are read; its first ones now, before any model is loaded."""
+def _checked_stream(source: Source, args: DataArguments, labels: LabelSet) -> TextStream:
+    """Makes the training stream and checks its first rows; the others are checked when they are read."""
     stream = TextStream(source.dataset, labels, args)
-    first = list(islice(source.dataset.dataset, FIRST_ROWS))
-    if not first:
+    first_rows = list(islice(source.dataset.dataset, FIRST_ROWS))
+    if not first_rows:
         raise DataError(f"{source.name}: no rows")
-    stream.checked(first)
+    stream.checked(first_rows)
     logger.info(
         "train: streamed from %d parts of %s; labels %s, not compared with the other splits",
         source.dataset.dataset.num_shards,
@@ -138,7 +142,8 @@ def _opened(source: Source, args: DataArguments, labels: LabelSet) -> TextStream
     return stream
 
 
-def _report(splits: Mapping[str, Dataset], labels: LabelSet) -> None:
+def _log_splits(splits: Mapping[str, Dataset], labels: LabelSet) -> None:
+    """Logs the number of rows of each split and label, and warns of labels without a row."""
     for split, dataset in splits.items():
         counts = label_counts(dataset, labels)
         listed = ", ".join(f"{labels.names[label]} {count:,}" for label, count in sorted((counts or {}).items()))

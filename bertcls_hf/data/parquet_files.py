@@ -1,4 +1,4 @@
-"""The reader of parquet files, and streams of them."""
+"""The reader of parquet files, and the streaming of several parquet files."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -19,36 +19,41 @@ from bertcls_hf.errors import DataError, one_line
 
 
 BATCH_ROWS = 1024
-# Footers of more files than this take longer to read than they are worth.
+# With more files than this, a stream is not divided by row groups: reading all footers would take too long.
 FEW_SHARDS = 64
 
 
 class ParquetReader(TableReader):
-    """Reads a parquet file a batch of rows at a time, or has the datasets library load or stream it."""
+    """Reads a parquet file in batches of rows; `load` and `stream` leave the reading to the datasets library."""
 
     def __init__(self, path: Path, args: DataArguments, needs_label: bool, sample_rows: int | None = None):
         super().__init__(path, args, needs_label, sample_rows)
-        self._opened: ParquetFile | None = None
+        self._open_file: ParquetFile | None = None
 
     @property
     def _file(self) -> ParquetFile:
-        if self._opened is None:
-            self._opened = ParquetFile(self.path)
-        return self._opened
+        if self._open_file is None:
+            self._open_file = ParquetFile(self.path)
+        return self._open_file
 
     def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-        self._opened = None
+        if self._open_file is not None:
+            self._open_file.close()
+        self._open_file = None
 
     @cached_property
     def columns(self) -> Columns:
         try:
             schema = self._file.schema.to_arrow_schema()
         except pa.ArrowInvalid as error:
-            raise self._broken(error) from error
-        names = (self.args.text_column_names, self.args.label_column_name)
-        columns = resolve_columns(schema.names, *names, str(self.path), self.needs_label)
+            raise self._broken_file(error) from error
+        columns = resolve_columns(
+            schema.names,
+            self.args.text_column_names,
+            self.args.label_column_name,
+            str(self.path),
+            self.needs_label,
+        )
         for name in columns.texts:
             arrow_type = schema.field(name).type
             if not _is_text(arrow_type):
@@ -58,7 +63,11 @@ class ParquetReader(TableReader):
         return columns
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The texts and ids, without the labels."""
+        """The rows under the standard names, with texts and ids but without labels.
+
+        Raises:
+            DataError: the file is broken.
+        """
         names = {own: standard for own, standard in self.columns.standard_names().items() if standard != "label"}
         try:
             for batch in self._file.iter_batches(BATCH_ROWS, columns=list(names)):
@@ -68,16 +77,16 @@ class ParquetReader(TableReader):
                         row["id"] = str(row["id"])
                     yield row
         except pa.ArrowInvalid as error:
-            raise self._broken(error) from error
+            raise self._broken_file(error) from error
 
-    def _broken(self, error: pa.ArrowInvalid) -> DataError:
+    def _broken_file(self, error: pa.ArrowInvalid) -> DataError:
         return DataError(f"{self.path}: a broken parquet file: {one_line(error)}")
 
     def load(self) -> Dataset:
         mode = download_mode(self.args)
         try:
             dataset = load_dataset("parquet", data_files=str(self.path), split="train", download_mode=mode)
-        except (DatasetGenerationError, ValueError) as error:  # Arrow's errors of content are ValueErrors
+        except (DatasetGenerationError, ValueError) as error:  # Arrow raises ValueErrors for broken content
             reason = one_line(error.__cause__ or error)
             raise DataError(f"{self.path}: a broken parquet file, or one without rows: {reason}") from error
         return standardise(dataset, self.args, str(self.path), self.needs_label)
@@ -89,28 +98,28 @@ class ParquetReader(TableReader):
 def _is_text(arrow_type: pa.DataType) -> bool:
     if pa.types.is_dictionary(arrow_type):
         return _is_text(arrow_type.value_type)
-    is_of_type = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(is_text(arrow_type) for is_text in is_of_type)
+    type_checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_of_type(arrow_type) for is_of_type in type_checks)
 
 
 def download_mode(args: DataArguments) -> str | None:
-    """The mode of `load_dataset` in which it uses its cache as `--overwrite_cache` says."""
+    """The `download_mode` of `load_dataset`, which makes it ignore its cache with `--overwrite_cache`."""
     return "force_redownload" if args.overwrite_cache else None
 
 
 def parquet_stream(names: str | list[str], source_name: str) -> IterableDataset:
-    """Parquet files as one stream.
+    """Opens parquet files as one stream.
 
     Args:
-        names: a URL, or paths.
-        source_name: what messages call them together.
+        names: a URL, or a list of paths.
+        source_name: the source's name in messages.
 
     Raises:
-        DataError: they cannot be read; names the first file that has no footer.
+        DataError: the files cannot be read; the message names the first local file without a valid footer.
     """
     try:
         return resharded(load_dataset("parquet", data_files=names, split="train", streaming=True))
-    except Exception as error:  # each file system raises its own kinds, and Arrow's errors of content are ValueErrors
+    except Exception as error:  # each file system and Arrow raise exceptions of their own
         paths = names if isinstance(names, list) else []
         broken = next((path for path in paths if not _has_footer(path)), source_name)
         raise DataError(f"{broken}: cannot be streamed: {one_line(error.__cause__ or error)}") from error
@@ -125,5 +134,5 @@ def _has_footer(path: str) -> bool:
 
 
 def resharded(dataset: IterableDataset) -> IterableDataset:
-    """Few parquet files are read by their row groups, so that rows of many places mix."""
+    """Divides a stream of few parquet files by row groups, so that shuffling mixes rows of many places."""
     return dataset.reshard() if dataset.num_shards <= FEW_SHARDS else dataset

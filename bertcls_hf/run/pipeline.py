@@ -1,4 +1,4 @@
-"""One run from data to a saved model: the table of contents of the package."""
+"""One run, from data to a saved model. `run` lists its steps in order and is the best place to start reading."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,22 +30,23 @@ def _run_words(words: Sequence[str], program: str) -> None:
 def run(
     args: Arguments, options: Mapping[str, Any], command: Sequence[str], in_memory: Mapping[str, Any] | None = None
 ) -> "FinishedRun":
-    """One run from data to a saved model.
+    """Loads the data and the model, trains, evaluates, predicts, and saves the model and its card.
 
     Args:
         args: the checked options.
-        options: those that were given, by name; they go into the recipe that repeats the run.
-        command: the words that were given; they go into the card.
-        in_memory: the splits that `args.in_memory` names, each a `datasets.Dataset` or a `pandas.DataFrame`.
+        options: the options that the user gave, by field name; written into the recipe that repeats the run.
+        command: the arguments of the command line; shown in the model card.
+        in_memory: for each split in `args.in_memory`, its rows as a `datasets.Dataset` or a `pandas.DataFrame`.
 
     Returns:
-        What the run knows at its end.
+        The options, data, trainer and evaluations of the finished run.
 
     Raises:
-        RunError: what the user can mend; its `exit_code` is what the command line returns.
+        RunError: an error that the user can fix; the command line returns its `exit_code`.
     """
     check_files(args.data)
-    # datasets, scikit-learn and the Trainer take seconds to import: a mistyped option should not wait for them.
+    # Imported here, because datasets, scikit-learn and the Trainer take seconds to import and a mistyped option or
+    # file name should fail at once.
     from bertcls_hf.data.load import load_data
     from bertcls_hf.data.tokenization import report_lengths, tokenize
     from bertcls_hf.hub.card.finished_run import FinishedRun
@@ -106,7 +107,12 @@ def _cached_features(
     tokenizer: "PreTrainedTokenizerBase",
     splits: Mapping[str, Any],
 ) -> Mapping[str, Any]:
-    """What the Trainer reads with `--boost`: features, or token ids where they only trained the head first (LP-FT)."""
+    """Extracts the cached features of `--boost` and returns the splits that the Trainer reads.
+
+    Returns:
+        The features by split, for a frozen encoder. With `--freeze_backbone false` (LP-FT), the features only train
+        the head in a first phase, and the token ids in `splits` are returned.
+    """
     from bertcls_hf.features.extractor import FeatureExtractor
     from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
     from bertcls_hf.training.phases import train_head
@@ -114,7 +120,7 @@ def _cached_features(
     args = resolved.args
     trains_head_first = args.training.do_train and args.is_head_then_all
     extractor = FeatureExtractor(model, tokenizer, args)
-    # A head that comes first is never tested on its own.
+    # LP-FT never evaluates the head of its first phase on the test split, so no features of it are needed.
     names = [name for name in splits if not (trains_head_first and name == "test")]
     features = {name: extractor.features(name, splits[name]) for name in names}
     if args.training.do_train and args.boost.head_init == "logistic":
