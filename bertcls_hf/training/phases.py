@@ -13,7 +13,7 @@ from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.streaming import TokenStream
-from bertcls_hf.errors import ArgumentsError, PreemptedError, StorageError, one_line, storage_problem
+from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import build_compute_metrics
@@ -134,12 +134,7 @@ def train(trainer: ClassificationTrainer) -> None:
 def _train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | None) -> dict[str, float]:
     with StopOnSignal() as stop:
         trainer.add_callback(stop)
-        try:
-            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        except Exception as error:  # safetensors, torch and tokenizers each raise a kind of their own
-            if (problem := storage_problem(error)) is None:
-                raise
-            raise _checkpoint_error(trainer, problem) from error
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     if stop.stopped_at is not None:
         by = f"by {stop.received.name} " if stop.received else ""
         raise PreemptedError(
@@ -147,14 +142,6 @@ def _train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | Non
             "is complete: --resume_from_checkpoint auto goes on from it"
         )
     return metrics
-
-
-def _checkpoint_error(trainer: ClassificationTrainer, problem: str) -> StorageError:
-    """Describes a storage problem as a failed checkpoint, since a training writes only checkpoints and logs."""
-    return StorageError(
-        f"{trainer.args.output_dir}: the checkpoint of step {trainer.state.global_step} cannot be written "
-        f"({problem}): free some space; --resume_from_checkpoint auto goes on from the one before"
-    )
 
 
 def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dict[str, float]:

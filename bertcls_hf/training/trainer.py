@@ -12,6 +12,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.data.tokenization import token_lengths
+from bertcls_hf.errors import StorageError, storage_problem
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifier, classification_loss
 from bertcls_hf.training.optimizer import parameter_groups
@@ -162,6 +163,22 @@ class ClassificationTrainer(Trainer):
         if is_ours and output.metrics is not None and name in output.metrics and output.predictions is not None:
             logits, labels = torch.as_tensor(output.predictions), torch.as_tensor(output.label_ids)
             output.metrics[name] = classification_loss(logits, labels, model.config).item()
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Overridden to tell a disk that takes no checkpoint from a disk that fails elsewhere in a training.
+
+        Raises:
+            StorageError: if the disk is full or gone; the checkpoint before is still complete.
+        """
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        except Exception as error:  # safetensors, torch and tokenizers each raise a kind of their own
+            if (problem := storage_problem(error)) is None:
+                raise
+            raise StorageError(
+                f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} cannot be written "
+                f"({problem}): free some space; --resume_from_checkpoint auto goes on from the one before"
+            ) from error
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Saves the final model with [`save_for_use`], and a checkpoint in the training model's own format.

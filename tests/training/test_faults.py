@@ -1,5 +1,6 @@
 """What goes wrong ends with one message, a documented exit code, and nothing good overwritten."""
 
+import errno
 import functools
 import json
 import shutil
@@ -163,3 +164,14 @@ def test_a_disk_that_fills_up_while_saving_leaves_the_checkpoint_before(
         ballast.unlink()
         assert main(command(**options, output_dir=out, resume_from_checkpoint="auto")) == 0
         assert_identical_run(tmp_path / "whole", out)
+
+
+def test_a_disk_that_fails_elsewhere_is_no_checkpoints_error(
+    command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing_step(self: ClassificationTrainer, *args: object, **kwargs: object) -> object:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ClassificationTrainer, "training_step", failing_step)
+    with pytest.raises(OSError, match="Input/output error"):
+        main(command())
