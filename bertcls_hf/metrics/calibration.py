@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
-from sklearn.metrics import f1_score
 
 from bertcls_hf.atomic_files import write_atomically
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
@@ -179,6 +178,9 @@ def calibration_figures(
     nll = negative_log_likelihood(logits / calibration.temperature, gold, labels.problem_type)
     if labels.problem_type == SINGLE_LABEL:
         return {"nll": nll, "expected_calibration_error": expected_calibration_error(outputs, gold)}
+    # Importing it takes a second, for which predictions, which only read a calibration, need not wait.
+    from sklearn.metrics import f1_score
+
     decisions = np.stack([1 - outputs, outputs], axis=-1).reshape(-1, 2)
     return {
         "nll": nll,
