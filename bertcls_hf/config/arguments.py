@@ -6,6 +6,7 @@ appear in about a second.
 
 import copy
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, fields
 from inspect import get_annotations
@@ -343,7 +344,9 @@ class ClassifierTrainingArguments(TrainingArguments):
         default=1.0, help="Each layer of the encoder learns at this factor times the rate of the one above; 1 is off."
     )
     weight_decay: float = HfArg(default=0.01, help="AdamW's decay, for all weights but biases and layer norms.")
-    warmup_steps: float = HfArg(default=0.06, help="Warm-up steps; below 1, a share of all steps.")
+    warmup_steps: float = HfArg(
+        default=0.06, help="Warm-up steps; below 1, a share of all steps. The last step is never part of it."
+    )
     early_stopping_patience: int = HfArg(
         default=-1,
         aliases=["--early_stop"],
@@ -413,13 +416,17 @@ class ClassifierTrainingArguments(TrainingArguments):
             self.eval_strategy = "no"
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
+        self._take_over_precision()
         if (self.bf16 or self.bf16_full_eval) and not (torch.accelerator.is_available() or is_torch_xla_available()):
             # The parent class refuses bfloat16 on a CPU unless use_cpu is set, although CPUs can compute it.
             self.use_cpu = True
         do_eval = self.do_eval
         super().__post_init__()
         if self.mixed_precision == "fp16" and self.device.type == "cpu":
-            raise ArgumentsError("--fp16 needs a GPU: on a processor, use --bf16 or neither")
+            raise ArgumentsError(
+                "--fp16 (or mixed_precision: fp16 of accelerate's configuration) needs a GPU: on a processor, use "
+                "--bf16 or neither"
+            )
         # The parent class sets do_eval to true if evaluations during training are on.
         self.do_eval = do_eval
         self._check_reporting()
@@ -429,6 +436,17 @@ class ClassifierTrainingArguments(TrainingArguments):
         if self.push_to_hub and self.process_index == 0:
             # Only the process that pushes needs a token.
             self._check_access()
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Returns the number of warm-up steps, which leaves at least one step of the training.
+
+        The first step of a warm-up has a learning rate of 0, so a warm-up of all steps of a short training would train
+        next to nothing.
+
+        Args:
+            num_training_steps: the number of optimizer steps of the training.
+        """
+        return min(super().get_warmup_steps(num_training_steps), max(num_training_steps - 1, 0))
 
     def resolved(self, **values: Any) -> "ClassifierTrainingArguments":
         """Returns a read-only copy, in which no attribute can be set.
@@ -459,6 +477,11 @@ class ClassifierTrainingArguments(TrainingArguments):
         if self.__dict__.get("_is_resolved"):
             raise FrozenInstanceError(f"{name} cannot be set: the options of this run are resolved")
         super().__setattr__(name, value)
+
+    def _take_over_precision(self) -> None:
+        """Sets `bf16` or `fp16` if accelerate's configuration asks for it, so that the card and the recipe tell it."""
+        if not self.bf16 and not self.fp16:
+            self.bf16, self.fp16 = configured_precision() == "bf16", configured_precision() == "fp16"
 
     def _refuse_unfit_options(self) -> None:
         for f in fields(self):
@@ -555,6 +578,11 @@ class ClassifierTrainingArguments(TrainingArguments):
                 "--push_to_hub pushes what the run trains, and it trains nothing: use `python -m bertcls_hf.hub push "
                 f"{self.output_dir}`"
             )
+
+
+def configured_precision() -> str:
+    """Returns the precision that accelerate's configuration or `accelerate launch` asks for: `no`, `bf16` …."""
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,13 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser, string_to_bool
 from transformers.training_args import TrainingArguments
 
-from bertcls_hf.config.arguments import ARGUMENT_CLASSES, PUSH_OPTIONS, REFUSED_OPTIONS, Arguments
+from bertcls_hf.config.arguments import (
+    ARGUMENT_CLASSES,
+    PUSH_OPTIONS,
+    REFUSED_OPTIONS,
+    Arguments,
+    configured_precision,
+)
 from bertcls_hf.config.cross_checks import checked
 from bertcls_hf.errors import ArgumentsError, one_line
 
@@ -393,6 +399,12 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
         raise ArgumentsError(
             "--restore_callback_states_from_checkpoint false: a resumed run always goes on with the patience that "
             "early stopping had left; leave it out"
+        )
+    precision = configured_precision()
+    if options.get(precision) is False:
+        raise ArgumentsError(
+            f"--{precision} false, but accelerate's configuration asks for mixed_precision: {precision}: leave one of "
+            "them out (accelerate launch --mixed_precision no)"
         )
     try:
         model, data, boost, training = (_build(argument_class, options) for argument_class in ARGUMENT_CLASSES)

@@ -23,15 +23,30 @@ MAX_ITERATIONS = 200
 MOST_ROWS = 200_000
 
 
-def check_head_init(asked: str, config: TextClassifierConfig) -> None:
+def check_head_init(asked: str, config: TextClassifierConfig, is_trained_further: bool) -> None:
     """Checks that the classifier can be initialised by a logistic regression, if `head_init` asks for it.
 
+    Args:
+        asked: `--head_init`.
+        config: the classifier's configuration.
+        is_trained_further: whether the Trainer trains the head after the regression, with the loss of `config`.
+
     Raises:
-        ArgumentsError: if `asked` is `logistic`, and the head is not linear or the task is not single-label.
+        ArgumentsError: if `asked` is `logistic`, and the head is not linear, the task is not single-label, or the
+            final head would be fitted with another loss than the options name.
     """
-    if asked == "logistic" and (config.head != "linear" or config.problem_type != SINGLE_LABEL):
+    if asked != "logistic":
+        return
+    if config.head != "linear" or config.problem_type != SINGLE_LABEL:
         raise ArgumentsError(
             f"--head_init logistic needs a linear head and {SINGLE_LABEL}, not {config.head} and {config.problem_type}"
+        )
+    ignored = ["--loss focal"] if config.loss == "focal" else []
+    ignored += ["--label_smoothing_factor"] if config.label_smoothing else []
+    if ignored and not is_trained_further:
+        raise ArgumentsError(
+            "--head_init logistic fits plain cross-entropy, and --num_train_epochs 0 leaves the head as it is: "
+            f"{' and '.join(ignored)} would have no effect; leave it out, or give more --num_train_epochs"
         )
 
 
@@ -41,7 +56,8 @@ def init_head_by_logistic_regression(
     """Fits logistic regressions with different penalties, and copies the best one into the model's linear head.
 
     The features are standardised for the solver, and the scaling is folded into the head's weights, so that the head
-    reads plain features and the model can still be saved as a stock class.
+    reads plain features and the model can still be saved as a stock class. The class weights of the model's loss weigh
+    the rows, in the regressions and in the choice between them.
 
     Args:
         model: a single-label classifier with a linear head.
@@ -54,9 +70,14 @@ def init_head_by_logistic_regression(
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features)
     candidates = PENALTIES if validation is not None else (0.1,)
-    fitted = [LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(scaled, labels) for c in candidates]
-    best = fitted[0] if validation is None else _best_on(validation, fitted, scaler)
-    logger.info("logistic regression starts the head (C=%g)", best.C)
+    class_weights = np.asarray(model.config.class_weights or [1.0] * model.config.num_labels)
+    fitted = [
+        LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(scaled, labels, sample_weight=class_weights[labels])
+        for c in candidates
+    ]
+    best = fitted[0] if validation is None else _best_on(validation, fitted, scaler, class_weights)
+    weighed = ", rows weighed by --class_weights" if model.config.class_weights else ""
+    logger.info("logistic regression starts the head (C=%g%s)", best.C, weighed)
     weights, biases = _per_label(best, model.config.num_labels)
     weights = weights / scaler.scale_
     biases = biases - weights @ scaler.mean_
@@ -72,12 +93,18 @@ def _arrays(dataset: FeatureDataset, rows: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _best_on(
-    validation: FeatureDataset, fitted: list[LogisticRegression], scaler: StandardScaler
+    validation: FeatureDataset, fitted: list[LogisticRegression], scaler: StandardScaler, class_weights: np.ndarray
 ) -> LogisticRegression:
     features, gold = _arrays(validation, np.arange(len(validation)))
     is_trained = np.isin(gold, fitted[0].classes_)
     scaled, gold = scaler.transform(features[is_trained]), gold[is_trained]
-    return min(fitted, key=lambda c: log_loss(gold, c.predict_proba(scaled), labels=c.classes_))
+    row_weights = class_weights[gold]
+
+    def weighted_loss(regression: LogisticRegression) -> float:
+        probabilities = regression.predict_proba(scaled)
+        return log_loss(gold, probabilities, labels=regression.classes_, sample_weight=row_weights)
+
+    return min(fitted, key=weighted_loss)
 
 
 def _per_label(regression: LogisticRegression, labels: int) -> tuple[np.ndarray, np.ndarray]:

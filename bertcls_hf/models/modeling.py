@@ -172,8 +172,13 @@ def _head_norm(encoder_config: PreTrainedConfig) -> nn.LayerNorm:
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: TextClassifierConfig) -> torch.Tensor:
     """Computes the mean loss over the rows.
 
-    Class weights multiply the loss of each row, and the sum is divided by the number of rows, not by the sum of the
-    weights. The mean over a batch therefore equals the mean over its micro-batches, whatever labels these hold.
+    For a single label, the labels are smoothed first, and the weight of a row's gold label then multiplies the whole
+    loss of the row. `torch.nn.functional.cross_entropy` weighs each class's part of a smoothed label instead, so that
+    the smoothed share of a rare class can outweigh the gold label of a frequent one. The sum is divided by the number
+    of rows, not by the sum of the weights. The mean over a batch therefore equals the mean over its micro-batches,
+    whatever labels these hold.
+
+    For multi-label, the weight of a label multiplies the loss of its positives.
 
     Args:
         logits: (batch, labels).
@@ -189,10 +194,12 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Text
         return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype).view(-1))
     if config.problem_type == "multi_label_classification":
         return _multi_label_loss(logits, labels.to(logits.dtype), weights, config)
-    losses = F.cross_entropy(logits, labels, weight=weights, label_smoothing=config.label_smoothing, reduction="none")
+    losses = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing, reduction="none")
     if config.loss == "focal":
         gold = logits.softmax(dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
         losses = losses * (1 - gold) ** config.focal_gamma
+    if weights is not None:
+        losses = losses * weights[labels]
     return losses.mean()
 
 

@@ -1,10 +1,12 @@
 """Callbacks of a training: extra log lines, a stop at a non-finite loss, and early stopping."""
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
@@ -13,6 +15,8 @@ from bertcls_hf.errors import DivergedError
 
 if TYPE_CHECKING:
     from bertcls_hf.training.samplers import EpochSampler
+
+logger = logging.getLogger(__name__)
 
 DIVERGED_FILE = "diverged_rows.json"
 BATCHES_KEPT = 20
@@ -84,9 +88,48 @@ def _recent_rows(sampler: "EpochSampler", args: TrainingArguments, state: Traine
     return sampler.order(epoch)[first * per_step : (step + 1) * per_step]
 
 
+class WarnOfUnmovedWeights(TrainerCallback):
+    """Warns at the end of a training in which no weight has changed, which saves the model that it began with."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        assert model is not None
+        self.first_step, self.sums = state.global_step, _sums_of_trained_weights(model)
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        assert model is not None
+        steps = state.global_step - self.first_step
+        # The sums are empty where each process holds another part of the weights, as with ZeRO-3.
+        if steps > 0 and self.sums and self.sums == _sums_of_trained_weights(model):
+            logger.warning(
+                "no weight changed in the %d steps of this training: the saved model is the one that it began with; "
+                "look at the learning rates and the scheduler",
+                steps,
+            )
+
+
+def _sums_of_trained_weights(model: torch.nn.Module) -> list[float]:
+    """Returns the sum of each trained tensor in double precision, which a change of its values would change."""
+    trained = [p.detach() for p in model.parameters() if p.requires_grad and p.numel()]
+    return torch.stack([p.sum(dtype=torch.float64) for p in trained]).tolist() if trained else []
+
+
 def training_callbacks(args: ClassifierTrainingArguments) -> list[TrainerCallback]:
     """Builds the callbacks of a run, with early stopping if `early_stopping_patience` is not -1."""
-    callbacks: list[TrainerCallback] = [LogWithEachSave(), StopOnNonFinite()]
+    callbacks: list[TrainerCallback] = [LogWithEachSave(), StopOnNonFinite(), WarnOfUnmovedWeights()]
     if args.early_stopping_patience != -1:
         callbacks.append(EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold))
     return callbacks

@@ -93,6 +93,8 @@ def resolved_options(
         "head": config.head,
         "max_seq_length": max_seq_length,
         "metric_for_best_model": args.training.asked_best_metric,
+        # The precision can come from accelerate's configuration, which a repeated run may not have.
+        **{name: True for name in ("bf16", "fp16") if getattr(args.training, name)},
     }
     resolved = {name: _plain(value) for name, value in {**own, **given, **chosen}.items()}
     # `batch_size` and the Trainer's option for it exclude each other; the Trainer's own is kept.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
+from transformers.trainer_utils import SchedulerType
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments, ModelArguments
 from bertcls_hf.data.class_weights import class_weights
@@ -18,6 +19,10 @@ from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, greater_is_
 from bertcls_hf.models.loading import Checkpoint, load_classifier, resolve_config
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 from bertcls_hf.training.checkpoints import resolve_resume
+
+
+# These schedulers change the learning rate when `metric_for_best_model` does not improve.
+SCHEDULERS_OF_A_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 
 
 @dataclass(frozen=True)
@@ -91,17 +96,19 @@ def resolve_run(args: Arguments, checkpoint: Checkpoint, data: ClassificationDat
     _check_evaluations(training, data)
     checkpoint_folder = _checkpoint_to_resume(training, data)
     asked_direction = training.asked_greater_is_better
+    is_maximised = greater_is_better(metric) if asked_direction is None else asked_direction
     resolved = training.resolved(
         head_learning_rate=args.head_learning_rate,
         metric_for_best_model=metric,
-        greater_is_better=greater_is_better(metric) if asked_direction is None else asked_direction,
+        greater_is_better=is_maximised,
+        lr_scheduler_kwargs=_scheduler_options(training, metric, is_maximised),
         resume_from_checkpoint=None if checkpoint_folder is None else str(checkpoint_folder),
     )
     weights = None
     if training.do_train:
         weights = class_weights(data.splits["train"], data.labels, args.model.class_weights)
     run = ResolvedRun(replace(args, training=resolved), checkpoint, data.labels, weights)
-    check_head_init(args.boost.head_init, run.config)
+    check_head_init(args.boost.head_init, run.config, is_trained_further=training.num_train_epochs > 0)
     return run
 
 
@@ -133,6 +140,30 @@ def _best_metric(args: ClassifierTrainingArguments, labels: LabelSet) -> str:
             f"--metric_for_best_model {asked}: not a metric of {labels.problem_type}; use {', '.join(known)}"
         )
     return name
+
+
+def _scheduler_options(
+    args: ClassifierTrainingArguments, metric: str, is_maximised: bool
+) -> dict[str, Any] | str | None:
+    """Returns the options of the learning rate's scheduler; one that watches a metric is told the metric's direction.
+
+    Raises:
+        ArgumentsError: if the user gave the opposite direction.
+    """
+    given = args.lr_scheduler_kwargs
+    if args.lr_scheduler_type not in SCHEDULERS_OF_A_METRIC or not isinstance(given, dict | None):
+        return given
+    mode = "max" if is_maximised else "min"
+    options: dict[str, Any] = {"mode": mode, **(given or {})}
+    if options["mode"] != mode:
+        raise ArgumentsError(
+            f"--lr_scheduler_kwargs: mode {options['mode']}, but the best {metric} is the "
+            f"{'greatest' if is_maximised else 'least'}: leave mode out"
+        )
+    if args.lr_scheduler_type == SchedulerType.GREEDY:
+        # Its own lower bound, 1e-3, lies above the learning rates of encoders, which it could then never lower.
+        options.setdefault("min_lr", 0.0)
+    return options
 
 
 def _checkpoint_to_resume(args: ClassifierTrainingArguments, data: ClassificationData) -> Path | None:
