@@ -3,7 +3,7 @@
 python -m bertcls_hf.demo outputs/mine
 python -m bertcls_hf.demo outputs/mine --export_space my_space    # the same page as a folder for a Hugging Face Space
 
-Exit codes: 0 done, 2 a wrong option or model, 74 a disk is full.
+Exit codes: 0 done, 2 a wrong option or model, 74 the disk is full.
 """
 
 import logging
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
     from bertcls_hf.predict.predictor import Predictor
 
-# `__name__` is `__main__` where this is the command.
+# Named explicitly, because `__name__` is `__main__` if this module runs as a command.
 logger = logging.getLogger("bertcls_hf.demo")
 
 PROGRAM = "python -m bertcls_hf.demo"
 LOOPBACK = "127.0.0.1"
-# The largest file to classify.
+# The largest file that can be uploaded.
 LARGEST_UPLOAD = "200mb"
 
 
 @dataclass
 class DemoArguments:
-    """The address and the title of the page, and how its model runs."""
+    """The options of `python -m bertcls_hf.demo`."""
 
     host: str | None = HfArg(
         default=None, help="Address to listen on; 0.0.0.0 lets other machines in. Default: GRADIO_SERVER_NAME, or "
@@ -62,10 +62,10 @@ class DemoArguments:
 
 
 def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[str, DemoArguments]:
-    """Model and options; `--help` prints and exits.
+    """Reads the model and the options; `--help` prints the options and exits.
 
     Raises:
-        ArgumentsError: a wrong option.
+        ArgumentsError: if an option is wrong.
     """
     parser = DataclassParser(
         [DemoArguments],
@@ -74,20 +74,20 @@ def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[str, DemoArgumen
         description="Opens a page where a trained model can be tried.",
     )
     parser.add_argument("model", metavar="MODEL", help="an output_dir, a Hub id or pypi:PACKAGE")
-    options, names = parser.parse_command(argv, "there is one model")
-    return names.model, options
+    options, positional = parser.parse_command(argv, "there is one model")
+    return positional.model, options
 
 
 def run(model: str, options: DemoArguments) -> None:
-    """Opens the page and serves it until it is interrupted, or exports it.
+    """Opens the page and serves it until it is interrupted, or exports it as a Space.
 
     Args:
         model: an output_dir, a Hub id or pypi:PACKAGE.
-        options: the rest.
+        options: the options of the command.
 
     Raises:
-        ArgumentsError: no such model, a port in use, or a package that is not installed.
-        StorageError: the Space cannot be written.
+        ArgumentsError: if there is no such model, if the port is in use, or if a package is not installed.
+        StorageError: if the Space cannot be written.
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -116,7 +116,7 @@ def run(model: str, options: DemoArguments) -> None:
 
 
 def _import_page() -> "ModuleType":
-    # gradio reads it when it is imported.
+    # gradio reads this variable when it is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         from bertcls_hf.demo import page as demo_page

@@ -1,4 +1,4 @@
-"""What a model's card gives to its demo page: the text, and examples from its metadata."""
+"""Reads what the demo page shows of a model's card: its text, and the examples in its metadata."""
 
 import logging
 from pathlib import Path
@@ -17,11 +17,11 @@ CARD_FILE = "README.md"
 
 
 def read_card(model: str, revision: str) -> tuple[str, tuple[str, ...]]:
-    """The text of a model's card, and the texts under `widget` in its metadata; nothing where there is no card.
+    """Returns the text of a model's card and the texts under `widget` in its metadata; both are empty without a card.
 
     Args:
         model: a folder, or an id on the Hub.
-        revision: on the Hub.
+        revision: the branch, tag or commit on the Hub.
     """
     path = _card_path(model, revision)
     if path is None:
@@ -45,6 +45,6 @@ def _card_path(model: str, revision: str) -> Path | None:
 
 
 def _widget_texts(widget: Any) -> list[str]:
-    """The metadata are the Hub's `widget: [{text: …}]`; entries of other kinds of models have no text."""
+    """Returns the texts of the metadata `widget: [{text: …}]`; entries of other kinds of models have no text."""
     entries = widget if isinstance(widget, list) else []
     return [entry["text"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("text"), str)]

@@ -1,7 +1,7 @@
-"""What a prediction hangs on, by occlusion: each word is left out in turn, and the rest is classified again.
+"""Explains a prediction by occlusion: each word is left out in turn, and the rest is classified again.
 
-The method needs nothing but the model's answers, and it shows what it says: how the answer changes without a word, the
-other words staying. It does not show how words work together: of two that say the same, neither may seem to matter.
+The method needs only the model's outputs. It shows how the prediction changes if one word is left out and all others
+stay. It does not show how words act together: if two words mean the same, neither may seem to matter.
 """
 
 import re
@@ -17,9 +17,9 @@ from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION
 from bertcls_hf.predict.predictor import Predictor
 
 
-# Texts that are classified for one explanation, and about how many tokens they have together.
+# The largest number of texts that are classified for one explanation, and about how many tokens they have together.
 MOST_SPANS, MOST_TOKENS = 60, 2**13
-# Thai to Burmese, Khmer, kana and Han are written without spaces: their characters stand for words.
+# Thai, Lao, Burmese, Khmer, kana and Han are written without spaces, so each character counts as a word.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
@@ -29,15 +29,15 @@ _WORD = re.compile(f"[{_UNSPACED}][{_MARKS}]*|[^\\s{_UNSPACED}]+")
 
 @dataclass(frozen=True)
 class Occlusion:
-    """How a model's answer changes when a part of the text is left out.
+    """The changes of a prediction when parts of the text are left out.
 
     Args:
-        label: what is explained: the predicted label, or the most probable one of a multi-label task.
-        score: the label's probability, or the number of a regression, for all of it.
-        spans: consecutive parts of what the model reads, which together are all of it.
-        scores: (spans,) float64, the score without each.
-        effects: (spans,) float64, how much lower the log-odds of the label are without each, or the number of a
-            regression; below 0 where they are higher.
+        label: the explained label: the predicted label, or the most probable label of a multi-label task.
+        score: the label's probability, or the number of a regression, for all that the model reads of the text.
+        spans: the consecutive parts of all that the model reads of the text.
+        scores: (spans,) float64: the score without each span.
+        effects: (spans,) float64: the decrease of the label's log-odds, or of the number of a regression, without each
+            span; negative for an increase.
     """
 
     label: str
@@ -47,33 +47,33 @@ class Occlusion:
     effects: np.ndarray
 
     def strongest(self) -> int | None:
-        """The position of the span whose absence changes most; None where nothing changes anything."""
+        """Returns the position of the span with the largest absolute effect, or None if no span has an effect."""
         return int(np.abs(self.effects).argmax()) if self.effects.any() else None
 
 
 def occlude(predictor: Predictor, text: str) -> Occlusion:
-    """Leaves out one word at a time, or one span of words where there are many, and classifies the rest.
+    """Leaves out one word at a time, or one span of words if there are many words, and classifies the rest.
 
-    Log-odds are compared rather than probabilities, which hardly move where the model is sure. The whole costs at most
-    [`MOST_SPANS`] texts more than the classification itself, and about [`MOST_TOKENS`] tokens.
+    The effects are measured in log-odds, since probabilities hardly change if the model is certain. Besides the text
+    itself, at most [`MOST_SPANS`] texts with about [`MOST_TOKENS`] tokens are classified.
 
     Args:
-        predictor: the classifier, of single texts.
-        text: of any length and language; only what the model reads of it is looked at.
+        predictor: a classifier of single texts, not of pairs.
+        text: a text of any length and language; only the part that the model reads is explained.
     """
     part = predictor.read_part(text)
-    # Some tokenizers make tokens of white space at the ends.
-    read = part.text.strip()
-    spans = split_spans(read, max(min(MOST_SPANS, MOST_TOKENS // max(part.tokens, 1)), 1))
-    logits = predictor.logits([read, *_without_each(spans)])
-    label = _explained(predictor, logits[:1])
-    odds = _log_odds(predictor, logits, label)
-    scores = odds if predictor.labels.problem_type == REGRESSION else expit(odds)
-    return Occlusion(predictor.labels.names[label], float(scores[0]), spans, scores[1:], odds[0] - odds[1:])
+    # Some tokenizers make tokens from white space at the ends of a text.
+    read_text = part.text.strip()
+    spans = split_spans(read_text, max(min(MOST_SPANS, MOST_TOKENS // max(part.tokens, 1)), 1))
+    logits = predictor.logits([read_text, *_without_each(spans)])
+    label = _explained_label(predictor, logits[:1])
+    log_odds = _log_odds(predictor, logits, label)
+    scores = log_odds if predictor.labels.problem_type == REGRESSION else expit(log_odds)
+    return Occlusion(predictor.labels.names[label], float(scores[0]), spans, scores[1:], log_odds[0] - log_odds[1:])
 
 
 def split_spans(text: str, most: int) -> tuple[str, ...]:
-    """The text in consecutive spans of as many words each, at most `most`; spaces go with the word before them."""
+    """Splits a text into at most `most` spans of equally many words; spaces belong to the word before them."""
     starts = [word.start() for word in _WORD.finditer(text)]
     if not starts:
         return ()
@@ -87,8 +87,8 @@ def _without_each(spans: tuple[str, ...]) -> Iterator[str]:
         yield "".join(spans[:position] + spans[position + 1 :]).strip()
 
 
-def _explained(predictor: Predictor, logits: np.ndarray) -> int:
-    """The position of the label that is explained, by the (1, labels) logits of the text."""
+def _explained_label(predictor: Predictor, logits: np.ndarray) -> int:
+    """Returns the position of the label to explain, given the (1, labels) logits of the text."""
     if predictor.labels.problem_type == REGRESSION:
         return 0
     if predictor.labels.problem_type == MULTI_LABEL:
@@ -98,7 +98,7 @@ def _explained(predictor: Predictor, logits: np.ndarray) -> int:
 
 
 def _log_odds(predictor: Predictor, logits: np.ndarray, label: int) -> np.ndarray:
-    """(rows,) float64: of one label, or the numbers of a regression, by (rows, labels) logits."""
+    """Computes the (rows,) float64 log-odds of a label from (rows, labels) logits; for regression, its numbers."""
     column = logits[:, label].astype(np.float64)
     if predictor.labels.problem_type == REGRESSION:
         return column

@@ -1,4 +1,4 @@
-"""The demo page: a text or a file in, labels with their probabilities out, and what the answer hangs on."""
+"""The demo page, which classifies a text or a file, and shows how each word of a text changes its prediction."""
 
 import csv
 import io
@@ -32,9 +32,9 @@ MOST_BARS = 10
 PREVIEW_ROWS, PREVIEW_CHARACTERS, SHORT_CELL = 10, 100, 20
 LONGEST_QUOTE = 60
 LEAST_PERCENT = 0.001
-# Between the chunks of a file, a text that somebody typed gets its turn.
+# Chunks of a file are small, because a typed text waits until the current chunk is classified.
 CHUNK_ROWS = 512
-# Seconds between two clean-ups of uploaded and predicted files, and the age at which they go.
+# The seconds between two clean-ups of uploaded and predicted files, and the age in seconds at which they are deleted.
 CLEAN_UP = (3600, 3600)
 OCCLUSION_NOTE = (
     "Each word (or run of words, in a long text) was left out in turn, and the rest classified again. Red speaks for "
@@ -51,17 +51,17 @@ CSS = """
 .preview td { white-space: nowrap; }
 .preview td.long { white-space: normal; overflow-wrap: anywhere; min-width: 16rem; }
 """
-# HTML in a card would be rendered; only what folds a part of it away is kept.
+# The page would render the HTML of a card. Of its tags, only those of collapsible sections are kept.
 _TAG = re.compile(r"<(?!/?(?:details|summary)>)[a-zA-Z/!][^>]*>")
 
 
 @dataclass(frozen=True)
 class PageTexts:
-    """What a page says besides the model's answers.
+    """The texts of a page besides the model's predictions.
 
     Args:
-        title: of the page.
-        card: the text of the model card, in Markdown, or nothing.
+        title: the title of the page.
+        card: the text of the model card in Markdown; empty without a card.
         examples: texts to try.
     """
 
@@ -71,11 +71,11 @@ class PageTexts:
 
 
 def build_page(predictor: Predictor, texts: PageTexts) -> gr.Blocks:
-    """The page for one model, which is still to be launched.
+    """Builds the page for one model; the caller launches it.
 
     Args:
-        predictor: answers.
-        texts: the rest.
+        predictor: the classifier.
+        texts: the texts that the page shows besides the predictions.
     """
     with gr.Blocks(title=texts.title, analytics_enabled=False, delete_cache=CLEAN_UP) as page:
         gr.HTML(f"<h1>{escape(texts.title)}</h1><p class='hint'>{escape(_summary(predictor))}</p>")
@@ -90,7 +90,7 @@ def build_page(predictor: Predictor, texts: PageTexts) -> gr.Blocks:
 
 
 def harmless_card(card: str) -> str:
-    """A card without pictures and HTML, so that a page with it asks no other server for anything."""
+    """Removes images and HTML from a card, so that a page that shows it sends no request to another server."""
     return _TAG.sub("", card).replace("![", "[")
 
 
@@ -122,46 +122,46 @@ def _text_tab(predictor: Predictor, examples: Iterable[str]) -> None:
         """The predicted label and its probabilities, and then each word's part in them."""
         yield from answers(predictor, text)
 
-    if listed := [[example] for example in examples]:
-        gr.Examples(listed, text, outputs, classify, run_on_click=True, cache_examples=False)
+    if example_rows := [[example] for example in examples]:
+        gr.Examples(example_rows, text, outputs, classify, run_on_click=True, cache_examples=False)
     gr.on([button.click, text.submit], classify, text, outputs, api_name="classify", show_progress_on=answer)
-    clear.click(lambda: ["", *_nothing("")], None, [text, *outputs], api_visibility="private")
+    clear.click(lambda: ["", *_empty_outputs("")], None, [text, *outputs], api_visibility="private")
 
 
 def answers(predictor: Predictor, text: str) -> Iterator[list[Any]]:
-    """What the page shows of a text: first the labels, then also what they hang on.
+    """Yields what the page shows for a text: first the prediction alone, then also the effects of the words.
 
     Args:
-        predictor: answers.
-        text: of any length; a blank one gets a hint.
+        predictor: the classifier.
+        text: a text of any length; for a blank text, the page shows a hint.
 
     Yields:
-        Values of the answer, the bars, the coloured words and the note.
+        The values of the answer, the bars, the coloured words and the note.
     """
     if not text.strip():
-        yield _nothing("<p class='hint'>There is no text yet: type or paste one above.</p>")
+        yield _empty_outputs("<p class='hint'>There is no text yet: type or paste one above.</p>")
         return
     (prediction,) = predictor.predict([text])
-    shown = [_answer(predictor, prediction) + _cut_note(predictor, text), _bars(predictor, prediction)]
-    yield [*shown, gr.HighlightedText(visible=False), "<p class='note'>Looking at the words …</p>"]
-    found = occlude(predictor, text)
-    yield [*shown, _words(predictor, found), _note(predictor, found)]
+    prediction_values = [_answer(predictor, prediction) + _cut_note(predictor, text), _bars(predictor, prediction)]
+    yield [*prediction_values, gr.HighlightedText(visible=False), "<p class='note'>Looking at the words …</p>"]
+    occlusion = occlude(predictor, text)
+    yield [*prediction_values, _coloured_words(predictor, occlusion), _occlusion_note(predictor, occlusion)]
 
 
-def _nothing(message: str) -> list[Any]:
+def _empty_outputs(message: str) -> list[Any]:
     return [message, gr.Label(visible=False), gr.HighlightedText(visible=False), ""]
 
 
 def _answer(predictor: Predictor, prediction: Prediction) -> str:
     label, probabilities = prediction.label, prediction.probabilities
     if probabilities is None:
-        said = f"<strong>{label:.4g}</strong>"
+        content = f"<strong>{label:.4g}</strong>"
     elif isinstance(label, list):
-        said = ", ".join(f"<strong>{escape(name)}</strong> {_percent(probabilities[name])}" for name in label)
-        said = said or "No label is above its threshold."
+        content = ", ".join(f"<strong>{escape(name)}</strong> {_percent(probabilities[name])}" for name in label)
+        content = content or "No label is above its threshold."
     else:
-        said = f"<strong>{escape(str(label))}</strong> {_percent(probabilities[str(label)])}"
-    return f"<p class='answer' role='status'>{said}</p>"
+        content = f"<strong>{escape(str(label))}</strong> {_percent(probabilities[str(label)])}"
+    return f"<p class='answer' role='status'>{content}</p>"
 
 
 def _cut_note(predictor: Predictor, text: str) -> str:
@@ -178,45 +178,45 @@ def _cut_note(predictor: Predictor, text: str) -> str:
 def _bars(predictor: Predictor, prediction: Prediction) -> gr.Label:
     if prediction.probabilities is None:
         return gr.Label(visible=False)
-    chosen = prediction.label if isinstance(prediction.label, list) else []
-    bars = {f"✓ {name}" if name in chosen else name: value for name, value in prediction.probabilities.items()}
+    marked_labels = prediction.label if isinstance(prediction.label, list) else []
+    bars = {f"✓ {name}" if name in marked_labels else name: value for name, value in prediction.probabilities.items()}
     return gr.Label(bars, visible=True)
 
 
-def _words(predictor: Predictor, found: Occlusion) -> gr.HighlightedText:
-    if found.strongest() is None:
+def _coloured_words(predictor: Predictor, occlusion: Occlusion) -> gr.HighlightedText:
+    if occlusion.strongest() is None:
         return gr.HighlightedText(visible=False)
-    what = "the number" if predictor.labels.problem_type == REGRESSION else found.label
-    relative = found.effects / np.abs(found.effects).max()
+    target = "the number" if predictor.labels.problem_type == REGRESSION else occlusion.label
+    relative = occlusion.effects / np.abs(occlusion.effects).max()
     coloured = [
         part
-        for span, effect in zip(found.spans, relative, strict=True)
+        for span, effect in zip(occlusion.spans, relative, strict=True)
         for part in ((span.rstrip(), float(effect)), (span[len(span.rstrip()) :], None))
         if part[0]
     ]
-    return gr.HighlightedText(coloured, label=f"What speaks for {what} (occlusion)", visible=True)
+    return gr.HighlightedText(coloured, label=f"What speaks for {target} (occlusion)", visible=True)
 
 
-def _note(predictor: Predictor, found: Occlusion) -> str:
-    strongest = found.strongest()
+def _occlusion_note(predictor: Predictor, occlusion: Occlusion) -> str:
+    strongest = occlusion.strongest()
     if strongest is None:
         return "<p class='note'>Leaving out any part of the text changes nothing.</p>"
-    word = escape(_shortened(found.spans[strongest].strip(), LONGEST_QUOTE))
-    return f"<p class='note'>Without “{word}”, {_change(predictor, found, strongest)}. {OCCLUSION_NOTE}</p>"
+    word = escape(_shortened(occlusion.spans[strongest].strip(), LONGEST_QUOTE))
+    return f"<p class='note'>Without “{word}”, {_change_text(predictor, occlusion, strongest)}. {OCCLUSION_NOTE}</p>"
 
 
-def _change(predictor: Predictor, found: Occlusion, span: int) -> str:
+def _change_text(predictor: Predictor, occlusion: Occlusion, span: int) -> str:
     if predictor.labels.problem_type == REGRESSION:
-        return f"the number goes from {found.score:.4g} to {found.scores[span]:.4g}"
-    factor, verb = np.exp(abs(found.effects[span])), "fall" if found.effects[span] > 0 else "rise"
+        return f"the number goes from {occlusion.score:.4g} to {occlusion.scores[span]:.4g}"
+    factor, verb = np.exp(abs(occlusion.effects[span])), "fall" if occlusion.effects[span] > 0 else "rise"
     return (
-        f"the odds of {escape(found.label)} {verb} by a factor of {factor:,.{0 if factor >= 10 else 1}f} "
-        f"({_percent(found.score)} → {_percent(found.scores[span])})"
+        f"the odds of {escape(occlusion.label)} {verb} by a factor of {factor:,.{0 if factor >= 10 else 1}f} "
+        f"({_percent(occlusion.score)} → {_percent(occlusion.scores[span])})"
     )
 
 
 def _percent(probability: float) -> str:
-    """Never 0 or 100 where it is only near them."""
+    """Formats a probability in percent; a value close to 0 or 100 is never rounded to it."""
     if 0 < probability < LEAST_PERCENT:
         return f"under {LEAST_PERCENT:.1%}"
     if 1 - LEAST_PERCENT < probability < 1:
@@ -257,13 +257,13 @@ def _file_tab(predictor: Predictor) -> None:
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder, f"{Path(path).stem}_predictions.{prediction_format}")
             try:
-                count = Counted(progress)
-                write_file(predictor, Path(path), output, columns, count)
+                counter = Counted(progress)
+                write_file(predictor, Path(path), output, columns, counter)
             except RunError as error:
-                # The visitor knows files by their names only.
+                # The visitor does not know the folders on this machine, only the names of the files.
                 yield _refusal(str(error).replace(f"{Path(path).parent}/", "").replace(f"{folder}/", ""))
                 return
-            message = f"<p role='status'>{count.rows:,} texts in {count.seconds:.1f} s; the first of them:</p>"
+            message = f"<p role='status'>{counter.rows:,} texts in {counter.seconds:.1f} s; the first of them:</p>"
             yield [message, preview_table(output), gr.File(str(output), visible=True)]
 
     button.click(
@@ -280,14 +280,14 @@ def _refusal(message: str) -> list[Any]:
 
 
 class Counted:
-    """Counts the rows that pass, and tells the visitor."""
+    """Counts the rows that are read, and shows their number to the visitor."""
 
     def __init__(self, progress: gr.Progress):
         self._progress, self._start, self.rows = progress, time.monotonic(), 0
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """The time since the start, in seconds."""
         return time.monotonic() - self._start
 
     def __call__(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -302,26 +302,26 @@ def write_file(predictor: Predictor, path: Path, output: Path, columns: str, cou
     """Writes the predictions that the prediction command would write.
 
     Args:
-        predictor: answers.
-        path: the texts.
-        output: a name that is not taken, ending in .csv or .jsonl.
-        columns: one or two names, with a comma between them; empty for the usual ones.
-        count: sees the rows.
+        predictor: the classifier.
+        path: the file of texts.
+        output: the file to write, which must not exist; its name ends in .csv or .jsonl.
+        columns: the names of one or two text columns, separated by a comma; empty for the usual ones.
+        count: counts the rows.
 
     Raises:
-        RunError: as the command does.
+        RunError: if the prediction command would raise it.
     """
     names = [name.strip() for name in columns.split(",") if name.strip()]
     options = PredictionArguments(
         output_file=str(output), text_column_names=names or None, chunk_rows=CHUNK_ROWS, disable_tqdm=True
     )
     sources = open_sources([str(path)], options.data(), options.stdin_format, io.BytesIO())
-    # Nothing is resumed in a folder of its own, so that no settings need to be compared.
+    # The settings are only compared when a file is resumed, which never happens in a temporary folder.
     write_predictions(predictor, count(read_rows(sources)), OutputFile(output, {}), options)
 
 
 def preview_table(predictions: Path) -> str:
-    """The first rows of a file of predictions as an HTML table, with long cells shortened."""
+    """Formats the first rows of a file of predictions as an HTML table, in which long cells are shortened."""
     csv.field_size_limit(LONGEST_FIELD)
     with predictions.open(encoding="utf-8", newline="") as file:
         lines: Iterable[str] = file
@@ -334,5 +334,5 @@ def preview_table(predictions: Path) -> str:
 
 
 def _cell(content: str) -> str:
-    width = " class='long'" if len(content) > SHORT_CELL else ""
-    return f"<td{width}>{escape(_shortened(content, PREVIEW_CHARACTERS))}</td>"
+    class_attribute = " class='long'" if len(content) > SHORT_CELL else ""
+    return f"<td{class_attribute}>{escape(_shortened(content, PREVIEW_CHARACTERS))}</td>"

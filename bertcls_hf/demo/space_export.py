@@ -1,4 +1,4 @@
-"""The demo page as a folder that a Hugging Face Space runs: the same modules, with the versions they ran with here."""
+"""Exports the demo page as a folder for a Hugging Face Space, with this package and the versions of its imports."""
 
 import platform
 import shutil
@@ -16,14 +16,14 @@ from bertcls_hf.hub.push import pushed_files
 
 
 PACKAGE = Path(__file__).parents[1]
-# What the modules behind the page import.
+# The packages that the modules of the page import.
 REQUIREMENTS = (
     "torch", "transformers", "datasets", "huggingface_hub", "httpx2", "safetensors", "numpy", "scipy", "scikit-learn",
     "pyarrow", "xxhash", "filelock", "tqdm", "pyyaml", "gradio",
 )  # fmt: skip
-# Of the files that a push takes, those that tell of the training: a page has no use for them.
+# The files of a push that describe the training, which a page does not need.
 NOT_IN_A_SPACE = ("recipe.yaml", "*_results.json", "*_report.json", "figures/*")
-# Weights in parts, which models from elsewhere may have.
+# Sharded weights, which models from other sources may have.
 SHARDS = ("model-*.safetensors", "model.safetensors.index.json")
 MODEL_FOLDER = "model"
 APP = """\
@@ -63,13 +63,13 @@ hf upload me/my-space . . --type space
 
 @dataclass(frozen=True)
 class SpaceSettings:
-    """What a Space shows.
+    """The settings of a Space.
 
     Args:
         model: a folder, whose files are copied into the Space, or an id on the Hub.
-        title: of the page.
-        revision: of a model on the Hub.
-        max_seq_length: where it is not the model's own.
+        title: the title of the page.
+        revision: the branch, tag or commit of a model on the Hub.
+        max_seq_length: the longest text in tokens, or None for the model's own.
     """
 
     model: str
@@ -79,20 +79,20 @@ class SpaceSettings:
 
     @property
     def is_copied(self) -> bool:
-        """Whether the model's files go into the Space."""
+        """Whether the model's files are copied into the Space."""
         return Path(self.model).is_dir()
 
 
 def export_space(folder: Path, settings: SpaceSettings) -> None:
-    """Writes a Space, whole or not at all.
+    """Writes the folder of a Space, which appears once it is complete.
 
     Args:
-        folder: a new or an empty one.
-        settings: what it shows.
+        folder: the folder to write; it must be absent or empty.
+        settings: the settings of the Space.
 
     Raises:
-        ArgumentsError: the folder holds something, or is a file.
-        StorageError: the disk is full, or cannot be written.
+        ArgumentsError: if the folder is not empty, or is a file.
+        StorageError: if the disk is full or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArgumentsError(f"--export_space {folder}: it exists and is not empty; name another folder")
@@ -100,7 +100,7 @@ def export_space(folder: Path, settings: SpaceSettings) -> None:
     try:
         temporary.mkdir(parents=True)
         _fill(temporary, settings)
-        # An empty folder is replaced too.
+        # This also replaces an empty folder.
         temporary.replace(folder)
     except OSError as error:
         raise storage_error(folder, error) from error
@@ -125,12 +125,12 @@ def _copy_model(source: Path, target: Path) -> None:
     target.mkdir()
     names = {*pushed_files(source), *(path.name for pattern in SHARDS for path in source.glob(pattern))}
     for name in filter_repo_objects(names, ignore_patterns=list(NOT_IN_A_SPACE)):
-        # Contents without permissions: weights may be readable for their owner only.
+        # Only the content is copied, not the permissions, since weights may be readable only by their owner.
         shutil.copyfile(source / name, target / name)
 
 
 def _arguments(settings: SpaceSettings) -> str:
-    """The arguments of `main` as Python writes them."""
+    """Returns the arguments of `main` as Python code."""
     model = f"str(Path(__file__).with_name({MODEL_FOLDER!r}))" if settings.is_copied else repr(settings.model)
     options = ["--title", settings.title]
     if not settings.is_copied:
@@ -141,7 +141,7 @@ def _arguments(settings: SpaceSettings) -> str:
 
 
 def _public_version(name: str) -> str:
-    """Without what names a build, such as `+cpu`, since other machines have others."""
+    """Returns a package's version without the name of its build, such as `+cpu`, since builds differ by machine."""
     return version(name).partition("+")[0]
 
 

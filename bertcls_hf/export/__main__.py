@@ -2,8 +2,8 @@
 
     python -m bertcls_hf.export outputs/quickstart --output_dir outputs/quickstart_onnx --quantize int8 --evaluate
 
-The new folder needs nothing of the old one. The graph's metadata: labels, longest text, temperature, thresholds.
-A graph whose logits differ from PyTorch's by more than 1e-4 is refused, and nothing is written.
+The new folder does not need the old one. The metadata of the graph hold the labels, the longest text, the temperature
+and the thresholds. If the logits of the graph differ from PyTorch's by more than 1e-4, nothing is written.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[Path, ExportArgu
     `--help` prints the options and exits.
 
     Raises:
-        ArgumentsError: a wrong option.
+        ArgumentsError: if an option is wrong.
     """
     parser = DataclassParser(
         [ExportArguments, DataArguments],
@@ -62,8 +62,8 @@ def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[Path, ExportArgu
         raise ArgumentsError(f"unknown option {unknown[0]}{nearest_name(unknown[0], known, '--')}")
     options = vars(given)
     folder = options.pop("model")
-    own = ExportArguments(**{f.name: options.pop(f.name) for f in fields(ExportArguments)})
-    return folder, own, options
+    export_args = ExportArguments(**{f.name: options.pop(f.name) for f in fields(ExportArguments)})
+    return folder, export_args, options
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
@@ -76,7 +76,7 @@ def _export(argv: Sequence[str], program: str) -> None:
     folder, args, given = parse(argv, program)
     check_before_loading(folder, args)
     data_args = data_arguments(folder, args.evaluate, given)
-    # onnx, torch and datasets take seconds to import, and may be missing: a mistake should not wait for them.
+    # Imported here, because onnx, torch and datasets take seconds to import, and onnx may be missing.
     from bertcls_hf.export.onnx_export import export
 
     sys.stdout.write(export(folder, args, data_args) + "\n")
@@ -86,7 +86,7 @@ def check_before_loading(folder: Path, args: ExportArguments) -> None:
     """Makes the checks that need no heavy import.
 
     Raises:
-        ArgumentsError: a package is missing, the folder holds no model, or output_dir is in use.
+        ArgumentsError: if a package is missing, if the folder holds no model, or if output_dir is in use.
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
@@ -114,9 +114,9 @@ def _refuse_used_folder(target: Path, overwrite: bool) -> None:
 
 
 def data_arguments(folder: Path, evaluate: bool, given: dict[str, Any]) -> DataArguments:
-    """Merges the data options of the run's recipe with the given ones, which win.
+    """Merges the data options of the run's recipe with the given ones, which take precedence.
 
-    A source of data that is given replaces all sources of the run.
+    If a data source is given, it replaces all data sources of the run.
 
     Args:
         folder: holds the run's `recipe.yaml`, if it has one.
@@ -124,19 +124,19 @@ def data_arguments(folder: Path, evaluate: bool, given: dict[str, Any]) -> DataA
         given: options from the command line, by field name.
 
     Raises:
-        ArgumentsError: data is given without `--evaluate`, `--evaluate` has no data, or the recipe or a value is
-            wrong.
+        ArgumentsError: if data is given without `--evaluate`, if `--evaluate` has no data, or if the recipe or a value
+            is wrong.
     """
-    named = sorted(SOURCES & given.keys())
-    if named and not evaluate:
-        raise ArgumentsError(f"--{named[0]} names data to evaluate on: add --evaluate")
+    given_sources = sorted(SOURCES & given.keys())
+    if given_sources and not evaluate:
+        raise ArgumentsError(f"--{given_sources[0]} names data to evaluate on: add --evaluate")
     recipe = read_recipe(folder / RECIPE_FILE, OptionParser()) if (folder / RECIPE_FILE).exists() else {}
-    usable = set(DATA_OPTIONS).difference(OF_A_SOURCE if named else ())
+    usable = set(DATA_OPTIONS).difference(OF_A_SOURCE if given_sources else ())
     merged = {name: value for name, value in recipe.items() if name in usable} | given
     if evaluate and not SOURCES & merged.keys():
         raise ArgumentsError(f"--evaluate: {folder} has no {RECIPE_FILE} that names data: give --test_file")
     if merged.get("test_file"):
-        # The other splits need not be read, nor be there.
+        # The other splits are not needed, and may not exist.
         merged |= {"train_file": None, "validation_file": None, "streaming": False}
     return DataArguments(**merged)
 

@@ -1,6 +1,6 @@
-"""From a trained classifier's folder to a folder of ONNX graphs, checked against PyTorch and measured.
+"""Exports a trained classifier to a folder of ONNX graphs, compares them with PyTorch and measures them.
 
-Importing this needs the packages of requirements-deploy.txt.
+Importing this module needs the packages of requirements-deploy.txt.
 """
 
 import copy
@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 GRAPH_FILE, INT8_FILE, REPORT_FILE = "model.onnx", "model_int8.onnx", "onnx_report.json"
 TOLERANCE = 1e-4
 EXAMPLE_SHAPE = (2, 8)
-# Rows and tokens, as far as the model takes them; some rows are padded.
+# The rows and tokens of the batches that are compared. Rows are cut to the longest text, and some rows are padded.
 PARITY_SHAPES = ((1, 3), (2, 9), (3, 17), (8, 64), (1, 512))
 RANDOM_SEED = 0
 
@@ -66,7 +66,7 @@ class TrainedClassifier:
 
     Args:
         folder: its output_dir.
-        loaded: the model in float32 on the processor, with tokenizer, labels, longest text and calibration.
+        loaded: the model in float32 on the processor, and its tokenizer, labels, longest text and calibration.
     """
 
     folder: Path
@@ -74,7 +74,7 @@ class TrainedClassifier:
 
     @property
     def encoder_config(self) -> PreTrainedConfig:
-        """The encoder's part of the model's configuration; that of a stock class is the encoder's as a whole."""
+        """The encoder's part of the model's configuration, which is all of it for a stock class."""
         config = self.loaded.model.config
         return config.encoder_config if isinstance(config, TextClassifierConfig) else config
 
@@ -101,7 +101,7 @@ class TrainedClassifier:
         }
 
     def random_batch(self, rows: int, tokens: int) -> Batch:
-        """Random inputs of at most the longest text; equal shapes give equal inputs."""
+        """Makes random inputs, which are not longer than the longest text; equal shapes give equal inputs."""
         length = min(tokens, self.loaded.max_seq_length)
         generator = np.random.default_rng(RANDOM_SEED)
         return random_batch(self.loaded.tokenizer, self.input_names, rows, length, generator)
@@ -113,19 +113,19 @@ def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str
     Args:
         folder: output_dir of the trained classifier.
         args: the export's options.
-        data_args: the longest text, and the data for `--evaluate`.
+        data_args: the options for the longest text and for the data of `--evaluate`.
 
     Returns:
         A table of sizes, latencies and the task's default metric.
 
     Raises:
-        ArgumentsError: the folder holds no trained classifier, or its graph does not compute what the model does.
-        DataError: the data to evaluate on is bad.
-        StorageError: output_dir cannot be written.
+        ArgumentsError: if the folder holds no trained classifier, or if the logits of its graph differ too much.
+        DataError: if the data to evaluate on is bad.
+        StorageError: if output_dir cannot be written.
     """
     loaded = Predictor.from_pretrained(str(folder), device="cpu", max_seq_length=data_args.max_seq_length)
     trained = TrainedClassifier(folder, loaded)
-    evaluation = _evaluation(trained, data_args) if args.evaluate else None
+    evaluation = _load_evaluation(trained, data_args) if args.evaluate else None
     with _staged(Path(args.output_dir)) as staging:
         difference = _write_graph(staging / GRAPH_FILE, trained)
         if args.quantize is not None:
@@ -134,8 +134,8 @@ def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str
         return _write_report(staging, trained, difference, evaluation)
 
 
-def _evaluation(trained: TrainedClassifier, args: DataArguments) -> Evaluation:
-    """Loads the test split, or the validation split where the test split has no labels."""
+def _load_evaluation(trained: TrainedClassifier, args: DataArguments) -> Evaluation:
+    """Loads the test split, or the validation split if the test split has no labels."""
     loaded = trained.loaded
     data = load_data(args, loaded.labels, trains=False, predicts=False)
     split = next(filter(data.has_labels, ("test", "validation")), None)
@@ -147,7 +147,7 @@ def _evaluation(trained: TrainedClassifier, args: DataArguments) -> Evaluation:
 
 @contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """Makes a folder beside the target. It replaces the target when the block succeeds, and is removed when not."""
+    """Creates a folder beside the target, which replaces the target if the block succeeds; else it is deleted."""
     target = target.absolute()
     staging = target.with_name(f"{target.name}{TEMPORARY_MARK}{uuid.uuid4().hex}")
     try:
@@ -169,16 +169,16 @@ def _write_graph(path: Path, trained: TrainedClassifier) -> float:
         The largest difference between the logits.
 
     Raises:
-        ArgumentsError: the encoder's family cannot be exported.
+        ArgumentsError: if the encoder's family cannot be exported.
     """
     try:
         export_graph(trained.loaded.model, trained.random_batch(*EXAMPLE_SHAPE), trained.metadata, path)
-        in_torch, in_graph = model_runner(trained.loaded.model), session_runner(path, threads=1)
+        run_model, run_graph = model_runner(trained.loaded.model), session_runner(path, threads=1)
         batches = [trained.random_batch(*shape) for shape in PARITY_SHAPES]
-        difference = max(largest_difference(in_torch(batch), in_graph(batch)) for batch in batches)
+        difference = max(largest_difference(run_model(batch), run_graph(batch)) for batch in batches)
     except OSError:
         raise
-    except Exception as error:  # PyTorch's tracer, its translator and the run-time each raise their own kinds
+    except Exception as error:  # tracer, translator and ONNX Runtime each raise their own kinds of error
         raise ArgumentsError(f"{trained.family} cannot be exported to ONNX: {_first_cause(error)}") from error
     if difference > TOLERANCE:
         raise ArgumentsError(
@@ -190,7 +190,7 @@ def _write_graph(path: Path, trained: TrainedClassifier) -> float:
 
 
 def _first_cause(error: BaseException) -> str:
-    """The first line of the error that was raised first, which PyTorch wraps into pages of advice."""
+    """Returns the first line of the original error, which PyTorch wraps in long messages."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
@@ -200,10 +200,10 @@ def _write_companions(folder: Path, trained: TrainedClassifier) -> None:
     """Writes the files that servers and pipelines read beside a graph: configuration, tokenizer and calibration."""
     _portable_config(trained).save_pretrained(folder)
     tokenizer = trained.loaded.tokenizer
-    # The tokenizer saves its input names only where they are among its initial arguments.
+    # The tokenizer saves its input names only if they are among its initial arguments.
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = list(trained.input_names)
     if tokenizer.is_fast:
-        # Programs that read only tokenizer.json would else pad and cut as the tokenizer's last call did.
+        # Otherwise, programs that read only tokenizer.json would pad and truncate as the tokenizer's last call did.
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.enable_truncation(tokenizer.model_max_length)
     tokenizer.save_pretrained(folder)
@@ -212,9 +212,9 @@ def _write_companions(folder: Path, trained: TrainedClassifier) -> None:
 
 
 def _portable_config(trained: TrainedClassifier) -> PreTrainedConfig:
-    """The encoder's configuration with the task's labels, under the name of the family's stock class.
+    """Returns the encoder's configuration with the task's labels and the name of the family's stock class.
 
-    Readers of a graph take labels, sizes and the task from it. It loads without this package's code.
+    Programs that run the graph read labels, sizes and the task from it. It loads without this package's code.
     """
     config = copy.deepcopy(trained.encoder_config)
     config.architectures = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].__name__]
@@ -224,7 +224,7 @@ def _portable_config(trained: TrainedClassifier) -> PreTrainedConfig:
 
 
 def _write_report(folder: Path, trained: TrainedClassifier, difference: float, evaluation: Evaluation | None) -> str:
-    # ONNX Runtime's own default would be another number, and the latencies are compared.
+    # ONNX Runtime has another default, but latencies are only comparable with the same number of threads.
     threads = torch.get_num_threads()
     variants = _variants(folder, trained, threads)
     tokens = min(LATENCY_TOKENS, trained.loaded.max_seq_length)
@@ -245,7 +245,7 @@ def _write_report(folder: Path, trained: TrainedClassifier, difference: float, e
 
 
 def _captions(report: dict[str, Any]) -> Iterator[str]:
-    """The lines below the table: how its latencies and its metric were measured."""
+    """Yields the lines below the table, which say how its latencies and its metric were measured."""
     latency, evaluation = report["latency"], report["evaluation"]
     yield "ms: median of {rounds} measurements, {tokens_per_text} tokens per text, threads: {threads}".format(
         **latency
@@ -256,12 +256,12 @@ def _captions(report: dict[str, Any]) -> Iterator[str]:
 
 def _variants(folder: Path, trained: TrainedClassifier, threads: int) -> list[Variant]:
     weights = trained.folder.glob("model*.safetensors")
-    variants = [Variant("PyTorch", model_runner(trained.loaded.model), _bytes(weights))]
+    variants = [Variant("PyTorch", model_runner(trained.loaded.model), _size(weights))]
     for name, file in (("ONNX", GRAPH_FILE), ("ONNX int8", INT8_FILE)):
         if (folder / file).exists():
-            variants.append(Variant(name, session_runner(folder / file, threads), _bytes(folder.glob(f"{file}*"))))
+            variants.append(Variant(name, session_runner(folder / file, threads), _size(folder.glob(f"{file}*"))))
     return variants
 
 
-def _bytes(files: Iterable[Path]) -> int:
-    return sum(file.stat().st_size for file in files)
+def _size(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)

@@ -1,6 +1,6 @@
-"""Writes a classifier as one ONNX graph, from token ids to logits, and with int8 weights; and runs both.
+"""Writes a classifier as one ONNX graph, from token ids to logits, with float32 or int8 weights, and runs the graph.
 
-Importing this needs the packages of requirements-deploy.txt.
+Importing this module needs the packages of requirements-deploy.txt.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ Runner = Callable[[Batch], np.ndarray]
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 LOGITS = "logits"
-# Matrix products, and the look-ups in embedding tables, which are half of a small encoder.
+# Matrix products, and look-ups in embedding tables, which hold half of the weights of a small encoder.
 QUANTIZED_OPERATORS = ["MatMul", "Gemm", "Gather"]
-# In bytes: a protocol buffer holds no more, and a larger model has its weights in a second file.
+# The size limit of a protocol buffer in bytes. A larger model has its weights in a second file.
 LARGEST_FILE = 2**31 - 1
 ERRORS_ONLY = 3
 
@@ -48,9 +48,9 @@ class _LogitsOf(nn.Module):
 
 
 def graph_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The names of the inputs that the tokenizer makes and the encoder reads, in the order of [`INPUTS`]."""
-    read = inspect.signature(model.base_model.forward).parameters
-    return tuple(name for name in INPUTS if name in read and name in tokenizer.model_input_names)
+    """Returns the names of the inputs that the tokenizer makes and the encoder reads, in the order of [`INPUTS`]."""
+    encoder_inputs = inspect.signature(model.base_model.forward).parameters
+    return tuple(name for name in INPUTS if name in encoder_inputs and name in tokenizer.model_input_names)
 
 
 def export_graph(model: PreTrainedModel, example: Batch, metadata: Mapping[str, str], path: Path) -> None:
@@ -58,12 +58,12 @@ def export_graph(model: PreTrainedModel, example: Batch, metadata: Mapping[str, 
 
     Args:
         model: any `…ForSequenceClassification`, in evaluation mode.
-        example: inputs of at least two rows; the exporter could take a dimension of 1 for a constant.
-        metadata: goes into the file; a session has it in `get_modelmeta().custom_metadata_map`.
-        path: of the file; weights of more than 2 GB go into a second file beside it.
+        example: inputs of at least two rows, since the exporter could treat a dimension of 1 as constant.
+        metadata: the metadata of the file; a session reads them from `get_modelmeta().custom_metadata_map`.
+        path: the file to write; weights of more than 2 GB are written to a second file beside it.
 
     Raises:
-        RuntimeError: a step of the model's code depends on the values of a text, or has no operator in ONNX.
+        RuntimeError: if a step of the model's code depends on the values of a text, or has no operator in ONNX.
     """
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     with _quiet():
@@ -117,7 +117,7 @@ def quantize_graph(source: Path, metadata: Mapping[str, str], path: Path) -> Non
 
 
 def session_runner(path: Path, threads: int) -> Runner:
-    """Opens a graph on the processor; the result computes logits with it."""
+    """Opens a graph on the processor, and returns a function that computes its logits."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = ERRORS_ONLY
@@ -130,7 +130,7 @@ def session_runner(path: Path, threads: int) -> Runner:
 
 
 def model_runner(model: PreTrainedModel) -> Runner:
-    """Wraps a model in PyTorch; the result computes logits with it."""
+    """Returns a function that computes the logits of a PyTorch model."""
 
     def run(batch: Batch) -> np.ndarray:
         with torch.inference_mode():
@@ -142,14 +142,14 @@ def model_runner(model: PreTrainedModel) -> Runner:
 def random_batch(
     tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...], rows: int, length: int, generator: np.random.Generator
 ) -> Batch:
-    """Makes random tokens between special ones; the first row fills the length, other rows may be padded.
+    """Makes random tokens between special tokens; the first row has the full length, and other rows may be padded.
 
     Args:
-        tokenizer: knows the tokens.
-        names: of the inputs.
-        rows: number of texts.
-        length: tokens of the longest.
-        generator: draws tokens and lengths.
+        tokenizer: the tokenizer, which has the vocabulary and the special tokens.
+        names: the names of the inputs.
+        rows: the number of texts.
+        length: the number of tokens of the longest text.
+        generator: draws the tokens and the lengths.
     """
     lengths = generator.integers(min(3, length), length, size=(rows, 1), endpoint=True)
     lengths[0] = length
@@ -169,9 +169,9 @@ def random_batch(
 
 
 def largest_difference(expected: np.ndarray, actual: np.ndarray) -> float:
-    """The largest difference between two arrays of logits.
+    """Returns the largest difference between two arrays of logits.
 
-    It is relative where the expected logit exceeds 1, and infinite where a logit is not finite.
+    A difference is relative if the expected logit exceeds 1, and infinite if a logit is not finite.
     """
     differences = np.abs(expected - actual) / np.maximum(np.abs(expected), 1)
     return float(np.nan_to_num(differences, nan=np.inf, posinf=np.inf).max())

@@ -22,7 +22,7 @@ from bertcls_hf.metrics.probabilities import predicted_labels, probabilities
 
 LATENCY_ROWS = (1, 32)
 LATENCY_TOKENS = 128
-# Measurements of each latency, of which the median counts.
+# The number of measurements of each latency. Their median is reported.
 LATENCY_ROUNDS = 10
 EVALUATION_ROWS = 32
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript")
@@ -33,11 +33,11 @@ class Variant:
     """One form of the model, such as the int8 graph, and its measurements.
 
     Args:
-        name: in the table.
+        name: the name in the table.
         run: computes logits.
-        size: bytes of its weights on disk.
-        latency_ms: median milliseconds by number of texts.
-        metrics: of the evaluation, and `same_prediction`, the share of rows with the prediction of PyTorch.
+        size: the size of its weights on disk in bytes.
+        latency_ms: the median latency in milliseconds, by number of texts.
+        metrics: the evaluation's metrics, and `same_prediction`, the share of rows with the prediction of PyTorch.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Variant:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The variant's entry in the report."""
+        """Returns the variant's entry in the report."""
         return {"bytes": self.size, "latency_ms": self.latency_ms, "metrics": self.metrics}
 
 
@@ -56,11 +56,11 @@ class Evaluation:
     """The data that the metrics are measured on.
 
     Args:
-        split: name of the split.
-        rows: token ids and labels.
+        split: the name of the split.
+        rows: the token ids and the labels.
         tokenizer: pads the rows.
-        input_names: columns that the graph reads.
-        labels: names the task.
+        input_names: the columns that the graph reads.
+        labels: the labels of the task.
     """
 
     split: str
@@ -71,11 +71,13 @@ class Evaluation:
 
 
 def measure_latency(variants: Sequence[Variant], batches: Mapping[int, Batch]) -> None:
-    """Sets `latency_ms` of each variant. The variants take turns, so that a slow minute of the machine hits them all.
+    """Measures each variant and sets its `latency_ms`.
+
+    The variants are measured in turn, so that other load on the machine affects all of them.
 
     Args:
-        variants: to measure.
-        batches: by number of texts.
+        variants: the variants to measure.
+        batches: the batches by their number of texts.
     """
     for rows, batch in batches.items():
         seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
@@ -94,32 +96,32 @@ def measure_metrics(variants: Sequence[Variant], evaluation: Evaluation) -> None
     """Sets `metrics` of each variant; its predictions are compared with those of the first variant."""
     gold = np.asarray(evaluation.rows["labels"][:])
     problem_type = evaluation.labels.problem_type
-    first = None
+    reference = None
     for variant in variants:
         logits = evaluation_logits(variant.run, evaluation)
         variant.metrics = compute_metrics(logits, gold, problem_type)
         predicted = predicted_labels(probabilities(logits, problem_type), problem_type)
-        first = predicted if first is None else first
+        reference = predicted if reference is None else reference
         if problem_type != REGRESSION:
-            same = (predicted == first).reshape(len(gold), -1).all(axis=1)
-            variant.metrics["same_prediction"] = float(same.mean())
+            is_same = (predicted == reference).reshape(len(gold), -1).all(axis=1)
+            variant.metrics["same_prediction"] = float(is_same.mean())
 
 
 def evaluation_logits(run: Runner, evaluation: Evaluation) -> np.ndarray:
-    """(rows, labels) float32 in the order of the rows; texts of like length share a batch."""
+    """Computes (rows, labels) float32 logits in the order of the rows; texts of similar length share a batch."""
     rows, names = evaluation.rows, evaluation.input_names
     logits = np.empty((len(rows), len(evaluation.labels.names)), dtype=np.float32)
     order = np.argsort(-np.asarray(rows["length"][:]), kind="stable")
     for start in range(0, len(order), EVALUATION_ROWS):
-        chosen = order[start : start + EVALUATION_ROWS]
-        columns = rows.select(chosen)[:]
+        batch_rows = order[start : start + EVALUATION_ROWS]
+        columns = rows.select(batch_rows)[:]
         batch = pad_texts(columns, evaluation.tokenizer)
-        logits[chosen] = run({name: batch[name].numpy() for name in names})
+        logits[batch_rows] = run({name: batch[name].numpy() for name in names})
     return logits
 
 
 def environment() -> dict[str, Any]:
-    """Versions of the packages, the machine, and the load that other programs put on it."""
+    """Returns the versions of the packages, the kind of machine and its load average."""
     return {
         **{package: version(package) for package in PACKAGES},
         "machine": platform.machine(),
@@ -129,7 +131,7 @@ def environment() -> dict[str, Any]:
 
 
 def table(variants: Sequence[Variant], problem_type: ProblemType) -> str:
-    """The measurements as a text table with aligned columns."""
+    """Formats the measurements as a text table with aligned columns."""
     metric = DEFAULT_METRIC[problem_type]
     rows = [("", "MB", *(f"{rows} text{'s' * (rows > 1)}, ms" for rows in LATENCY_ROWS), metric.replace("_", " "))]
     for variant in variants:

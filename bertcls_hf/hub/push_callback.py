@@ -1,4 +1,4 @@
-"""The pushes of a run: its model at each save where that is asked for, and the whole of it at the end."""
+"""Pushes a run to the Hub: its model at each save, if the options ask for it, and the whole run at the end."""
 
 import logging
 import shutil
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# In output_dir, which has room for a model. Neither the rotation of checkpoints nor a push looks at it.
+# A folder in output_dir, whose disk has room for a model. The rotation of checkpoints and a push of the run ignore it.
 SNAPSHOT_FOLDER = "_pushing"
 
 
 class PushRun(TrainerCallback):
     """Pushes a run from its first process.
 
-    With `hub_strategy` every_save the training waits while the model is written, and goes on while it is uploaded. A
-    save during an upload is not pushed, nor is the last one, which the end of the run follows. A failed upload is a
-    warning.
+    With the `hub_strategy` every_save, the training waits while the model is written, and continues while it is
+    uploaded. A save during an upload is not pushed. The last save is not pushed either, since the whole run is pushed
+    soon after it. A failed upload only logs a warning.
 
     Args:
-        trainer: of the run; the callback adds itself.
-        settings: the run's own, with `push_to_hub` as it was given.
+        trainer: the trainer of the run; with every_save, the callback adds itself to it.
+        settings: the options of the run, and not those of the trainer, in which `push_to_hub` is off.
 
     Raises:
-        ArgumentsError: every_save, and no process has the whole model.
+        ArgumentsError: if the `hub_strategy` is every_save and no process has the whole model.
     """
 
     def __init__(self, trainer: "ClassificationTrainer", settings: ClassifierTrainingArguments):
@@ -60,18 +60,18 @@ class PushRun(TrainerCallback):
             return
         try:
             self._write_snapshot()
-        except Exception as error:  # safetensors and tokenizers each raise a kind of their own
+        except Exception as error:  # safetensors and tokenizers each raise their own kind of error
             if (problem := storage_problem(error)) is None:
                 raise
             logger.warning("step %d is not pushed: its model cannot be written (%s)", state.global_step, problem)
             return
-        # A run that is stopped does not wait for it: a commit is there as a whole or not at all.
+        # The thread is a daemon, so that a run can stop without waiting for it. A commit is never incomplete.
         self._upload = threading.Thread(target=self._push_snapshot, args=(state.global_step,), daemon=True)
         self._upload.start()
 
     def _write_snapshot(self) -> None:
         snapshot = self._folder / SNAPSHOT_FOLDER
-        if snapshot.exists():  # also left by a run that was killed
+        if snapshot.exists():  # left by the save before, or by a run that was killed
             shutil.rmtree(snapshot)
         model = self._trainer.accelerator.unwrap_model(self._trainer.model)
         save_for_use(model, self._trainer.processing_class, snapshot)
@@ -86,7 +86,7 @@ class PushRun(TrainerCallback):
             logger.warning("step %d: %s", step, error)
 
     def finish(self) -> None:
-        """Pushes output_dir.
+        """Waits for an upload that still runs, and pushes output_dir.
 
         Raises:
             PushError: see [`push_folder`].

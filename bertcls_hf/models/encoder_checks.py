@@ -1,4 +1,4 @@
-"""Whether this encoder on this machine can compute the way it was asked to; looked at before data is read."""
+"""Checks, before data is read, whether the encoder and this machine support what the options ask for."""
 
 import copy
 import logging
@@ -30,24 +30,24 @@ FLASH_PACKAGES = {
 
 
 def check_encoder(args: Arguments, checkpoint: Checkpoint) -> None:
-    """Refuses attention, batches without padding and recomputed layers that this encoder or machine does not have.
+    """Checks the options for attention, for training without padding and for activation checkpointing.
 
     Raises:
-        ArgumentsError: names the option and what it needs.
+        ArgumentsError: if the encoder or the machine does not support an option; the message says what it needs.
     """
-    name = args.model.attn_implementation
-    is_flash = name is not None and is_flash_attention_requested(requested_attention_implementation=name)
-    if name is not None:
-        option = f"--attn_implementation {name}"
+    attention = args.model.attn_implementation
+    is_flash = attention is not None and is_flash_attention_requested(requested_attention_implementation=attention)
+    if attention is not None:
+        option = f"--attn_implementation {attention}"
         if is_flash:
             _check_device_and_precision(args, option)
-        _check_remote_kernel(args, name, option)
-        _check_support(args, checkpoint, name, option)
-    family = MODEL_MAPPING[type(checkpoint.encoder_config)]
-    if args.training.activation_checkpointing and not family.supports_gradient_checkpointing:
-        raise ArgumentsError(f"--activation_checkpointing: {family.__name__} cannot compute its layers again")
+        _check_remote_kernel(args, attention, option)
+        _check_support(args, checkpoint, attention, option)
+    encoder_class = MODEL_MAPPING[type(checkpoint.encoder_config)]
+    if args.training.activation_checkpointing and not encoder_class.supports_gradient_checkpointing:
+        raise ArgumentsError(f"--activation_checkpointing: {encoder_class.__name__} cannot compute its layers again")
     if args.training.padding_free:
-        _check_padding_free(checkpoint, name, is_flash)
+        _check_padding_free(checkpoint, attention, is_flash)
 
 
 def _check_device_and_precision(args: Arguments, option: str) -> None:
@@ -59,39 +59,42 @@ def _check_device_and_precision(args: Arguments, option: str) -> None:
         raise ArgumentsError(f"{option} computes in 16 bits: add --bf16, or --fp16 on an older GPU")
 
 
-def _check_remote_kernel(args: Arguments, name: str, option: str) -> None:
-    """A kernel of the Hub is compiled code, of which transformers trusts that of one organisation unasked."""
+def _check_remote_kernel(args: Arguments, attention: str, option: str) -> None:
+    """Refuses kernels from the Hub, which are compiled code, unless `trust_remote_code` is set.
+
+    transformers itself runs the kernels of one organisation without asking.
+    """
     if args.model.trust_remote_code:
         return
-    if is_kernel(name):
+    if is_kernel(attention):
         raise ArgumentsError(f"{option} is code of the Hub: it needs --trust_remote_code true")
-    if name in FLASH_PACKAGES and is_kernels_available() and not FLASH_PACKAGES[name]():
+    if attention in FLASH_PACKAGES and is_kernels_available() and not FLASH_PACKAGES[attention]():
         raise ArgumentsError(
             f"{option}: its package is not installed, and the one named kernels would fetch code of the Hub for it: "
             "install flash-attn, or pass --trust_remote_code true"
         )
 
 
-def _check_support(args: Arguments, checkpoint: Checkpoint, name: str, option: str) -> None:
-    """Builds the encoder without memory for its weights, which makes the library look at its attention."""
+def _check_support(args: Arguments, checkpoint: Checkpoint, attention: str, option: str) -> None:
+    """Builds the encoder on the meta device, where transformers checks the attention but allocates no weights."""
     try:
         with torch.device("meta"):
             AutoModel.from_config(
                 copy.deepcopy(checkpoint.encoder_config),
-                attn_implementation=name,
+                attn_implementation=attention,
                 trust_remote_code=args.model.trust_remote_code,
             )
     except (ValueError, ImportError, OSError) as error:
         raise ArgumentsError(f"{option}: {one_line(error)}") from error
 
 
-def _check_padding_free(checkpoint: Checkpoint, name: str | None, is_flash: bool) -> None:
-    family, able = checkpoint.encoder_config.model_type, ", ".join(sorted(PADDING_FREE_FAMILIES))
+def _check_padding_free(checkpoint: Checkpoint, attention: str | None, is_flash: bool) -> None:
+    family, supported = checkpoint.encoder_config.model_type, ", ".join(sorted(PADDING_FREE_FAMILIES))
     if family not in PADDING_FREE_FAMILIES:
-        raise ArgumentsError(f"--padding_free: {family} cannot keep the texts of one row apart; {able} can")
-    if name not in (None, "sdpa") and not is_flash:
+        raise ArgumentsError(f"--padding_free: {family} cannot keep the texts of one row apart; {supported} can")
+    if attention not in (None, "sdpa") and not is_flash:
         logger.warning(
             "--padding_free with --attn_implementation %s compares each token of a batch with all others, which takes "
             "longer than padding: leave it out, or use sdpa or flash attention",
-            name,
+            attention,
         )

@@ -1,4 +1,4 @@
-"""Hashes of content, which tell one model from another whatever their paths."""
+"""Hashes of the content of weights and tokenizers, which identify a model independently of its path."""
 
 import hashlib
 import json
@@ -9,7 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 
 def weights_fingerprint(weights: dict[str, torch.Tensor]) -> str:
-    """A hash of names, types, shapes and bytes; the bytes go through xxh3, which is ten times as fast as SHA-256."""
+    """Returns a hash of the names, dtypes, shapes and bytes of all weights.
+
+    The bytes are hashed by xxh3, which is ten times as fast as SHA-256.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
@@ -19,7 +22,7 @@ def weights_fingerprint(weights: dict[str, torch.Tensor]) -> str:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of the tokenizer's content; calls leave traces in its truncation and padding, which are left out."""
+    """Returns a hash of the tokenizer's content without its truncation and padding, since calls change these."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
     content = {name: value for name, value in content.items() if name not in {"truncation", "padding"}}

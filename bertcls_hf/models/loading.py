@@ -1,4 +1,4 @@
-"""From the options to a classifier and its tokenizer: checkpoints of encoders, of stock classifiers and of our own."""
+"""Loads a classifier and its tokenizer from the checkpoint of an encoder, of a stock classifier or of this package."""
 
 import logging
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ LOSSES = {SINGLE_LABEL: ("cross_entropy", "focal"), MULTI_LABEL: ("bce", "focal"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `model_name_or_path` points to, before any weight is read.
+    """The checkpoint that `model_name_or_path` names; its weights are not read yet.
 
     Args:
         path: a local folder or a Hub id.
-        config: the configuration stored there.
-        labels: those of a trained classifier, or None for an encoder.
+        config: the stored configuration.
+        labels: the labels of a trained classifier, or None for an encoder.
     """
 
     path: str
@@ -60,15 +60,15 @@ class Checkpoint:
 
     @property
     def position_limit(self) -> int:
-        """The longest input in tokens."""
+        """The largest number of tokens in an input."""
         return self.encoder_config.max_position_embeddings - first_position(self.encoder_config)
 
 
 def open_checkpoint(args: ModelArguments) -> Checkpoint:
-    """Reads the configuration that `model_name_or_path` names.
+    """Reads the configuration of the model that `model_name_or_path` names.
 
     Raises:
-        ArgumentsError: there is no such model, or it is not an encoder.
+        ArgumentsError: if there is no such model, or if it is not an encoder.
     """
     path = (
         str(packaged_model(args.model_name_or_path))
@@ -78,7 +78,7 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
     try:
         config = AutoConfig.from_pretrained(path, **_hub_options(args))
         if Path(path).is_dir():
-            # A folder of this machine says nothing to others, and should not be published with the model.
+            # A local path means nothing on other machines, and should not be published with the model.
             config.name_or_path = ""
             getattr(config, "encoder_config", config).name_or_path = ""
     except (OSError, ValueError, KeyError) as error:
@@ -93,23 +93,23 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
 def load_tokenizer(
     args: ModelArguments, checkpoint: Checkpoint, max_seq_length: int | None = None
 ) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, or `tokenizer_name`.
+    """Loads the tokenizer that `tokenizer_name` names, by default the model's own.
 
-    Its `model_max_length` is the longest text in tokens. It is saved with that and with its `truncation_side`, so that
-    whoever loads it cuts texts where the training did.
+    Its `model_max_length` is set to the longest text in tokens. This length and `truncation_side` are saved with the
+    tokenizer, so that later uses of the model truncate texts as the training did.
 
     Args:
-        args: name the tokenizer.
-        checkpoint: of the model.
+        args: the options that name the tokenizer and its truncation side.
+        checkpoint: the checkpoint of the model.
         max_seq_length: see [`resolve_max_seq_length`].
 
     Raises:
-        ArgumentsError: there is none, or more tokens were asked for than the encoder has positions.
+        ArgumentsError: if there is no such tokenizer, or if `max_seq_length` exceeds the encoder's positions.
     """
     name = args.tokenizer_name or checkpoint.path
-    side = {} if args.truncation_side is None else {"truncation_side": args.truncation_side}
+    truncation = {} if args.truncation_side is None else {"truncation_side": args.truncation_side}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(args), **side)
+        tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(args), **truncation)
     except (OSError, ValueError, KeyError) as error:
         raise ArgumentsError(f"tokenizer {name}: {one_line(error)}") from error
     tokenizer.model_max_length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
@@ -121,7 +121,7 @@ def _hub_options(args: ModelArguments) -> dict[str, Any]:
 
 
 def labels_of(config: PreTrainedConfig) -> LabelSet | None:
-    """The labels of a trained classifier, or None for an encoder."""
+    """Returns the labels of a trained classifier, or None for an encoder."""
     architectures = config.architectures or []
     is_classifier = isinstance(config, TextClassifierConfig) or any(
         "ForSequenceClassification" in a for a in architectures
@@ -139,10 +139,10 @@ def resolve_config(
     class_weights: list[float] | None = None,
     label_smoothing: float = 0.0,
 ) -> TextClassifierConfig:
-    """The classifier's configuration, with every default resolved for the encoder's family and the task.
+    """Builds the classifier's configuration, and resolves every default for the encoder's family and the task.
 
     Raises:
-        ArgumentsError: options that the encoder or the task does not allow.
+        ArgumentsError: if the encoder or the task does not allow an option.
     """
     encoder_config = checkpoint.encoder_config
     pooling, pooling_layers, merge, head = _resolve_head(args, checkpoint)
@@ -179,17 +179,22 @@ def resolve_config(
 
 
 def _resolve_head(args: ModelArguments, checkpoint: Checkpoint) -> tuple[str, int, str, str]:
-    """Pooling, pooled layers, their merge, and head: as trained, else as asked, else by family and freezing."""
+    """Returns the pooling, the number of pooled layers, their merge, and the head.
+
+    A trained classifier of this package keeps its own values. Otherwise, the options decide; values that are not given
+    depend on the encoder's family and on whether the encoder is frozen.
+    """
     asked = (args.pooling, args.pooling_layers, args.pooling_layers_merge, args.head)
-    trained = _trained_config(checkpoint)
-    if trained is not None:
-        there = (trained.pooling, trained.pooling_layers, trained.pooling_layers_merge, trained.head)
-        if any(wanted not in (None, is_there) for wanted, is_there in zip(asked, there, strict=True)):
+    config = _trained_config(checkpoint)
+    if config is not None:
+        trained = (config.pooling, config.pooling_layers, config.pooling_layers_merge, config.head)
+        if any(value not in (None, own) for value, own in zip(asked, trained, strict=True)):
             raise ArgumentsError(
-                f"the model was trained with --pooling {there[0]} --pooling_layers {there[1]} --pooling_layers_merge "
-                f"{there[2]} --head {there[3]}: leave these out, or pass --ignore_mismatched_sizes true for a new head"
+                f"the model was trained with --pooling {trained[0]} --pooling_layers {trained[1]} "
+                f"--pooling_layers_merge {trained[2]} --head {trained[3]}: leave these out, or pass "
+                "--ignore_mismatched_sizes true for a new head"
             )
-        return there
+        return trained
     merge = args.pooling_layers_merge or "concat"
     if args.pooling is None and args.has_frozen_backbone and checkpoint.labels is None:
         return FROZEN_POOLING, args.pooling_layers or _frozen_layers(checkpoint), merge, args.head or "linear"
@@ -202,16 +207,20 @@ def _resolve_head(args: ModelArguments, checkpoint: Checkpoint) -> tuple[str, in
 
 
 def _trained_config(checkpoint: Checkpoint) -> TextClassifierConfig | None:
-    """The configuration of a classifier of ours whose head is kept."""
-    is_ours = isinstance(checkpoint.config, TextClassifierConfig) and checkpoint.labels is not None
-    return checkpoint.config if is_ours else None
+    """Returns the checkpoint's configuration if its head was trained by this package and is kept, else None."""
+    is_kept = isinstance(checkpoint.config, TextClassifierConfig) and checkpoint.labels is not None
+    return checkpoint.config if is_kept else None
 
 
 def _mlp_settings(checkpoint: Checkpoint, pooling: str, head: str) -> dict[str, Any]:
-    """The activation and norm of an mlp head: as trained, or the family's own, or GELU without norm."""
-    trained = _trained_config(checkpoint)
-    if trained is not None:
-        return {"head_activation": trained.head_activation, "head_layer_norm": trained.head_layer_norm}
+    """Returns the activation and the layer norm of an mlp head.
+
+    They are those of a trained classifier of this package, else those of the family's stock head if pooling and head
+    are the same, else GELU without layer norm.
+    """
+    config = _trained_config(checkpoint)
+    if config is not None:
+        return {"head_activation": config.head_activation, "head_layer_norm": config.head_layer_norm}
     stock = STOCK_HEADS.get(checkpoint.encoder_config.model_type)
     if head != "mlp" or stock is None or (pooling, head) != (stock.pooling, stock.head):
         return {"head_activation": "gelu", "head_layer_norm": False}
@@ -233,21 +242,21 @@ def _resolve_loss(asked: str, labels: LabelSet, label_smoothing: float) -> str:
 
 
 def load_classifier(args: ModelArguments, checkpoint: Checkpoint, config: TextClassifierConfig) -> TextClassifier:
-    """The classifier with its weights: all of them from a trained classifier, else the encoder's under a new head.
+    """Loads all weights of a trained classifier, or the weights of an encoder, which gets a new head.
 
     Raises:
-        ArgumentsError: weights that cannot be read, or a frozen pooler that was never trained.
+        ArgumentsError: if weights cannot be read, or if a frozen pooler was never trained.
     """
     options = {**_hub_options(args), "dtype": torch.float32, "use_safetensors": True}
-    # The library's load report lists the checkpoint's pre-training heads, which are left out on purpose.
+    # transformers reports the weights of pre-training heads as unused, but they are left out on purpose.
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
         if checkpoint.labels is not None and isinstance(checkpoint.config, TextClassifierConfig):
             return _load_own(checkpoint, config, options)
         if checkpoint.labels is not None:
-            stock = AutoModelForSequenceClassification.from_pretrained(checkpoint.path, **options)
-            return from_stock(stock, config)
+            stock_model = AutoModelForSequenceClassification.from_pretrained(checkpoint.path, **options)
+            return from_stock(stock_model, config)
         return _load_encoder(checkpoint, config, options)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {one_line(error)}") from error
@@ -267,14 +276,14 @@ def _load_encoder(checkpoint: Checkpoint, config: TextClassifierConfig, options:
     if isinstance(checkpoint.config, TextClassifierConfig):
         model.encoder = TextClassifier.from_pretrained(checkpoint.path, **options).encoder
     else:
-        model.encoder, loading = AutoModel.from_pretrained(
+        model.encoder, loading_info = AutoModel.from_pretrained(
             checkpoint.path,
             attn_implementation=config._attn_implementation,
             output_loading_info=True,
             **pooler_option(config.encoder_config, config.pooling),
             **options,
         )
-        _check_missing_weights(loading["missing_keys"], config)
+        _check_missing_weights(loading_info["missing_keys"], config)
     model.apply_freezing()
     return model
 

@@ -1,7 +1,7 @@
 """A BERT-family encoder with a pooling and a classification head.
 
-This file travels to the Hub beside the weights of a model that no stock class can represent, so it imports nothing
-but torch and transformers.
+This file is copied beside the weights of every saved model that no stock class can represent. It therefore imports
+only torch, transformers and what transformers requires.
 """
 
 import inspect
@@ -28,7 +28,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 @strict
 class TextClassifierConfig(PreTrainedConfig):
-    """Everything that [`TextClassifier`] needs to be rebuilt; the words are those of the command line's options."""
+    """The configuration of a [`TextClassifier`]; its fields have the names of the command line's options."""
 
     model_type = "bert_text_classifier"
     sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
@@ -56,30 +56,30 @@ class TextClassifierConfig(PreTrainedConfig):
 
     @property
     def layer_size(self) -> int:
-        """Width of what is pooled from one layer."""
+        """Width of the features that are pooled from one layer."""
         return self.hidden_size * (2 if self.pooling == "cls_mean" else 1)
 
     @property
     def feature_size(self) -> int:
-        """Width of a text's vector, before the head weighs its layers."""
+        """Width of a text's pooled features, which are the input of the head."""
         return self.layer_size * (1 if self.pooling_layers_merge == "mean" else self.pooling_layers)
 
 
 def encoder_has_pooler(encoder_config: PreTrainedConfig) -> bool:
-    """Whether the family's encoder owns a pooler (BERT, RoBERTa, ALBERT … do; DistilBERT, ELECTRA, DeBERTa do not)."""
+    """Says whether the family has a pooler: BERT, RoBERTa, ALBERT … do; DistilBERT, ELECTRA, DeBERTa do not."""
     return "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(encoder_config)].__init__).parameters
 
 
 def pooler_option(encoder_config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
-    """Keyword arguments that leave out a pooler which nothing reads.
+    """Returns the keyword arguments that build the encoder without its pooler if the pooling does not use it.
 
-    An unused but trainable pooler gets no gradient, which stops DistributedDataParallel.
+    An unused but trainable pooler gets no gradient, and DistributedDataParallel fails on such parameters.
     """
     return {"add_pooling_layer": pooling == "pooler"} if encoder_has_pooler(encoder_config) else {}
 
 
 def pool_hidden_states(hidden_states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """One vector per text from one layer.
+    """Pools the hidden states of one layer into one vector per text.
 
     Args:
         hidden_states: (batch, length, hidden) floats.
@@ -100,11 +100,11 @@ def pool_hidden_states(hidden_states: torch.Tensor, attention_mask: torch.Tensor
 
 
 class PooledPart(NamedTuple):
-    """A part of a text's vector: one pooling of one layer.
+    """A part of a text's pooled features: one kind of pooling of one layer.
 
     Args:
-        kind: `cls`, `mean`, `max`, or `pooler` for what the encoder's own pooler makes of the last layer.
-        layer: -1 is the last.
+        kind: `cls`, `mean`, `max`, or `pooler` for the output of the encoder's own pooler.
+        layer: the layer, counted from the end; -1 is the last.
     """
 
     kind: Literal["cls", "mean", "max", "pooler"]
@@ -112,9 +112,9 @@ class PooledPart(NamedTuple):
 
 
 def pooled_parts(config: TextClassifierConfig) -> tuple[PooledPart, ...]:
-    """The parts of a text's vector, from the lowest layer to the last.
+    """Lists the parts of a text's pooled features, from the lowest layer to the last.
 
-    For example the means of layers -2 and -1; the first token and the mean of layer -1; the pooler's output.
+    Examples are the means of layers -2 and -1; the first token and the mean of layer -1; and the pooler's output.
     """
     if config.pooling == "pooler":
         return (PooledPart("pooler"),)
@@ -123,7 +123,7 @@ def pooled_parts(config: TextClassifierConfig) -> tuple[PooledPart, ...]:
 
 
 def merge_parts(parts: Sequence[torch.Tensor], config: TextClassifierConfig) -> torch.Tensor:
-    """One vector per text, (batch, `config.feature_size`), from its parts in their order."""
+    """Merges the parts, in the order of [`pooled_parts`], into features of shape (batch, `config.feature_size`)."""
     if config.pooling_layers_merge == "mean" and config.pooling_layers > 1:
         kinds = len(parts) // config.pooling_layers
         parts = [torch.stack(list(parts[kind::kinds])).mean(dim=0) for kind in range(kinds)]
@@ -131,10 +131,10 @@ def merge_parts(parts: Sequence[torch.Tensor], config: TextClassifierConfig) -> 
 
 
 class ClassificationHead(nn.Module):
-    """`linear`: dropout, projection. `mlp`: dropout, dense, activation, (layer norm), dropout, projection.
+    """The head `linear` (dropout, projection) or `mlp` (dropout, dense, activation, layer norm, dropout, projection).
 
-    With weighted layers, a learned average of the layers comes first (the scalar mix of Peters et al. 2018, arXiv
-    1802.05365, without its scale, which the projection holds).
+    The layer norm of `mlp` is optional. With weighted layers, the head first averages the layers with learned weights.
+    This is the scalar mix of Peters et al. 2018 (arXiv 1802.05365) without its scale, which the projection can learn.
     """
 
     def __init__(self, config: TextClassifierConfig):
@@ -154,7 +154,7 @@ class ClassificationHead(nn.Module):
         self.out_proj = nn.Linear(width, config.num_labels)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(batch, features) to (batch, labels)."""
+        """Computes (batch, labels) logits from (batch, features)."""
         if self.layer_weights is not None:
             layers = features.unflatten(-1, (len(self.layer_weights), -1))
             features = (layers * self.layer_weights.softmax(dim=0).unsqueeze(-1)).sum(dim=-2)
@@ -170,15 +170,15 @@ def _head_norm(encoder_config: PreTrainedConfig) -> nn.LayerNorm:
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: TextClassifierConfig) -> torch.Tensor:
-    """Mean loss over the rows.
+    """Computes the mean loss over the rows.
 
-    Class weights multiply each row's loss and the sum is divided by the number of rows, not by the sum of the weights:
-    the mean over a batch then equals the mean over its micro-batches, whatever labels these hold.
+    Class weights multiply the loss of each row, and the sum is divided by the number of rows, not by the sum of the
+    weights. The mean over a batch therefore equals the mean over its micro-batches, whatever labels these hold.
 
     Args:
         logits: (batch, labels).
         labels: (batch,) int64 for single label, (batch, labels) float for multi-label, (batch,) float for regression.
-        config: names the loss and its settings.
+        config: the configuration, which names the loss and its settings.
 
     Returns:
         A scalar.
@@ -210,7 +210,7 @@ def _multi_label_loss(
 def classify_features(
     head: ClassificationHead, features: torch.Tensor, labels: torch.Tensor | None, config: TextClassifierConfig
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
-    """What the head makes of pooled features: the loss, where labels are given, and logits."""
+    """Applies the head to pooled features; returns the loss, which is None without labels, and the logits."""
     logits = head(features.to(head.out_proj.weight.dtype))
     return None if labels is None else classification_loss(logits, labels, config), logits
 
@@ -218,8 +218,8 @@ def classify_features(
 class TextClassifier(PreTrainedModel):
     """Encoder, pooling, head and loss in one model.
 
-    With `features` given, the encoder is skipped: a head trained on cached features is the very model that is saved,
-    and it classifies raw text.
+    If `features` are given, the encoder is skipped. A model whose head is trained on cached features can therefore be
+    saved as it is, and classifies raw text.
     """
 
     config_class = TextClassifierConfig
@@ -228,7 +228,7 @@ class TextClassifier(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    # The Trainer would otherwise pass `num_items_in_batch`, or take the mean loss for one already divided by it.
+    # Otherwise, the Trainer would pass `num_items_in_batch`, or assume that the loss is already divided by it.
     accepts_loss_kwargs = False
 
     def __init__(self, config: TextClassifierConfig):
@@ -243,10 +243,11 @@ class TextClassifier(PreTrainedModel):
         self.apply_freezing()
 
     def trainable_encoder_modules(self) -> list[nn.Module]:
-        """The parts of the encoder that learn.
+        """Lists the parts of the encoder that are trained.
 
         Raises:
-            ValueError: `trainable_layers` is larger than the encoder, or its layers share their weights (ALBERT).
+            ValueError: if the encoder has fewer layers than `trainable_layers`, or if its layers share their weights
+                (ALBERT).
         """
         if not self.config.freeze_backbone and self.config.trainable_layers is None:
             return [self.encoder]
@@ -261,21 +262,21 @@ class TextClassifier(PreTrainedModel):
         return [*layers[-self.config.trainable_layers :], *(module for module in after_layers if module is not None)]
 
     def freeze_backbone(self, frozen: bool) -> None:
-        """Freezes the encoder, or lets it learn."""
+        """Freezes the encoder, or makes it trainable again."""
         self.config.freeze_backbone = frozen
         self.apply_freezing()
 
     def apply_freezing(self) -> None:
-        """Takes the gradient from the frozen parts of the encoder, as the configuration says."""
+        """Freezes the encoder, except for the parts that [`trainable_encoder_modules`] lists."""
         self.encoder.requires_grad_(False)
         for module in self.trainable_encoder_modules():
             module.requires_grad_(True)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TextClassifier":
-        """Like `nn.Module.train`, but frozen parts stay in evaluation mode.
+        """Sets the mode like `nn.Module.train`, but keeps frozen parts in evaluation mode.
 
-        Their dropout would add noise that nothing learns from, and cached features could not equal it.
+        Dropout in frozen parts would add noise, and their output would differ from the cached features.
         """
         super().train(mode)
         self.encoder.eval()
@@ -284,10 +285,10 @@ class TextClassifier(PreTrainedModel):
         return self
 
     def enable_input_require_grads(self) -> None:
-        """Called when layers are to be computed again in the backward pass; does nothing above frozen layers.
+        """Makes the inputs require gradients for activation checkpointing, but only if the whole encoder is trained.
 
-        Reentrant checkpoints alone need inputs with gradients. Frozen layers would keep all their states for gradients
-        that nothing learns from.
+        Only reentrant checkpointing needs inputs that require gradients. With such inputs, frozen layers would store
+        their activations for gradients that no parameter uses.
         """
         if self.trainable_encoder_modules() == [self.encoder]:
             super().enable_input_require_grads()
@@ -299,7 +300,7 @@ class TextClassifier(PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        """Runs the encoder once for any number of parts, each (batch, hidden); see [`pooled_parts`]."""
+        """Runs the encoder once, and pools its output into the parts, each (batch, hidden); see [`pooled_parts`]."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         inputs = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": token_type_ids}
         inputs = {name: value for name, value in inputs.items() if name in self._encoder_inputs and value is not None}
@@ -316,7 +317,7 @@ class TextClassifier(PreTrainedModel):
         return [pooled(part) for part in parts]
 
     def pooled_features(self, input_ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        """What the head reads: (batch, `config.feature_size`), from inputs as those of [`TextClassifier.forward`]."""
+        """Computes the input of the head, (batch, `config.feature_size`), from the inputs of the encoder."""
         return merge_parts(self.encode_parts(pooled_parts(self.config), input_ids, **inputs), self.config)
 
     def forward(
@@ -327,17 +328,17 @@ class TextClassifier(PreTrainedModel):
         features: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> SequenceClassifierOutput:
-        """Classifies texts, or the features cached for them.
+        """Classifies texts, or features that were computed from them before.
 
         Args:
             input_ids: (batch, length) int64.
             attention_mask: (batch, length), 1 for real tokens.
-            token_type_ids: like `input_ids`, where the family knows sentence pairs.
-            features: (batch, `config.feature_size`) floats; given, the encoder is not run.
+            token_type_ids: like `input_ids`; families that have no token types ignore them.
+            features: (batch, `config.feature_size`) floats; if they are given, the encoder is not run.
             labels: see [`classification_loss`].
 
         Returns:
-            The loss, where labels are given, and logits of shape (batch, labels).
+            The loss, if labels are given, and logits of shape (batch, labels).
         """
         if features is None:
             if input_ids is None:
@@ -348,10 +349,10 @@ class TextClassifier(PreTrainedModel):
 
 
 def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
-    """The encoder's stack of layers, lowest first.
+    """Returns the encoder's layers, from the lowest to the last.
 
     Raises:
-        ValueError: the encoder has no stack of separate layers (ALBERT shares one).
+        ValueError: if the encoder has no separate layers (those of ALBERT are one shared layer).
     """
     for module in encoder.modules():
         if isinstance(module, nn.ModuleList) and len(module) == encoder.config.num_hidden_layers:
@@ -363,15 +364,15 @@ def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
 
 @dataclass(frozen=True)
 class StockHead:
-    """How a family's own `…ForSequenceClassification` names the pooling and the head that it computes.
+    """The head of a family's stock `…ForSequenceClassification`, and the names of its modules.
 
     Args:
-        head: `linear` behind the encoder's pooler, or `mlp` behind the first token.
-        dense: the mlp's first projection in the stock class.
-        out_proj: the last projection in the stock class.
-        activation: the mlp's activation, or the configuration field that names it, after `config.`.
-        norm: the mlp's layer norm in the stock class.
-        settings: configuration values without which the stock class computes something else.
+        head: `linear` after the encoder's pooler, or `mlp` after the first token.
+        dense: the name of the mlp's first projection in the stock class.
+        out_proj: the name of the last projection in the stock class.
+        activation: the mlp's activation, or `config.` and the configuration field that names it.
+        norm: the name of the mlp's layer norm in the stock class; empty without layer norm.
+        settings: configuration values that the stock class needs to compute the same as this head.
     """
 
     head: str
@@ -383,11 +384,11 @@ class StockHead:
 
     @property
     def pooling(self) -> str:
-        """The pooling in front of the head."""
+        """The pooling before the head."""
         return "pooler" if self.head == "linear" else "cls"
 
     def activation_of(self, encoder_config: PreTrainedConfig) -> str:
-        """The activation's name in this encoder's stock class."""
+        """Returns the name of the activation in this encoder's stock class."""
         prefix, _, field = self.activation.partition("config.")
         return getattr(encoder_config, field) if not prefix else self.activation
 
@@ -419,14 +420,15 @@ STOCK_HEADS: dict[str, StockHead] = {
 def fold_layer_weights(
     model: TextClassifier, state_dict: dict[str, torch.Tensor] | None = None
 ) -> tuple[TextClassifier, dict[str, torch.Tensor] | None]:
-    """The same classifier without learned layer weights: they are multiplied into the head's first projection.
+    """Multiplies learned layer weights into the head's first projection, which gives an equal model without them.
 
     Args:
-        model: any classifier; one without layer weights comes back as it is.
-        state_dict: its weights where they are gathered elsewhere; else the model's own.
+        model: any classifier; one without layer weights is returned as it is.
+        state_dict: its weights if they were gathered from several processes; by default the model's own.
 
     Returns:
-        A model that concatenates its layers, in evaluation mode with equal logits, and its weights if they were given.
+        A model in evaluation mode that concatenates its layers and has equal logits; and its weights if `state_dict`
+        was given, else None.
     """
     if model.head.layer_weights is None:
         return model, state_dict
@@ -441,11 +443,11 @@ def fold_layer_weights(
 
 
 def stock_head_of(config: TextClassifierConfig) -> StockHead | None:
-    """The stock head that computes exactly what this configuration does, if there is one."""
+    """Returns the stock head that computes exactly what this configuration does, or None if there is none."""
     stock = STOCK_HEADS.get(config.encoder_config.model_type)
     if stock is None or config.pooling_layers != 1:
         return None
-    # RoBERTa's pooler is a dense layer and tanh on the first token: its stock head but for the name.
+    # RoBERTa's pooler is a dense layer and tanh on the first token. Its stock head is the same under another name.
     pooler_is_stock_dense = stock is _ROBERTA and (config.pooling, config.head) == ("pooler", "linear")
     same_head = (
         (config.pooling, config.head) == (stock.pooling, stock.head)
@@ -456,14 +458,15 @@ def stock_head_of(config: TextClassifierConfig) -> StockHead | None:
 
 
 def to_stock(model: TextClassifier, state_dict: dict[str, torch.Tensor] | None = None) -> PreTrainedModel | None:
-    """The same classifier as a stock `…ForSequenceClassification`, which loads without remote code.
+    """Converts a classifier to an equal stock `…ForSequenceClassification`, which loads without remote code.
 
     Args:
         model: the trained classifier.
-        state_dict: its weights where they are gathered elsewhere (FSDP, DeepSpeed); else the model's own.
+        state_dict: its weights if they were gathered from several processes (FSDP, DeepSpeed); by default the model's
+            own.
 
     Returns:
-        A model in evaluation mode with equal logits, or None where no stock class represents the classifier exactly.
+        A model in evaluation mode with equal logits, or None if no stock class represents the classifier exactly.
     """
     config = model.config
     stock = stock_head_of(config)
@@ -481,7 +484,7 @@ def to_stock(model: TextClassifier, state_dict: dict[str, torch.Tensor] | None =
 
 
 def _stock_names(stock: StockHead, config: TextClassifierConfig, exported: PreTrainedModel) -> Any:
-    """A function from the name of our parameter to its name in the stock class."""
+    """Returns a function that maps the name of a parameter of [`TextClassifier`] to its name in the stock class."""
     head_names = {"head.out_proj": stock.out_proj, "head.dense": stock.dense, "head.norm": stock.norm}
     if config.pooling == "pooler" and stock.head == "mlp":
         head_names["encoder.pooler.dense"] = stock.dense
@@ -504,7 +507,15 @@ def _require_complete(result: Any, exported: PreTrainedModel) -> None:
 
 
 def from_stock(stock_model: PreTrainedModel, config: TextClassifierConfig) -> TextClassifier:
-    """A stock classifier's weights in our model; `config` must be one that `to_stock` maps to the same class."""
+    """Builds a [`TextClassifier`] with the weights of a stock classifier.
+
+    Args:
+        stock_model: the stock classifier.
+        config: a configuration that [`to_stock`] maps to the same class.
+
+    Raises:
+        ValueError: if the configuration has no equal stock class.
+    """
     stock = stock_head_of(config)
     if stock is None:
         raise ValueError(

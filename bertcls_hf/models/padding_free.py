@@ -1,7 +1,8 @@
-"""Training without padding: the encoder computes the tokens of a batch as one row, and all around it sees a batch.
+"""Training without padding: the encoder computes all tokens of a batch as one row.
 
-Nothing of this is part of a saved model: [`compute_without_padding`] hangs two hooks on the encoder of a model in
-memory. The first one takes the padding out of the encoder's inputs, the second one puts it back into its outputs.
+[`compute_without_padding`] registers two hooks on the encoder of a model in memory. The first hook removes the padding
+from the encoder's inputs, and the second hook restores it in the encoder's outputs. The code around the encoder
+therefore sees a padded batch as usual, and the saved model does not change.
 """
 
 from typing import Any
@@ -22,20 +23,21 @@ from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.models.positions import first_position
 
 
-# Tokens meet in attention alone, whose mask and positions can be given. DeBERTa's attention has no flash kernel.
+# In these families, tokens interact only in attention, and the attention mask and the positions can be passed in.
+# DeBERTa is not among them, since its attention has no flash kernel.
 PADDING_FREE_FAMILIES = frozenset(
     {"albert", "bert", "camembert", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta"}
 )
-# Some of their layers look at near tokens alone, and take a mask of their own.
+# Some layers of these families use sliding-window attention, which needs a mask of its own.
 WINDOWED_FAMILIES = frozenset({"modernbert"})
 PADDING_FREE_SDPA = "padding_free_sdpa"
 
 
 def compute_without_padding(model: TextClassifier) -> None:
-    """Lets the encoder leave out the padding of every batch; inputs, outputs and saved files stay as they are.
+    """Makes the encoder compute without the padding of its batches; inputs, outputs and saved files stay the same.
 
     Args:
-        model: of one of [`PADDING_FREE_FAMILIES`]. With SDPA, its attention becomes [`padding_free_sdpa`].
+        model: a model of one of [`PADDING_FREE_FAMILIES`]. If it uses SDPA, it is set to [`padding_free_sdpa`].
     """
     encoder = model.encoder
     if encoder.config._attn_implementation == "sdpa":
@@ -45,7 +47,7 @@ def compute_without_padding(model: TextClassifier) -> None:
 
 
 class FlatTexts:
-    """Where the texts of a padded batch lie in a single row without padding, in which one follows the other.
+    """The positions of a padded batch's texts in a single row without padding, in which they follow each other.
 
     Args:
         mask: (texts, width), 1 for real tokens.
@@ -53,7 +55,7 @@ class FlatTexts:
 
     def __init__(self, mask: torch.Tensor):
         self.mask = mask
-        # Of each token, its text and its column in the batch.
+        # For each token: the number of its text and its column in the batch.
         self.text, column = mask.nonzero(as_tuple=True)
         self.index = self.text * mask.shape[1] + column
         ends = mask.ne(0).sum(dim=1).cumsum(dim=0)
@@ -61,7 +63,10 @@ class FlatTexts:
         self.place = torch.arange(len(self.text), device=mask.device) - self.cu_seq_lens[self.text]
 
     def encoder_inputs(self, encoder: PreTrainedModel) -> dict[str, Any]:
-        """What keeps the texts apart: positions that start anew, and masks or, for flash attention, bounds."""
+        """Returns the encoder inputs that keep the texts apart.
+
+        These are positions that restart in each text, and attention masks or, for flash attention, text boundaries.
+        """
         width = self.mask.shape[1]
         return {
             "position_ids": (self.place + first_position(encoder.config)).unsqueeze(0),
@@ -74,32 +79,32 @@ class FlatTexts:
         }
 
     def _masks(self, encoder: PreTrainedModel) -> Any:
-        """Masks in the form that the encoder's attention takes.
+        """Builds the mask, or the masks by kind of layer, that the encoder's attention takes.
 
-        [`padding_free_sdpa`] sees padded texts. Flash attention needs no mask, and gets none. To all others the row is
-        one text, (1, 1, tokens, tokens), whose parts must not see each other.
+        [`padding_free_sdpa`] takes the mask of the padded texts. Flash attention needs no mask, and gets None. All
+        other implementations take a mask of shape (1, 1, tokens, tokens), which keeps tokens of different texts apart.
         """
         options: dict[str, Any]
         if encoder.config._attn_implementation == PADDING_FREE_SDPA:
             shape, options = tuple(self.mask.shape), {"attention_mask": self.mask}
         else:
-            apart = packed_sequence_mask_function(self.text.unsqueeze(0))
-            shape, options = (1, len(self.text)), {"attention_mask": None, "and_mask_function": apart}
-        # Empty states tell shape, type and device.
+            is_same_text = packed_sequence_mask_function(self.text.unsqueeze(0))
+            shape, options = (1, len(self.text)), {"attention_mask": None, "and_mask_function": is_same_text}
+        # The mask functions read only the shape, the dtype and the device of the embeddings.
         options["inputs_embeds"] = torch.empty(*shape, 0, dtype=encoder.dtype, device=self.text.device)
-        full = create_bidirectional_mask(encoder.config, **options)
+        full_mask = create_bidirectional_mask(encoder.config, **options)
         if encoder.config.model_type not in WINDOWED_FAMILIES:
-            return full
-        near = create_bidirectional_sliding_window_mask(encoder.config, **options)
-        return {"full_attention": full, "sliding_attention": near}
+            return full_mask
+        window_mask = create_bidirectional_sliding_window_mask(encoder.config, **options)
+        return {"full_attention": full_mask, "sliding_attention": window_mask}
 
     def pad(self, states: torch.Tensor) -> torch.Tensor:
-        """(texts, width, size), zero where there is no token, from (1, tokens, size)."""
+        """Converts (1, tokens, size) to (texts, width, size), with zeros where there is no token."""
         padded = states.new_zeros(self.mask.numel(), states.shape[-1])
         return padded.index_copy(0, self.index, states[0]).view(*self.mask.shape, -1)
 
     def unpad(self, values: torch.Tensor) -> torch.Tensor:
-        """(1, tokens, …) from (texts, width, …)."""
+        """Converts (texts, width, …) to (1, tokens, …)."""
         return values.flatten(0, 1).index_select(0, self.index).unsqueeze(0)
 
 
@@ -112,19 +117,19 @@ def padding_free_sdpa(
     flat_texts: FlatTexts,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """SDPA that pads the texts of one row for itself, while all other parts of a layer compute without padding.
+    """Pads the texts of one row only for SDPA, so that all other parts of a layer compute without padding.
 
     Args:
-        module: the attention.
-        query: (1, heads, tokens, size), as are key and value.
-        key: see query.
-        value: see query.
-        attention_mask: of the padded texts.
-        flat_texts: where the row's texts are.
+        module: the attention module.
+        query: (1, heads, tokens, size).
+        key: (1, heads, tokens, size).
+        value: (1, heads, tokens, size).
+        attention_mask: the mask of the padded texts.
+        flat_texts: the positions of the row's texts.
         **options: see `sdpa_attention_forward`.
 
     Returns:
-        (1, tokens, heads, size), and no weights.
+        The output, (1, tokens, heads, size), and None in place of attention weights.
     """
     heads = query.shape[1]
     query, key, value = (
@@ -139,12 +144,13 @@ AttentionInterface.register(PADDING_FREE_SDPA, padding_free_sdpa)
 AttentionMaskInterface.register(PADDING_FREE_SDPA, sdpa_mask)
 
 
-# How many tokens a batch has depends on its values, which a compiled graph cannot know: the hooks run between graphs.
+# The number of tokens of a batch depends on the values of its mask, which are unknown when a graph is compiled. The
+# hooks therefore run outside compiled graphs.
 @torch.compiler.disable
 def _flatten_inputs(
     encoder: PreTrainedModel, args: tuple[Any, ...], inputs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The encoder's inputs for one row with all tokens of the batch."""
+    """Replaces the inputs of the encoder by one row with all tokens of the batch."""
     flat = FlatTexts(inputs["attention_mask"])
     per_token = inputs.keys() & {"input_ids", "token_type_ids"}
     return args, inputs | {name: flat.unpad(inputs[name]) for name in per_token} | flat.encoder_inputs(encoder)
@@ -154,7 +160,7 @@ def _flatten_inputs(
 def _pad_outputs(
     encoder: PreTrainedModel, args: tuple[Any, ...], inputs: dict[str, Any], output: BaseModelOutput
 ) -> BaseModelOutput:
-    """The encoder's outputs as those of the padded batch, zero where there is no token."""
+    """Converts the outputs of the encoder to those of the padded batch, with zeros where there is no token."""
     flat = inputs["flat_texts"]
     output.last_hidden_state = flat.pad(output.last_hidden_state)
     if output.hidden_states is not None:
@@ -165,7 +171,7 @@ def _pad_outputs(
 
 
 def _apply_pooler(encoder: PreTrainedModel, hidden_states: torch.Tensor) -> torch.Tensor:
-    """(texts, hidden) from (texts, width, hidden), as the encoder does at its end."""
+    """Pools (texts, width, hidden) to (texts, hidden), as the encoder does after its last layer."""
     if isinstance(encoder.pooler, nn.Linear):  # ALBERT
         return encoder.pooler_activation(encoder.pooler(hidden_states[:, 0]))
     return encoder.pooler(hidden_states)

@@ -1,4 +1,4 @@
-"""How the families number the places of tokens."""
+"""The position ids that encoder families give to the tokens of a text."""
 
 from transformers import PreTrainedConfig
 
@@ -8,5 +8,5 @@ OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert"})
 
 
 def first_position(encoder_config: PreTrainedConfig) -> int:
-    """The position id of a text's first token."""
+    """Returns the position id of a text's first token."""
     return encoder_config.pad_token_id + 1 if encoder_config.model_type in OFFSET_POSITIONS else 0

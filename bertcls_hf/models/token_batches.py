@@ -1,4 +1,4 @@
-"""Batches of about as many tokens each, and how they are run: one after the other, or a thread to each."""
+"""Forms batches of about equally many tokens, and runs them one after the other or in one thread each."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,17 +11,22 @@ import torch
 # Small batches keep a layer's activations in the processor's cache; larger ones fill an accelerator.
 TOKENS_PER_BATCH = {"cpu": 2048}
 TOKENS_PER_ACCELERATOR_BATCH = 32_768
-# As many as the layers of one batch need; read by oneDNN when a process first uses it.
+# The number of kernels that the layers of one batch need. oneDNN reads it when a process first uses oneDNN.
 ONEDNN_KERNELS = "32"
 
 
 def token_budget(device: torch.device) -> int:
-    """Tokens of a batch that suit the device, padding included."""
+    """Returns the number of tokens of a batch, padding included, that suits the device."""
     return TOKENS_PER_BATCH.get(device.type, TOKENS_PER_ACCELERATOR_BATCH)
 
 
 def token_budget_batches(lengths: np.ndarray, budget: int) -> Iterator[slice]:
-    """Consecutive rows, longest first, whose padded size stays within the budget; a longer row comes alone."""
+    """Yields batches of consecutive rows whose padded size stays within the budget.
+
+    Args:
+        lengths: (rows,) tokens of each row, from the longest to the shortest.
+        budget: the largest number of tokens of a batch, padding included. A longer row is a batch of its own.
+    """
     start = 0
     while start < len(lengths):
         stop = min(start + max(budget // int(lengths[start]), 1), len(lengths))
@@ -32,8 +37,9 @@ def token_budget_batches(lengths: np.ndarray, budget: int) -> Iterator[slice]:
 def run_batches(work: Callable[[slice], None], batches: Iterable[slice], device: torch.device) -> None:
     """Calls `work` on every batch: one after the other on an accelerator, one per thread on a processor.
 
-    A thread to each batch leaves no part of a layer to one thread alone, as do threads that share one operation; nor
-    do they wait for each other at the end of every operation, which costs most where other programs run.
+    Threads that share one operation leave some parts of a layer to a single thread, and they wait for each other at
+    the end of every operation, which costs most if other programs use the processor. Threads with a batch each do
+    neither.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     if threads == 1:
@@ -48,9 +54,9 @@ def run_batches(work: Callable[[slice], None], batches: Iterable[slice], device:
 
 
 def bound_kernel_cache(device: torch.device) -> None:
-    """Keeps oneDNN, which multiplies in half precision on a processor, from holding the kernels of 1,024 shapes.
+    """Limits the kernels that oneDNN caches. oneDNN computes the half-precision products on a processor.
 
-    They are hundreds of MiB where every batch has a shape of its own.
+    By default, oneDNN caches the kernels of 1,024 shapes. They take hundreds of MiB if every batch has another shape.
     """
     if device.type == "cpu":
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", ONEDNN_KERNELS)

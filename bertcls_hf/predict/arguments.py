@@ -1,4 +1,4 @@
-"""The options of the prediction command; those that it shares with a run are taken from there."""
+"""The options of the prediction command. Those that a training run also has are copied from its dataclasses."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,21 +10,21 @@ from bertcls_hf.config.arguments import DataArguments, ModelArguments
 from bertcls_hf.errors import ArgumentsError
 
 
-# Standard input as a file, and standard output.
+# The name that stands for standard input or standard output in place of a file.
 STANDARD = "-"
-# Options of a run whose names and meanings are the same here.
+# The options of a training run that have the same names and meanings here.
 DATA_OPTIONS = ("text_column_names", "csv_header", "csv_delimiter", "csv_quoting", "encoding", "encoding_errors")
 
 
 def _as_in(argument_class: type, name: str) -> Any:
-    """An option with the default, the help and the other names that it has in a run."""
-    (found,) = (f for f in fields(argument_class) if f.name == name)
-    return HfArg(default=found.default, help=found.metadata["help"], aliases=found.metadata.get("aliases"))
+    """Returns a field with the default, the help and the aliases that the option has in a training run."""
+    (option,) = (f for f in fields(argument_class) if f.name == name)
+    return HfArg(default=option.default, help=option.metadata["help"], aliases=option.metadata.get("aliases"))
 
 
 @dataclass
 class PredictionArguments:
-    """Which texts, which model, and what is written."""
+    """The options of `python -m bertcls_hf.predict`."""
 
     output_file: str = HfArg(
         default=STANDARD, help="Where predictions go, .jsonl or .csv; appears when it is whole. -: standard output."
@@ -95,5 +95,5 @@ class PredictionArguments:
         raise ArgumentsError(f"--output_file {self.output_file}: neither .jsonl nor .csv; see --prediction_format")
 
     def data(self) -> DataArguments:
-        """The options of a run that say how texts are read."""
+        """Returns the options that say how texts are read, as the dataclass of a training run."""
         return DataArguments(**{name: getattr(self, name) for name in DATA_OPTIONS})

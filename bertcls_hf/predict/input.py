@@ -1,4 +1,4 @@
-"""Texts to classify, read row by row: files of every format, and standard input."""
+"""Reads the texts to classify row by row, from files of every format and from standard input."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,24 +20,26 @@ from bertcls_hf.predict.arguments import STANDARD
 
 
 FIELDS = ("id", "text", "text_pair")
-# Rows of a json file in which its columns must show, since it has no header; of a pipe it is the first.
+# A json file has no header, so all of its columns must occur in this number of first rows. The columns of standard
+# input must occur in its first row.
 SAMPLE_ROWS = 1000
-# Of more files than this each one is closed once its columns are known: a process may open 1024, often.
+# If there are more files than this, each file is closed once its columns are known and opened again when it is read,
+# since many systems allow a process only 1024 open files.
 MOST_OPEN_FILES = 100
 
 StdinFormat = Literal["lines", "jsonl"]
-# `id`, `text` and `text_pair`, those that there are.
+# The values of a row by field, for those of the fields `id`, `text` and `text_pair` that the sources have.
 Row = dict[str, str | None]
 
 
 @dataclass(frozen=True)
 class TextSource:
-    """A file or standard input, whose columns are known and whose rows are still to be read.
+    """A file or standard input, whose columns are known and whose rows are not read yet.
 
     Args:
-        name: for messages.
+        name: the name in messages.
         fields: those of [`FIELDS`] that its rows have.
-        rows: reads them, once.
+        rows: reads the rows; it can be called once.
     """
 
     name: str
@@ -48,17 +50,17 @@ class TextSource:
 def open_sources(
     names: Sequence[str], args: DataArguments, stdin_format: StdinFormat, stdin: BinaryIO
 ) -> list[TextSource]:
-    """Finds the columns of every source, so that a wrong one is refused before any text is classified.
+    """Finds the columns of every source, so that a wrong source is refused before any text is classified.
 
     Args:
-        names: files, or `-` for standard input.
-        args: columns, encoding and csv options.
-        stdin_format: a text per line, or a JSON object per line.
+        names: paths of files, or `-` for standard input.
+        args: the options for columns, encoding and csv files.
+        stdin_format: `lines` for a text per line, or `jsonl` for a JSON object per line.
         stdin: standard input.
 
     Raises:
-        DataError: see the readers; or some sources hold pairs of texts and others do not.
-        ArgumentsError: standard input is named twice, or there is no such encoding.
+        DataError: if a source cannot be read or lacks a text column, or if only some sources hold pairs of texts.
+        ArgumentsError: if standard input is named twice, or if there is no such encoding.
     """
     if list(names).count(STANDARD) > 1:
         raise ArgumentsError(f"{STANDARD}, standard input, can be read only once")
@@ -80,7 +82,7 @@ def open_sources(
 
 
 def read_rows(sources: Sequence[TextSource]) -> Iterator[Row]:
-    """The rows of all sources, one after the other, with the fields that any of them has."""
+    """Yields the rows of all sources, one source after the other. Each row has the fields that any source has."""
     fields = [field for field in FIELDS if any(field in source.fields for source in sources)]
     for source in sources:
         for row in source.rows():
@@ -108,8 +110,8 @@ def _rows_of(reader: TableReader) -> Iterator[Row]:
 
 
 def _fields(columns: Columns) -> tuple[str, ...]:
-    names = set(columns.standard_names().values())
-    return tuple(field for field in FIELDS if field in names)
+    standard_names = set(columns.standard_names().values())
+    return tuple(field for field in FIELDS if field in standard_names)
 
 
 def _open_stdin(stdin: BinaryIO, args: DataArguments, stdin_format: StdinFormat) -> TextSource:
@@ -119,12 +121,12 @@ def _open_stdin(stdin: BinaryIO, args: DataArguments, stdin_format: StdinFormat)
         if args.text_column_names:
             raise ArgumentsError("--text_column_names: lines of text have no columns; see --stdin_format jsonl")
         return TextSource(name, ("text",), lambda: ({"text": line.rstrip("\r\n")} for line in lines))
-    numbered = enumerate(lines, start=1)
-    records = (parse_object(line, f"{name}, line {number}") for number, line in numbered if line.strip())
-    # Only the first one: the next may not be there before it is answered.
-    sample = list(islice(records, 1))
-    columns = columns_of_sample(sample, args, name)
-    rows = checked_rows(standard_rows(chain(sample, records), columns), columns, name)
+    numbered_lines = enumerate(lines, start=1)
+    records = (parse_object(line, f"{name}, line {number}") for number, line in numbered_lines if line.strip())
+    # Only the first row is read, since a program may write the next row only after it got an answer to this one.
+    first_record = list(islice(records, 1))
+    columns = columns_of_sample(first_record, args, name)
+    rows = checked_rows(standard_rows(chain(first_record, records), columns), columns, name)
     return TextSource(name, _fields(columns), lambda: rows)
 
 
@@ -136,7 +138,7 @@ def _stdin_lines(stdin: BinaryIO, args: DataArguments, name: str) -> Iterator[st
 def _decoded(lines: Iterable[str], name: str) -> Iterator[str]:
     number = 0
     try:
-        for number, line in enumerate(lines, start=1):  # noqa: B007 - read where it fails
+        for number, line in enumerate(lines, start=1):  # noqa: B007 - the message of an error needs it
             yield line
     except UnicodeError as error:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Predictions as lines of jsonl or csv, the same from a run and from the prediction command."""
+"""Formats predictions as lines of jsonl or csv, for a training run and for the prediction command."""
 
 import csv
 import io
@@ -22,17 +22,17 @@ def prediction_rows(
     labels: LabelSet,
     top_k: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One row per text: what is known of it, the label and the probabilities.
+    """Yields one row per text: its input values, the predicted label and the probabilities.
 
     Args:
-        inputs: what comes before the label in each row.
+        inputs: the values that come before the label in each row.
         scores: (rows, labels) probabilities, or (rows,) numbers for regression.
         predicted: see [`predicted_labels`].
-        labels: name the columns of `scores`.
-        top_k: keep only so many probabilities, the highest first; by default all, in the labels' order.
+        labels: the labels, which name the columns of `scores`.
+        top_k: the number of probabilities to keep, the highest first; by default all, in the order of the labels.
     """
-    for known, score, label in zip(inputs, scores, predicted, strict=True):
-        row = {**known, "label": labels.readable(label)}
+    for values, score, label in zip(inputs, scores, predicted, strict=True):
+        row = {**values, "label": labels.readable(label)}
         if labels.problem_type != REGRESSION:
             order = range(len(labels.names)) if top_k is None else np.argsort(-score, kind="stable")[:top_k]
             row["probabilities"] = {labels.names[column]: round(float(score[column]), DIGITS) for column in order}
@@ -42,13 +42,13 @@ def prediction_rows(
 def format_rows(
     rows: Iterable[dict[str, Any]], prediction_format: PredictionFormat, header: bool = True, ranked: bool = False
 ) -> Iterator[str]:
-    """The rows as lines with their ends.
+    """Formats rows as lines, which include their line ends.
 
     Args:
         rows: see [`prediction_rows`].
-        prediction_format: jsonl, or csv with a cell per probability and lists of labels joined by |.
+        prediction_format: jsonl, or csv with one cell per probability and with lists of labels joined by |.
         header: whether a csv starts with its column names.
-        ranked: whether each row has other labels' probabilities, so that csv cells hold the names too.
+        ranked: whether the rows have probabilities of different labels, so that csv cells hold the labels' names too.
     """
     if prediction_format == "jsonl":
         yield from (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

