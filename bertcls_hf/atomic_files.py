@@ -1,4 +1,4 @@
-"""Writes files atomically: a file is either complete or absent, also after a crash or on a full disk."""
+"""Writes files atomically: a file is either complete or absent, even after a crash or on a full disk."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def storage_error(path: Path, error: OSError, advice: str = "") -> StorageError:
-    """Makes the error for a file that could not be written.
+    """Returns the error for a file that could not be written.
 
     Args:
         path: the file.

@@ -61,9 +61,9 @@ STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, 
 
 
 def storage_problem(error: BaseException) -> str | None:
-    """The reason why a file could not be read or written, or None if the error has another cause.
+    """Returns the reason why a file could not be read or written, or None if the error has another cause.
 
-    safetensors, tokenizers and torch raise exceptions of their own without an `errno`; these are recognised by their
+    safetensors, tokenizers and torch raise exceptions of their own without an `errno`, which are recognised by their
     message.
     """
     if isinstance(error, OSError):
@@ -73,5 +73,5 @@ def storage_problem(error: BaseException) -> str | None:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error on one line, with each run of white space replaced by one blank."""
+    """Returns the message of an error on one line, with each run of white space replaced by one blank."""
     return " ".join(str(error).split())

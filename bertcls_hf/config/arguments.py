@@ -1,4 +1,4 @@
-"""The options of a run: one dataclass per concern; the help of each field documents the option.
+"""Defines the options of a run in one dataclass per subject. The help of each field documents the option.
 
 This module imports neither datasets nor scikit-learn nor a model, so that `--help` and the error of a wrong option
 appear in about a second.
@@ -25,8 +25,8 @@ from bertcls_hf.errors import ArgumentsError, one_line
 
 Pooling = Literal["cls", "pooler", "mean", "max", "cls_mean"]
 
-# Options of TrainingArguments that must keep their default, because they would break an evaluation or have no effect
-# here; each with the reason.
+# Options of TrainingArguments that must keep their default, because they would break an evaluation or have no effect.
+# The value is the reason in the error.
 REFUSED_OPTIONS = {
     "batch_eval_metrics": "the metrics need all rows at once",
     "dataloader_drop_last": "it would drop rows of evaluations and predictions too",
@@ -40,7 +40,7 @@ REFUSED_OPTIONS = {
     "use_cache": "it is for text generation",
     "use_liger_kernel": "Liger has no kernels for encoders",
 }
-# Optimizers that build their own parameter groups, and would lose the learning rates of the head and of the layers.
+# Optimizers that build their own parameter groups, and would ignore the learning rates of the head and the layers.
 REFUSED_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
 # Services that transformers supports but omits from its list of installed ones.
 UNLISTED_SERVICES = ("azure_ml", "flyte")
@@ -403,24 +403,24 @@ class ClassifierTrainingArguments(TrainingArguments):
         self._check_push()
         self._check_stopping()
         self._resolve_phases()
-        # The parent replaces None in these two by a guess. The values that were given are kept, because the defaults
-        # depend on the task, which is known only after the data are loaded.
+        # The parent class replaces None in these two options by a guess. The given values are kept, because the
+        # defaults depend on the task, which is known only after the data is loaded.
         self.asked_best_metric, self.asked_greater_is_better = self.metric_for_best_model, self.greater_is_better
         if self.batch_size is not None:
             self.per_device_train_batch_size = self.batch_size // self.gradient_accumulation_steps
         if not self.do_train:
-            # The Trainer demands validation data if evaluations during training are on, even if it does not train.
+            # If evaluations during training are on, the Trainer demands validation data even if it does not train.
             self.eval_strategy = "no"
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
         if (self.bf16 or self.bf16_full_eval) and not (torch.accelerator.is_available() or is_torch_xla_available()):
-            # The parent refuses bfloat16 on a CPU unless use_cpu is set, although CPUs can compute it.
+            # The parent class refuses bfloat16 on a CPU unless use_cpu is set, although CPUs can compute it.
             self.use_cpu = True
         do_eval = self.do_eval
         super().__post_init__()
         if self.mixed_precision == "fp16" and self.device.type == "cpu":
             raise ArgumentsError("--fp16 needs a GPU: on a processor, use --bf16 or neither")
-        # The parent sets do_eval to true if evaluations during training are on.
+        # The parent class sets do_eval to true if evaluations during training are on.
         self.do_eval = do_eval
         self._check_reporting()
         if self.device.type == "cpu":
@@ -431,7 +431,7 @@ class ClassifierTrainingArguments(TrainingArguments):
             self._check_access()
 
     def resolved(self, **values: Any) -> "ClassifierTrainingArguments":
-        """Makes a read-only copy, in which no attribute can be set.
+        """Returns a read-only copy, in which no attribute can be set.
 
         The Trainer changes its arguments while it works, so it is given a [`changeable_copy`].
 
@@ -443,7 +443,7 @@ class ClassifierTrainingArguments(TrainingArguments):
         return resolved
 
     def changeable_copy(self, **values: Any) -> "ClassifierTrainingArguments":
-        """Makes a copy whose attributes can be set. The checks of `__post_init__` do not run again.
+        """Returns a copy whose attributes can be set. The checks of `__post_init__` do not run again.
 
         Args:
             **values: the attributes to change in the copy.
@@ -455,7 +455,7 @@ class ClassifierTrainingArguments(TrainingArguments):
         return changed
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Sets an attribute, or fails if the options are resolved, because parts of the run have already read them."""
+        """Sets an attribute. It fails on resolved options, because parts of the run have already read them."""
         if self.__dict__.get("_is_resolved"):
             raise FrozenInstanceError(f"{name} cannot be set: the options of this run are resolved")
         super().__setattr__(name, value)
@@ -504,7 +504,7 @@ class ClassifierTrainingArguments(TrainingArguments):
             raise ArgumentsError("--hub_strategy every_save pushes at checkpoints, but --save_strategy is no")
 
     def _check_access(self) -> None:
-        """Refuses a push that could only fail, for lack of a connection or a token."""
+        """Refuses a push that is sure to fail, because the Hub is switched off or there is no token."""
         if hub_constants.is_offline_mode():
             raise ArgumentsError("--push_to_hub needs the Hub, but HF_HUB_OFFLINE is set")
         if get_token() is None:
@@ -524,10 +524,10 @@ class ClassifierTrainingArguments(TrainingArguments):
             raise ArgumentsError("--early_stopping_patience keeps the best model: set --load_best_model_at_end true")
 
     def _check_reporting(self) -> None:
-        """Refuses unknown or missing reporting services, which the Trainer would find only after loading the model."""
+        """Refuses unknown or missing reporting services now, before the model is loaded and the Trainer would fail."""
         if not self.report_to:
             return
-        # Imported here, because this module imports the package of each installed service.
+        # Imported here, because integration_utils imports the package of each installed service, which is slow.
         from transformers.integrations import integration_utils
 
         known = integration_utils.INTEGRATION_TO_CALLBACK
@@ -559,13 +559,13 @@ class ClassifierTrainingArguments(TrainingArguments):
 
 @dataclass(frozen=True)
 class Arguments:
-    """All options of a run; [`bertcls_hf.config.parsing.build_arguments`] makes and checks them.
+    """All options of a run, as [`bertcls_hf.config.parsing.build_arguments`] builds and checks them.
 
     Args:
-        model: encoder, pooling and head; `freeze_backbone` is resolved to true or false.
-        data: sources of texts and labels, splitting and tokenization.
-        boost: the cached features.
-        training: the Trainer's options, and those that this package adds.
+        model: the encoder, the pooling and the head. Here `freeze_backbone` is true or false, and never None.
+        data: the sources of texts and labels, their splitting and tokenization.
+        boost: the options of the cached features.
+        training: the Trainer's options, and those that this package adds to them.
         in_memory: the splits (`train`, `validation`, `test`) whose rows the caller passes in memory.
     """
 
@@ -593,7 +593,7 @@ ARGUMENT_CLASSES = (ModelArguments, DataArguments, BoostArguments, ClassifierTra
 
 
 def own_fields(argument_class: type) -> list[Field]:
-    """The fields that this package adds or redefines, in the order of their definition."""
+    """Returns the fields that this package adds or redefines, in the order of their definition."""
     by_name = {f.name: f for f in fields(argument_class)}
     return [by_name[name] for name in get_annotations(argument_class)]
 

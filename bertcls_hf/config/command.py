@@ -1,4 +1,4 @@
-"""What all commands of the package share: the set-up of their log, and the exit code of an error."""
+"""Functions that all commands of the package share: the set-up of logging, and the exit code of an error."""
 
 import logging
 import sys

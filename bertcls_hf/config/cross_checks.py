@@ -1,4 +1,4 @@
-"""Options that are right alone and wrong together; each check names both, and the way out."""
+"""Checks combinations of options. Each error names the options that contradict each other, and a way out."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +8,10 @@ from bertcls_hf.errors import ArgumentsError
 
 
 def checked(args: Arguments) -> Arguments:
-    """The same options, with `freeze_backbone` true or false, after all checks.
+    """Checks the options and returns them with `freeze_backbone` set to true or false.
 
     Raises:
-        ArgumentsError: two options contradict each other, or one of them would do nothing.
+        ArgumentsError: two options contradict each other, or an option would have no effect.
     """
     _check_boost(args)
     freezes = args.model.has_frozen_backbone or (args.boost.boost and args.model.freeze_backbone is None)
@@ -21,7 +21,7 @@ def checked(args: Arguments) -> Arguments:
 
 
 def _check_boost(args: Arguments) -> None:
-    """Refuses options that contradict cached features, or that mean nothing without them."""
+    """Refuses options that contradict cached features, and options that need cached features if there are none."""
     boost, model = args.boost, args.model
     if boost.boost and model.trainable_layers:
         raise ArgumentsError("--boost caches features that never change, but --trainable_layers changes them")
@@ -38,7 +38,7 @@ def _check_boost(args: Arguments) -> None:
 
 
 def _check_combinations(args: Arguments) -> None:
-    """Refuses all other contradictions; reads whether the encoder is frozen, which is known by now."""
+    """Refuses all other contradictions. It needs `freeze_backbone` to be true or false."""
     _check_frozen(args)
     _check_sources(args)
     if args.data.streaming:
@@ -51,7 +51,7 @@ def _check_combinations(args: Arguments) -> None:
 
 
 def _check_frozen(args: Arguments) -> None:
-    """Refuses what a frozen encoder would silently ignore."""
+    """Refuses options that would have no effect on an encoder, or on embeddings, that are frozen."""
     training, is_frozen = args.training, args.model.has_frozen_backbone
     if is_frozen and training.layerwise_lr_decay != 1:
         raise ArgumentsError("--layerwise_lr_decay is for the backbone, which is frozen: set it to 1")
@@ -88,7 +88,7 @@ def _check_sources(args: Arguments) -> None:
 
 
 def _check_streaming(args: Arguments) -> None:
-    """Refuses what needs all rows of the training data, or their number."""
+    """Refuses options that need all rows of the training data, or their number."""
     data, training = args.data, args.training
     is_read_once = args.boost.boost and bool(args.model.freeze_backbone)
     if not training.do_train:
@@ -108,7 +108,7 @@ def _check_streaming(args: Arguments) -> None:
 
 
 def _check_calibration(args: Arguments) -> None:
-    """Refuses to put a model's calibration beside another model, or none."""
+    """Refuses a calibration without training if the model is not in `output_dir`, where the calibration is written."""
     if not args.training.calibrate or args.training.do_train:
         return
     name = args.model.model_name_or_path

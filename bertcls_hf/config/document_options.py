@@ -23,7 +23,7 @@ TYPE_NAMES = {bool: "true, false", int: "whole number", float: "number", str: "t
 
 
 def options_markdown() -> str:
-    """The documentation of all options in Markdown: one table per argument class, and the list of refused options."""
+    """Returns the documentation of all options in Markdown: a table per argument class, and the refused options."""
     sections = [f"{heading(c)}\n\n{_table(c)}" for c in ARGUMENT_CLASSES]
     refused = ", ".join(f"`{name}`" for name in sorted(REFUSED_OPTIONS))
     others = (
@@ -34,7 +34,7 @@ def options_markdown() -> str:
 
 
 def heading(argument_class: type) -> str:
-    """The heading above the table of an argument class."""
+    """Returns the heading above the table of an argument class."""
     return f"## {argument_class._argument_group_name.capitalize()}"  # type: ignore[attr-defined]
 
 

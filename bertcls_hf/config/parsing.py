@@ -1,6 +1,6 @@
 """Parses a YAML recipe and a command line into checked [`Arguments`].
 
-A recipe is a flat mapping from option names to values. An option on the command line overrides the recipe, also if the
+A recipe is a flat mapping from option names to values. An option on the command line overrides the recipe, even if the
 two use different spellings of its name.
 """
 
@@ -32,22 +32,24 @@ DESCRIPTION = """Fine-tunes a BERT-family encoder for text classification, or tr
 The optional recipe is a YAML file of these options; options given on the command line win over it."""
 # Options that set another option to the opposite value.
 NEGATED_OPTIONS = {"bert_finetuning": "freeze_backbone"}
-# Command line only, so that a recipe from elsewhere cannot run code or carry a secret.
+# A recipe cannot set these options, because a recipe from elsewhere must not run code, and no recipe should contain a
+# secret. The value is the reason in the error.
 COMMAND_LINE_ONLY = {"trust_remote_code": "it lets a model run code", "hub_token": "it is a secret"}
-# Pairs of options that exclude each other. If the command line gives one of a pair, it replaces both of the recipe.
+# Pairs of sets of options. Options of one set exclude those of the other. If the command line gives an option of one
+# set, the recipe's options of the other set are dropped.
 EXCLUSIVE_OPTIONS = (
     ({"batch_size"}, {"per_device_train_batch_size"}),
     ({"dataset_name"}, {"train_file", "validation_file", "test_file"}),
     ({"activation_checkpointing"}, {"gradient_checkpointing"}),
     ({"activation_checkpointing_kwargs"}, {"gradient_checkpointing_kwargs"}),
 )
-# Options that only have a meaning beside another one. They are dropped with it when the command line replaces it.
+# Options that only have a meaning together with another option. If that option is dropped, they are dropped too.
 COMPANIONS = {
     "dataset_name": {
         "dataset_config_name", "dataset_revision", "train_split_name", "validation_split_name", "test_split_name",
     },
 }  # fmt: skip
-# Old option names of transformers that are too different from the current names for a guess by similarity.
+# Old option names of transformers, which are too different from the current names to be guessed by similarity.
 RENAMED_OPTIONS = {
     "eval_batch_size": "per_device_eval_batch_size",
     "group_by_length": "train_sampling_strategy",
@@ -61,7 +63,7 @@ _UNSET: Any = object()
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Omits the spelling with hyphens of each option, and defaults of None."""
+    """Leaves the spelling with hyphens of each option, and defaults of None, out of the help."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
@@ -139,7 +141,7 @@ class OptionParser(DataclassParser):
                               help=f"The negation of --{option}.")  # fmt: skip
 
     def recipe_options(self) -> dict[str, argparse.Action]:
-        """The options that a recipe may set, by each of their names, without leading dashes and with underscores."""
+        """Returns the options that a recipe may set, by each of their names in the form `learning_rate`."""
         return {
             _option_name(option): action
             for option, action in self._option_string_actions.items()
@@ -159,7 +161,7 @@ class OptionParser(DataclassParser):
             ArgumentsError: an unknown option, a value of another type, or two spellings of one option.
         """
         self._refuse_two_spellings(tokens)
-        # Every option is preset to _UNSET, so that a given value can be told from a default.
+        # Every option is set to _UNSET first, to distinguish a given value from a default.
         unset = argparse.Namespace(**{action.dest: _UNSET for action in self._actions})
         namespace, unknown = self.parse_known_args(list(tokens), unset)
         if unknown:
@@ -184,7 +186,9 @@ class OptionParser(DataclassParser):
 
 
 def nearest_name(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of an error message: `; did you mean learning_rate?`, or a reference to --help if no name is similar.
+    """Returns the end of an error message, such as `; did you mean learning_rate?`.
+
+    It refers to `--help` instead if no name is similar.
 
     Args:
         name: the unknown option, with or without dashes and a value.
@@ -208,14 +212,14 @@ def _option_name(option: str) -> str:
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """SafeLoader that keeps every value as text, and refuses a key that is given twice.
+    """A SafeLoader that keeps every value as text, and refuses a key that is given twice.
 
-    Each option converts its text to its own type. YAML would read `no` as false, 010 as 8 and 1:30 as 90, but 1e-5 as
-    text.
+    Each option later converts its text to its own type. YAML itself would read `no` as false, 010 as 8 and 1:30
+    as 90, and would read 1e-5 as text instead of a number.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Builds a mapping and refuses repeated keys, of which YAML would silently take the last."""
+        """Builds a mapping and refuses repeated keys, because YAML would silently use the last value."""
         keys = [_option_name(str(self.construct_object(key, deep=True))) for key, _ in node.value]
         repeated = sorted(key for key in keys if keys.count(key) > 1)
         if repeated:
@@ -296,7 +300,7 @@ def _recipe_value(value: Any) -> Any:
 
 
 def _option_tokens(name: str, value: Any, action: argparse.Action) -> list[str]:
-    """Converts one line of a recipe to tokens; no value can introduce a second option."""
+    """Converts one option of a recipe to tokens, in a form in which no part of the value is read as another option."""
     if value is None and action.default is None:
         return []
     if isinstance(value, str):

@@ -52,7 +52,7 @@ class ClassFolderReader(TextTableReader):
         return labelled_paths
 
     def _class_folders(self) -> list[Path]:
-        """The class folders, sorted by name; hidden folders and those that start with _ are no classes."""
+        """Returns the class folders, sorted by name. Folders whose name starts with `.` or `_` are left out."""
         folders = {f.name: f for f in self.path.iterdir() if f.is_dir() and not f.name.startswith((".", "_"))}
         splits = [self.path / name for name in SPLIT_FOLDERS if name in folders]
         if len(splits) > 1:
@@ -69,7 +69,7 @@ class ClassFolderReader(TextTableReader):
         return string_features("id", "text", "label")
 
     def digest(self) -> str:
-        """SHA-256 of the names, classes and contents of all files, as hexadecimal digits."""
+        """Returns the SHA-256 of the names, classes and contents of all files, as hexadecimal digits."""
         digest = hashlib.sha256()
         for path, label in self.text_paths:
             with self._text_file(path) as file:

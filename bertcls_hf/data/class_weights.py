@@ -11,7 +11,7 @@ from bertcls_hf.errors import ArgumentsError
 
 
 def label_counts(dataset: Dataset, labels: LabelSet) -> Counter[int] | None:
-    """The number of rows per label position; None if the split has no labels or the task is not single-label."""
+    """Counts the rows per label position; returns None if there are no labels, or the task is not single-label."""
     if labels.problem_type != SINGLE_LABEL or "label" not in dataset.column_names:
         return None
     # Slicing a data set of this one column reads only the labels, and not the texts.
@@ -19,7 +19,7 @@ def label_counts(dataset: Dataset, labels: LabelSet) -> Counter[int] | None:
 
 
 def class_weights(dataset: Dataset, labels: LabelSet, asked: Sequence[str] | None) -> list[float] | None:
-    """The weights of `--class_weights` in the loss.
+    """Computes the class weights of the loss from `--class_weights`.
 
     Args:
         dataset: the training split, with encoded labels.

@@ -91,6 +91,6 @@ def _usual_text_columns(available: Sequence[str]) -> tuple[str, ...]:
 
 
 def _matching_columns(usual: Sequence[str], available: Sequence[str]) -> tuple[str, ...]:
-    """The available columns that have a usual name, ignoring case and blanks, in the order of `usual`."""
+    """Returns the available columns that have a usual name, in the order of `usual`; ignores case and outer blanks."""
     spelling = {name.strip().lower(): name for name in reversed(available)}
     return tuple(spelling[name] for name in usual if name in spelling)

@@ -60,7 +60,11 @@ class DelimitedReader(TextTableReader):
         return delimiter
 
     def _detect_header(self, text_format: TextFormat) -> str:
-        """Detects whether the first row is a header: it holds a column name that the user gave, or a usual one.
+        """Detects whether the first row is a header.
+
+        It is one if it holds a column name that the user gave, or a usual one. Without such a name, the row is a
+        header unless its last field is also the label of a later row. A `--csv_header` other than `auto` is
+        returned unchanged.
 
         Returns:
             `true` or `false`.
@@ -81,7 +85,7 @@ class DelimitedReader(TextTableReader):
         return "true" if is_header or not self._first_label_recurs(text_format) else "false"
 
     def _first_label_recurs(self, text_format: TextFormat) -> bool:
-        """Whether the last field of the first row is also the label of a later row; then the file has no header."""
+        """Says whether the last field of the first row is also the last field of a later row."""
         rows = islice(self._numbered_rows(text_format), SAMPLE_LINES)
         label = next(rows)[1][-1]
         recurs = any(row[-1] == label for _, row in rows)
@@ -113,7 +117,7 @@ class DelimitedReader(TextTableReader):
             raise DataError(f"{error}{hint if self.args.csv_header == 'auto' else ''}") from error
 
     def column_names(self) -> list[str]:
-        """The names of all columns from the header, or standard names if the file has no header.
+        """Returns the column names of the header, or standard names if the file has no header.
 
         Raises:
             DataError: a name occurs twice in the header, or a file without header has more than 3 columns.
@@ -141,7 +145,7 @@ class DelimitedReader(TextTableReader):
             yield {standard_name: record[name] for name, standard_name in names.items()}
 
     def records(self) -> Iterator[dict[str, str]]:
-        """The rows with all columns, by the names of [`column_names`].
+        """Yields each row as a mapping from every name in [`column_names`] to its field.
 
         Raises:
             DataError: a row has more or fewer fields than columns, a quote is broken, or a line cannot be decoded.
@@ -159,7 +163,7 @@ class DelimitedReader(TextTableReader):
             yield dict(zip(names, row, strict=True))
 
     def _numbered_rows(self, text_format: TextFormat) -> Iterator[tuple[int, list[str]]]:
-        """The line number and the fields of each row from the start of the file, without blank rows."""
+        """Yields the line number and the fields of each row, from the start of the file, without blank rows."""
         csv.field_size_limit(LONGEST_FIELD)
         quotes: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if text_format.csv_quoting == "none" else {"strict": True}
         reader = csv.reader(self.file.lines(), delimiter=text_format.csv_delimiter or ",", **quotes)
@@ -178,8 +182,9 @@ class DelimitedReader(TextTableReader):
 def _detect_quoting(lines: list[str], delimiter: str) -> str:
     """Detects whether quotation marks enclose fields (`minimal`) or are part of the texts (`none`).
 
-    Well-formed quotes around fields can still be part of a text; they enclose fields only if every row has them, or if
-    one contains a doubled quote. Malformed quotes are part of the texts if every line has the same number of fields.
+    If the quotes are well-formed, they enclose fields if every row has them, or if a field contains a doubled quote;
+    otherwise they are part of the texts. If they are malformed, they are part of the texts if every line has the same
+    number of fields; otherwise a quoted field probably contains a delimiter or a line break.
     """
     rows = [line.rstrip("\r\n").split(delimiter) for line in lines if line.strip()]
     quoted = [field for row in rows for field in row if field.startswith('"')]

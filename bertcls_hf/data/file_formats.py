@@ -28,7 +28,7 @@ def open_reader(
 
     Args:
         path: the file.
-        args: the data options; they name the columns and the encoding.
+        args: the data options, which name the columns and the encoding.
         needs_label: whether a table without a label column is refused.
         alternative: what the user could name instead of a file, such as `or a folder`; appended to the error.
         sample_rows: see [`TableReader`].

@@ -22,10 +22,10 @@ def check_files(args: DataArguments) -> None:
 
 
 def existing_path(name: str) -> Path:
-    """The path of an existing file or folder, with `~` expanded.
+    """Returns the path of an existing file or folder, with `~` expanded.
 
     Raises:
-        DataError: it does not exist.
+        DataError: the file or folder does not exist.
     """
     path = Path(name).expanduser()
     if not path.exists():

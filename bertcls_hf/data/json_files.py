@@ -90,7 +90,7 @@ class JsonReader(TextTableReader):
         return super().stream(paths, name)
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The rows with all columns, under the file's own names.
+        """Yields the rows with all columns, under the file's own column names.
 
         Raises:
             DataError: the file is not JSON, or a row is not an object; the message gives the line or row.
@@ -103,7 +103,7 @@ class JsonReader(TextTableReader):
                 yield parse_object(line, f"{self.path}, line {number}")
 
     def _is_one_document(self) -> bool:
-        """Whether the file is one JSON document; otherwise it has one object per line."""
+        """Says whether the file is one JSON document; otherwise it has one object per line."""
         lines = (line for line in self.file.lines() if line.strip())
         first, second = next(lines, None), next(lines, None)
         if first is None:
@@ -111,7 +111,6 @@ class JsonReader(TextTableReader):
         return self.path.suffix.lower() == ".json" and (second is None or not _is_object(first))
 
     def _records_of_document(self) -> Iterator[dict[str, Any]]:
-        """The rows of a file that is one JSON document."""
         try:
             document = json.loads("".join(self.file.lines()))
         except json.JSONDecodeError as error:
@@ -142,11 +141,11 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def columns_of_sample(records: Sequence[dict[str, Any]], args: DataArguments, name: str) -> Columns:
-    """Finds the columns of a source by its first rows; without any rows, the column `text`.
+    """Finds the columns of a source from its first rows; returns the column `text` if there are none.
 
     Args:
         records: the first rows, under the source's own column names.
-        args: the data options; they can name the columns.
+        args: the data options, which can name the columns.
         name: the source's name in messages.
 
     Raises:
@@ -206,7 +205,7 @@ def refuse_other_than_text(path: Path, name: str, kinds: dict[str, int]) -> None
 
 
 def label_feature(path: Path, name: str, kinds: dict[str, int]) -> Any:
-    """The Arrow type of the label column.
+    """Returns the Arrow type of the label column.
 
     Args:
         path: the file.
@@ -235,7 +234,7 @@ def label_feature(path: Path, name: str, kinds: dict[str, int]) -> Any:
 
 
 def standard_rows(records: Iterable[dict[str, Any]], columns: Columns) -> Iterator[dict[str, Any]]:
-    """The used columns of each row under their standard names, with ids converted to strings."""
+    """Yields the used columns of each row under their standard names, with ids converted to strings."""
     names = columns.standard_names()
     for record in records:
         row = {standard_name: record.get(name) for name, standard_name in names.items()}
@@ -248,7 +247,7 @@ def standard_rows(records: Iterable[dict[str, Any]], columns: Columns) -> Iterat
 
 
 def checked_rows(rows: Iterable[dict[str, Any]], columns: Columns, name: str) -> Iterator[dict[str, Any]]:
-    """Passes rows on, after checking the types of their texts and ids.
+    """Yields the rows, after checking the types of their texts and ids.
 
     Args:
         rows: the rows under standard column names.

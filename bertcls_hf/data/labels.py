@@ -23,7 +23,7 @@ _WHOLE_NUMBER = re.compile(r"-?\d{1,15}\.0+")
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The names and the order of a task's labels, found once and passed to the model, metrics and predictions.
+    """The names and the order of a task's labels, which the model, the metrics and the predictions share.
 
     Args:
         problem_type: the task, as a value of `PreTrainedConfig.problem_type`.
@@ -66,14 +66,14 @@ def label_name(value: Any) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a raw label is missing: None, NaN, the text `nan`, or a blank text."""
+    """Says whether a raw label is missing: whether it is None, NaN, the text `nan`, or a blank text."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and value.strip().lower() in {"", "nan"})
 
 
 def sort_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The distinct names in numeric order if all of them are numbers, else in alphabetical order."""
+    """Returns the distinct names, in numeric order if all of them are numbers, else in alphabetical order."""
     unique = set(names)
     if all(_is_number(name) for name in unique):
         return tuple(sorted(unique, key=lambda name: (float(name), name)))
@@ -88,7 +88,7 @@ def _is_number(text: Any) -> bool:
 
 
 def raw_labels(dataset: Dataset, label_delimiter: str | None) -> list[RawLabel]:
-    """The label column converted to names, one item per row; see [`raw_label`]."""
+    """Converts the label column to names, with one item per row; see [`raw_label`]."""
     feature = dataset.features["label"]
     return [raw_label(value, feature, label_delimiter) for value in dataset["label"][:]]
 
@@ -113,7 +113,7 @@ def raw_label(value: Any, feature: Any, label_delimiter: str | None) -> RawLabel
 
 
 def _names(values: Iterable[Any], feature: Any) -> list[str]:
-    """The names of those values that are not missing."""
+    """Returns the names of those values that are not missing."""
     if isinstance(feature, ClassLabel):
         return [feature.names[value] for value in values if value is not None and value != -1]
     return [label_name(value) for value in values if not is_missing(value)]
@@ -168,7 +168,8 @@ def make_label_set(dataset: Dataset, values: Sequence[RawLabel], problem_type: P
         source: the source's name in messages.
 
     Raises:
-        DataError: a single-label task has fewer than two classes, or each row of a multi-label task has an empty list.
+        DataError: a single-label task has fewer than two classes, or every row of a multi-label task has an empty
+            list.
     """
     if problem_type == REGRESSION:
         return LabelSet(REGRESSION, ("score",))
@@ -200,7 +201,7 @@ def refuse_unseen_labels(values: Sequence[RawLabel], labels: LabelSet, split: st
         source: the source's name in messages.
 
     Raises:
-        DataError: labels are unknown, which the message lists with their counts, or belong to another task.
+        DataError: labels are unknown, or belong to another task; the message lists the unknown ones with their counts.
     """
     _refuse_other_shape(values, labels.problem_type, source)
     if labels.problem_type == REGRESSION:
@@ -224,8 +225,8 @@ def encode_labels(values: Sequence[RawLabel], labels: LabelSet) -> list[Any]:
         labels: the label set.
 
     Returns:
-        Per row, a position (single-label), a list of (labels,) 0.0 and 1.0 (multi-label) or a float (regression); None
-        where the label is missing.
+        One item per row: a position for single-label, a list of (labels,) 0.0 and 1.0 for multi-label, a float for
+        regression, and None for a missing label.
     """
     if labels.problem_type == REGRESSION:
         return [None if value is None else float(str(value)) for value in values]
@@ -243,7 +244,7 @@ def _multi_hot(names: Iterable[str], positions: dict[str, int]) -> list[float]:
 
 
 def encoded_feature(labels: LabelSet) -> Any:
-    """The Arrow type of an encoded label column."""
+    """Returns the Arrow type of an encoded label column."""
     if labels.problem_type == REGRESSION:
         return Value("float32")
     if labels.problem_type == SINGLE_LABEL:

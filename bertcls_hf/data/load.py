@@ -20,7 +20,7 @@ from bertcls_hf.errors import ArgumentsError, DataError
 
 logger = logging.getLogger(__name__)
 
-# The number of first rows of a stream that are checked before the model is loaded.
+# The first rows of a stream are checked before the model is loaded, so that wrong data fails early.
 FIRST_ROWS = 100
 
 
@@ -29,7 +29,7 @@ class ClassificationData:
     """The splits of a run and their labels.
 
     Args:
-        labels: names and order of the labels.
+        labels: the names and the order of the labels.
         splits: any of `train`, `validation` and `test`. Each has the column `text`, and may have `text_pair`, `label`
             (encoded as int64, float32 or lists of float32) and `id`. With `--streaming`, `train` is a stream.
         held_out: the splits that were taken from train, each with its percentage of train.
@@ -45,7 +45,7 @@ class ClassificationData:
         return any("text_pair" in split.column_names for split in self.splits.values())
 
     def has_labels(self, split: str) -> bool:
-        """Whether the run has this split, and the split has labels."""
+        """Says whether the run has this split, and the split has labels."""
         return split in self.splits and "label" in self.splits[split].column_names
 
 
@@ -60,8 +60,8 @@ def load_data(
 
     Args:
         args: the data options.
-        known_labels: the labels of a trained classifier, or None. The data must have the same label names, and get the
-            classifier's order.
+        known_labels: the labels of a trained classifier, or None. The data must have the same label names, which are
+            then put into the classifier's order.
         trains: whether the run trains. If not, the training data is only used to hold out missing splits.
         predicts: whether the run writes predictions. If so, the test split keeps rows without a text and needs no
             labels.
@@ -105,7 +105,7 @@ def _find_labels(
     known_labels: LabelSet | None,
     trains: bool,
 ) -> LabelSet:
-    """The labels of the training data, or those of the classifier if the run does not train."""
+    """Returns the labels of the training data, or those of the classifier if the run does not train."""
     if stream is not None:
         return labels_of_stream(args, stream, sources.get("validation"), known_labels)
     if trains:
@@ -127,7 +127,7 @@ def _refuse_mixed_pairs(sources: dict[str, Source]) -> None:
 
 
 def _checked_stream(source: Source, args: DataArguments, labels: LabelSet) -> TextStream:
-    """Makes the training stream and checks its first rows; the others are checked when they are read."""
+    """Creates the training stream and checks its first rows; the other rows are checked when they are read."""
     stream = TextStream(source.dataset, labels, args)
     first_rows = list(islice(source.dataset.dataset, FIRST_ROWS))
     if not first_rows:

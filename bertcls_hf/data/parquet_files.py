@@ -24,7 +24,7 @@ FEW_SHARDS = 64
 
 
 class ParquetReader(TableReader):
-    """Reads a parquet file in batches of rows; `load` and `stream` leave the reading to the datasets library."""
+    """Reads a parquet file. `rows` reads it in batches; `load` and `stream` use the datasets library."""
 
     def __init__(self, path: Path, args: DataArguments, needs_label: bool, sample_rows: int | None = None):
         super().__init__(path, args, needs_label, sample_rows)
@@ -63,7 +63,7 @@ class ParquetReader(TableReader):
         return columns
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows under the standard names, with texts and ids but without labels.
+        """Yields the rows under the standard names, with texts and ids but without labels.
 
         Raises:
             DataError: the file is broken.
@@ -86,7 +86,7 @@ class ParquetReader(TableReader):
         mode = download_mode(self.args)
         try:
             dataset = load_dataset("parquet", data_files=str(self.path), split="train", download_mode=mode)
-        except (DatasetGenerationError, ValueError) as error:  # Arrow raises ValueErrors for broken content
+        except (DatasetGenerationError, ValueError) as error:  # Arrow raises ValueErrors for broken content.
             reason = one_line(error.__cause__ or error)
             raise DataError(f"{self.path}: a broken parquet file, or one without rows: {reason}") from error
         return standardise(dataset, self.args, str(self.path), self.needs_label)
@@ -103,7 +103,7 @@ def _is_text(arrow_type: pa.DataType) -> bool:
 
 
 def download_mode(args: DataArguments) -> str | None:
-    """The `download_mode` of `load_dataset`, which makes it ignore its cache with `--overwrite_cache`."""
+    """Returns the `download_mode` with which `load_dataset` ignores its cache if `--overwrite_cache` is set."""
     return "force_redownload" if args.overwrite_cache else None
 
 
@@ -119,7 +119,7 @@ def parquet_stream(names: str | list[str], source_name: str) -> IterableDataset:
     """
     try:
         return resharded(load_dataset("parquet", data_files=names, split="train", streaming=True))
-    except Exception as error:  # each file system and Arrow raise exceptions of their own
+    except Exception as error:  # Each file system and Arrow raise exceptions of their own.
         paths = names if isinstance(names, list) else []
         broken = next((path for path in paths if not _has_footer(path)), source_name)
         raise DataError(f"{broken}: cannot be streamed: {one_line(error.__cause__ or error)}") from error
@@ -134,5 +134,5 @@ def _has_footer(path: str) -> bool:
 
 
 def resharded(dataset: IterableDataset) -> IterableDataset:
-    """Divides a stream of few parquet files by row groups, so that shuffling mixes rows of many places."""
+    """Divides a stream of few parquet files by row groups, so that shuffling mixes different parts of a file."""
     return dataset.reshard() if dataset.num_shards <= FEW_SHARDS else dataset

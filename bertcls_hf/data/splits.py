@@ -1,4 +1,4 @@
-"""What all splits have in common; parts of train that are held out, and samples, which keep the shares of classes."""
+"""Defines the interface of a split, holds out parts of train, and draws samples; both are stratified by class."""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -16,23 +16,25 @@ SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
 class Split(Protocol):
-    """What a run asks of a split, of texts or of token ids, loaded or streamed; a `datasets.Dataset` is one."""
+    """The interface that all splits share: texts or token ids, loaded (`datasets.Dataset`) or streamed."""
 
     @property
     def num_rows(self) -> int | None:
-        """The number of rows; None for a stream, of which only what was read is known."""
+        """The number of rows; None for a stream, whose number of rows is unknown."""
 
     @property
     def column_names(self) -> list[str]:
-        """Names of the columns of a row."""
+        """The names of the columns."""
 
 
 def percentages_to_hold_out(given: Collection[str], args: DataArguments) -> dict[str, float]:
-    """The splits to take from train, with their percentages; validation never comes from test, nor from a stream.
+    """Returns the splits to take from train, each with its percentage of train.
+
+    Nothing is taken from a stream, because its number of rows is unknown.
 
     Args:
         given: the splits that have data of their own.
-        args: the percentages that are asked for.
+        args: the data options, which give the percentages.
     """
     if args.streaming or "train" not in given:
         return {}
@@ -43,10 +45,16 @@ def percentages_to_hold_out(given: Collection[str], args: DataArguments) -> dict
 def hold_out(
     splits: dict[str, Dataset], percentages: dict[str, float], args: DataArguments, labels: LabelSet
 ) -> dict[str, Dataset]:
-    """The splits, with further ones that are taken from train, which is then the rest.
+    """Takes further splits from train, which keeps the remaining rows; returns all splits.
+
+    Args:
+        splits: the splits that have data of their own, with encoded labels.
+        percentages: the splits to take, from [`percentages_to_hold_out`].
+        args: the data options, which give the seed.
+        labels: the labels of the task.
 
     Raises:
-        DataError: train has too few texts.
+        DataError: train has only one distinct text.
     """
     for split, percentage in percentages.items():
         splits = splits | _hold_out_one(splits["train"], split, percentage / 100, args.split_seed, labels)
@@ -54,14 +62,14 @@ def hold_out(
 
 
 def _hold_out_one(train: Dataset, split: str, share: float, seed: int, labels: LabelSet) -> dict[str, Dataset]:
-    """A stratified split of the distinct texts; every repetition of a text goes where its first row goes."""
+    """Takes a stratified share of the distinct texts; all rows with the same text go into the same split."""
     _, first_rows, text_of_row = np.unique(text_keys(train), return_index=True, return_inverse=True)
     if len(first_rows) < 2:
         raise DataError(
             f"no {SPLIT_NAMES[split]} split can be held out from a single text: give --{split}_file, or "
             f"--{split}_split_percentage 0"
         )
-    # In the order of the rows: that of the keys differs between processes.
+    # Sorted by row, because the order of the keys differs between processes: Python salts its hashes.
     distinct_rows = np.sort(first_rows)
     size = min(max(round(share * len(distinct_rows)), 1), len(distinct_rows) - 1)
     drawn = stratified_draw(train.select(distinct_rows), size, labels, seed, keep_one=True)
@@ -70,7 +78,7 @@ def _hold_out_one(train: Dataset, split: str, share: float, seed: int, labels: L
 
 
 def sample_splits(splits: dict[str, Dataset], args: DataArguments, labels: LabelSet) -> dict[str, Dataset]:
-    """The splits, of which those with a limit in the options are stratified samples."""
+    """Replaces each split that has a limit in the options by a stratified sample; returns all splits."""
     limits = {"train": args.max_train_samples, "validation": args.max_eval_samples, "test": args.max_predict_samples}
     return {split: _sample(dataset, limits[split], labels, args.split_seed) for split, dataset in splits.items()}
 
@@ -82,27 +90,27 @@ def _sample(dataset: Dataset, size: int | None, labels: LabelSet, seed: int) -> 
 
 
 def stratified_draw(dataset: Dataset, size: int, labels: LabelSet, seed: int, keep_one: bool) -> np.ndarray:
-    """Draws a random part in which each class of a single-label task keeps its share within a row.
+    """Draws random rows, in which each class of a single-label task keeps its share, to within one row.
 
     Args:
-        dataset: a split.
-        size: rows of the part.
-        labels: names the task.
-        seed: of the draw.
-        keep_one: whether each class leaves a row to the rest, as far as the rest has room for that.
+        dataset: a split, with encoded labels.
+        size: the number of rows to draw.
+        labels: the labels of the task; they say whether it is single-label.
+        seed: the seed of the draw.
+        keep_one: whether to leave at least one row of each class undrawn, unless too few rows could then be drawn.
 
     Returns:
-        (size,) int64, ascending indices of rows.
+        (size,) int64, the indices of the drawn rows in ascending order.
     """
     is_stratified = labels.problem_type == SINGLE_LABEL and "label" in dataset.column_names
     strata = np.asarray(dataset["label"][:]) if is_stratified else np.zeros(len(dataset), dtype=int)
     counts = np.bincount(strata)
-    most = counts - 1 if keep_one else counts
-    most = np.maximum(most, 0) if np.maximum(most, 0).sum() >= size else counts
+    limits = counts - 1 if keep_one else counts
+    limits = np.maximum(limits, 0) if np.maximum(limits, 0).sum() >= size else counts
     shares = counts * size / len(dataset)
-    sizes = np.minimum(shares.astype(int), most)
+    sizes = np.minimum(shares.astype(int), limits)
     while sizes.sum() < size:
-        sizes[np.argmax(np.where(sizes < most, shares - sizes, -np.inf))] += 1
+        sizes[np.argmax(np.where(sizes < limits, shares - sizes, -np.inf))] += 1
     generator = np.random.default_rng(seed)
     shuffled = [generator.permutation(np.flatnonzero(strata == stratum)) for stratum in range(len(counts))]
-    return np.sort(np.concatenate([rows[:drawn] for rows, drawn in zip(shuffled, sizes, strict=True)]))
+    return np.sort(np.concatenate([rows[:stratum_size] for rows, stratum_size in zip(shuffled, sizes, strict=True)]))

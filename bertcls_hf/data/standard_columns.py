@@ -1,4 +1,4 @@
-"""Datasets and streams of any columns, narrowed to those that are used, whose types are checked."""
+"""Selects the used columns of a dataset or stream, checks their types and gives them their standard names."""
 
 from typing import Any
 
@@ -15,22 +15,24 @@ LABEL_TYPES = {*TEXT_TYPES, "int", "uint", "float", "bool", "null"}
 
 
 def standardise(dataset: Dataset, args: DataArguments, name: str, needs_label: bool) -> Dataset:
-    """Only the columns that are used, under their standard names.
+    """Returns the used columns of a dataset under their standard names.
 
     Args:
-        dataset: any columns.
-        args: which of them are used.
-        name: of the source, for messages.
-        needs_label: whether a dataset without labels is refused.
+        dataset: a dataset with any columns.
+        args: the data options, which can name the used columns.
+        name: the source's name in messages.
+        needs_label: whether a dataset without a label column is refused.
 
     Raises:
-        DataError: no rows, a column that is missing, or one of another type than it needs.
+        DataError: the dataset has no rows, or a column is missing or has a wrong type.
     """
     if len(dataset) == 0:
         raise DataError(f"{name}: no rows")
     columns = resolve_columns(dataset.column_names, args.text_column_names, args.label_column_name, name, needs_label)
     names = columns.standard_names()
-    dataset = dataset.select_columns(list(names)).rename_columns({k: v for k, v in names.items() if k != v})
+    dataset = dataset.select_columns(list(names)).rename_columns(
+        {own: standard for own, standard in names.items() if own != standard}
+    )
     for column in ("text", "text_pair"):
         if column in dataset.column_names:
             _require_text(dataset.features[column], column, name)
@@ -45,10 +47,15 @@ def standardise(dataset: Dataset, args: DataArguments, name: str, needs_label: b
 
 
 def standardise_stream(dataset: IterableDataset, args: DataArguments, name: str) -> RawStream:
-    """Only the columns that are used; they are renamed when their rows are read.
+    """Returns the used columns of a stream; they get their standard names when their rows are read.
+
+    Args:
+        dataset: a stream with any columns.
+        args: the data options, which can name the used columns.
+        name: the source's name in messages.
 
     Raises:
-        DataError: see [`standardise`].
+        DataError: a column is missing or has a wrong type.
     """
     dataset = dataset if dataset.features is not None else dataset._resolve_features()
     columns = resolve_columns(dataset.column_names, args.text_column_names, args.label_column_name, name, True)
@@ -56,8 +63,8 @@ def standardise_stream(dataset: IterableDataset, args: DataArguments, name: str)
         if standard_name.startswith("text"):
             _require_text(dataset.features[column], column, name)
     _require_label(dataset.features[columns.label], name)
-    used = dataset.select_columns(list(columns.standard_names()))
-    return RawStream(name, used, columns, dataset.features[columns.label])
+    selected = dataset.select_columns(list(columns.standard_names()))
+    return RawStream(name, selected, columns, dataset.features[columns.label])
 
 
 def _require_text(feature: Any, column: str, name: str) -> None:

@@ -1,7 +1,7 @@
-"""Token ids of training data that is read while it is used, since it is too large to load or to prepare.
+"""Reads and tokenizes training data during the training, for data that is too large to load or tokenize beforehand.
 
-A stream has no number of rows, and a row is checked when it is read. Each process reads its own share of the files,
-again and again, until `max_steps` ends the training.
+The number of rows of a stream is unknown, and a row is checked when it is read. Each process reads its own share of
+the files, again and again, until `max_steps` ends the training.
 """
 
 import itertools
@@ -22,13 +22,20 @@ from bertcls_hf.errors import ArgumentsError, DataError, RunError, one_line
 
 Item = TypeVar("Item")
 
-# Files that are read in turn, so that a buffer holds rows of several: files are often sorted by label.
+# The number of files that are read in turn. Files are often sorted by label, and this mixes the labels in a buffer.
 INTERLEAVED_SHARDS = 8
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A buffer of tokenized rows, the order in which they are taken, and the states before it was filled."""
+    """A buffer of tokenized rows.
+
+    Args:
+        number: the number of the buffer within the pass.
+        states: the state of each interleaved part before the buffer was filled.
+        tokens: the columns of the rows: token ids, `length` and `labels`.
+        order: the indices of the rows in the order in which they are taken.
+    """
 
     number: int
     states: list[dict[str, Any]]
@@ -37,7 +44,7 @@ class _Block:
 
 
 def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, of which the next one is made in a thread of its own while one is used."""
+    """Yields the items, and computes the next one in a thread while the caller uses the current one."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         upcoming = pool.submit(next, items, None)
         while (item := upcoming.result()) is not None:
@@ -46,15 +53,15 @@ def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 class TokenStream(torch.utils.data.IterableDataset):
-    """Tokenized rows without end, a buffer of them at a time; their number is not known.
+    """Reads and tokenizes the rows of a stream without end, one buffer at a time.
 
     Args:
-        texts: the checked rows.
-        tokenize: from columns of texts and labels to columns of token ids, `length` and `labels`.
+        texts: the stream of texts and labels.
+        tokenize: converts columns of texts and labels to columns of token ids, `length` and `labels`.
     """
 
     num_rows = None
-    column_names: list[str] = []  # Rows come one after the other: no column can be looked up.
+    column_names: list[str] = []  # A stream is read row by row, and has no column to look up.
 
     def __init__(self, texts: TextStream, tokenize: Callable[[dict[str, list[Any]]], dict[str, list[Any]]]):
         self.texts, self.tokenize = texts, tokenize
@@ -63,14 +70,17 @@ class TokenStream(torch.utils.data.IterableDataset):
 
     @property
     def position(self) -> StreamPosition:
-        """Behind the row that was taken last."""
+        """The position after the row that was taken last."""
         return self._position or StreamPosition(self.order, 0, 0, 0, 0, [])
 
     def go_to(self, position: StreamPosition) -> None:
-        """Starts the next iteration at a position; the rows before it come as None, which cost nothing.
+        """Makes the next iteration continue from a position.
+
+        The iteration yields None for each row before the position. The Trainer skips these rows when it resumes, so
+        they need not be read.
 
         Raises:
-            ArgumentsError: the position is that of another order.
+            ArgumentsError: the position was saved by a run with another order; the message gives each difference.
         """
         changed = [name for name, value in asdict(self.order).items() if asdict(position.order)[name] != value]
         if changed:
@@ -83,29 +93,29 @@ class TokenStream(torch.utils.data.IterableDataset):
         start = self.position
         yield from itertools.repeat(None, start.rows)
         for passes in itertools.count(start.passes):
-            taken = self.position.rows
+            rows_before = self.position.rows
             yield from self._one_pass(passes, start if passes == start.passes else None)
-            is_whole = passes > start.passes or start.rows == 0
-            if is_whole and self.position.rows == taken:
+            is_whole_pass = passes > start.passes or start.rows == 0
+            if is_whole_pass and self.position.rows == rows_before:
                 raise DataError(f"{self.texts.source.name}: no rows for process {self.order.rank}")
 
     def _one_pass(self, passes: int, start: StreamPosition | None) -> Iterator[dict[str, Any]]:
-        first, skipped, states = (start.block, start.offset, start.shards) if start else (0, 0, [])
+        first_block, skipped_rows, states = (start.block, start.offset, start.shards) if start else (0, 0, [])
         shards = self._shards(passes)
         for shard, state in zip(shards, states, strict=False):
             shard.load_state_dict(state)
-        for block in read_ahead(self._blocks(shards, states, passes, first)):
-            for offset, row in enumerate(block.order[skipped:], start=skipped + 1):
+        for block in read_ahead(self._blocks(shards, states, passes, first_block)):
+            for offset, row in enumerate(block.order[skipped_rows:], start=skipped_rows + 1):
                 rows = self.position.rows + 1
                 self._position = StreamPosition(self.order, rows, passes, block.number, offset, block.states)
                 yield {name: values[row] for name, values in block.tokens.items()}
-            skipped = 0
+            skipped_rows = 0
 
     def _blocks(
-        self, shards: list[IterableDataset], states: list[dict[str, Any]], passes: int, first: int
+        self, shards: list[IterableDataset], states: list[dict[str, Any]], passes: int, first_block: int
     ) -> Iterator["_Block"]:
         reader = _InterleavedReader(shards, states)
-        for number in itertools.count(first):
+        for number in itertools.count(first_block):
             states = reader.states()
             rows = reader.read(self.order.buffer_rows)
             if not rows:
@@ -114,36 +124,46 @@ class TokenStream(torch.utils.data.IterableDataset):
             yield _Block(number, states, tokens, self.order.permutation(tokens["length"], passes, number))
 
     def _shards(self, passes: int) -> list[IterableDataset]:
-        """This process's share: files of its own, or where these are too few, every n-th row."""
+        """Returns the parts of the stream that this process reads.
+
+        They are files that no other process reads or, if there are fewer files than processes, every n-th row.
+        """
         dataset, order = self.texts.source.dataset, self.order
         if dataset.num_shards < order.ranks:
             shards = [split_dataset_by_node(dataset, order.rank, order.ranks, strategy="examples")]
         else:
-            most = 1 if order.strategy == "sequential" else INTERLEAVED_SHARDS
-            parts = min(most, dataset.num_shards // order.ranks) * order.ranks
+            most_parts = 1 if order.strategy == "sequential" else INTERLEAVED_SHARDS
+            parts = min(most_parts, dataset.num_shards // order.ranks) * order.ranks
             shards = [dataset.shard(parts, part, contiguous=False) for part in range(order.rank, parts, order.ranks)]
         if order.strategy != "sequential":
             for shard in shards:
-                # datasets shuffles the files of every epoch but the first.
+                # datasets shuffles the files in every epoch except epoch 0.
                 shard.set_epoch(order.seed + passes + 1)
         return shards
 
     def encode(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-        """Columns of token ids, `length` and `labels` of the rows that are kept."""
+        """Checks and tokenizes rows; returns the columns of those that are kept: token ids, `length` and `labels`."""
         columns = self.texts.checked(rows)
         return self.tokenize(columns) if columns["text"] else {"length": []}
 
     def chunks(self, rows: int) -> Iterator[Dataset]:
-        """Every row once, in the order of the files, tokenized, in datasets of up to this many rows."""
-        ids = List(Value("int32"))
-        label = encoded_feature(self.texts.labels)
+        """Yields all rows once, tokenized and in the order of the files, as datasets.
+
+        Args:
+            rows: the number of rows that are read for each dataset; it has fewer if the options drop some.
+
+        Raises:
+            DataError: a row is refused, or the options drop every row.
+        """
+        ids_type = List(Value("int32"))
+        label_type = encoded_feature(self.texts.labels)
         is_empty = True
         reader = _InterleavedReader([self.texts.source.dataset], [])
-        while raw := reader.read(rows):
-            columns = self.encode(raw)
+        while raw_rows := reader.read(rows):
+            columns = self.encode(raw_rows)
             if columns["length"]:
                 is_empty = False
-                features = {name: ids for name in columns} | {"length": Value("int64"), "labels": label}
+                features = {name: ids_type for name in columns} | {"length": Value("int64"), "labels": label_type}
                 yield Dataset.from_dict(columns, features=Features(features))
         if is_empty:
             raise DataError(f"{self.texts.source.name}: no row is left after those that the options drop")
@@ -154,7 +174,7 @@ class _InterleavedReader:
 
     Args:
         shards: the parts.
-        states: the states that they were loaded with, if any.
+        states: the states that the parts were set to, or an empty list.
     """
 
     def __init__(self, shards: Sequence[IterableDataset], states: list[dict[str, Any]]):
@@ -163,28 +183,28 @@ class _InterleavedReader:
         self._started = False
 
     def states(self) -> list[dict[str, Any]]:
-        """Where each part stands."""
+        """Returns the state of each part, from which it can continue."""
         return [shard.state_dict() for shard in self._shards] if self._started else self._states
 
-    def read(self, rows: int) -> list[dict[str, Any]]:
-        """The next rows, an equal number from each part that has not ended; fewer only at the end of all.
+    def read(self, row_count: int) -> list[dict[str, Any]]:
+        """Reads the next rows, about the same number from each part; returns fewer only if all parts have ended.
 
         Raises:
             DataError: a file cannot be read.
         """
         self._started = True
-        taken: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         try:
-            while self._open and len(taken) < rows:
-                share = -(-(rows - len(taken)) // len(self._open))
+            while self._open and len(rows) < row_count:
+                rows_per_part = -(-(row_count - len(rows)) // len(self._open))
                 for number, shard in list(self._open.items()):
-                    wanted = min(share, rows - len(taken))
-                    part = list(itertools.islice(shard, wanted))
-                    taken += part
-                    if len(part) < wanted:
+                    wanted = min(rows_per_part, row_count - len(rows))
+                    part_rows = list(itertools.islice(shard, wanted))
+                    rows += part_rows
+                    if len(part_rows) < wanted:
                         del self._open[number]
         except RunError:
             raise
-        except Exception as error:  # each file format and file system raises its own kinds
+        except Exception as error:  # Each file format and file system raises exceptions of its own.
             raise DataError(f"the stream cannot be read on: {type(error).__name__}: {one_line(error)}") from error
-        return taken
+        return rows

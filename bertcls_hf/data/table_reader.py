@@ -1,4 +1,4 @@
-"""What the readers of all formats have in common, and how the datasets library takes their rows."""
+"""The base classes of the readers of all formats, and the loading of their rows into the datasets library."""
 
 import copy
 import hashlib
@@ -20,19 +20,19 @@ from bertcls_hf.data.text_stream import RawStream
 from bertcls_hf.errors import DataError, RunError, StorageError, one_line
 
 
-# Part of the cache key: raise it when the readers' output changes.
+# Part of the key in the datasets cache. Increase it when the output of a reader changes.
 READER_VERSION = 1
 
 
 class TableReader(ABC):
-    """Reads one table, whose file is opened once, when it is first needed; a context manager that closes it.
+    """Reads one table. The file is opened once, when it is first needed, and closed by `close` or a `with` statement.
 
     Args:
         path: the file.
-        args: which columns are used, and how text files are decoded.
+        args: the data options, which say how to find the columns and how to decode text files.
         needs_label: whether a table without a label column is refused.
-        sample_rows: rows of a json file in which its columns must show; each row is then checked when its turn comes.
-            None: all rows are looked at, and checked, before the first is read.
+        sample_rows: the number of first rows of a json file from which the columns are found; each row is then checked
+            when it is read. None finds the columns from all rows, which are checked before the first one is returned.
     """
 
     def __init__(self, path: Path, args: DataArguments, needs_label: bool, sample_rows: int | None = None):
@@ -47,23 +47,23 @@ class TableReader(ABC):
     @property
     @abstractmethod
     def columns(self) -> Columns:
-        """The columns that are used.
+        """The used columns.
 
         Raises:
-            DataError: one is missing, or the file cannot be read.
+            DataError: a column is missing, or the file cannot be read.
         """
 
     @abstractmethod
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows, from the first one, under the standard names `text`, `text_pair`, `label` and `id`.
+        """Yields all rows under the standard names `text`, `text_pair`, `label` and `id`.
 
         Raises:
-            DataError: a row that cannot be read, with its number.
+            DataError: a row cannot be read; the message gives its number.
         """
 
     @abstractmethod
     def load(self) -> Dataset:
-        """All rows as a dataset in the datasets cache, under the standard names.
+        """Loads all rows into the datasets cache, under the standard names.
 
         Raises:
             DataError: the file cannot be read, or has no rows.
@@ -71,22 +71,23 @@ class TableReader(ABC):
 
     @abstractmethod
     def stream(self, paths: Sequence[Path], name: str) -> RawStream:
-        """The rows of several files of this format, which are read while they are used.
+        """Opens several files of this format as a stream, whose rows are read when they are used.
 
         Args:
-            paths: the files; this reader's is the first of them, and the others are read as it is.
-            name: what messages call them together.
+            paths: the files. The first is the file of this reader; the others are assumed to have its format and
+                columns.
+            name: the name of all files together in messages.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Closes the file; what is read after that opens it again."""
+        """Closes the file. A later reading opens it again."""
 
 
 class TextTableReader(TableReader):
-    """A reader of text, whose rows are Python objects."""
+    """A base class for text formats, whose rows are read as Python objects."""
 
-    # Names the reader in cache keys: another name would have every file read again.
+    # The name of the reader in the keys of the datasets cache. A new name would cause every file to be read again.
     cache_name: ClassVar[str]
 
     def __init__(self, path: Path, args: DataArguments, needs_label: bool, sample_rows: int | None = None):
@@ -98,30 +99,30 @@ class TextTableReader(TableReader):
 
     @cached_property
     def text_format(self) -> TextFormat:
-        """How the file is decoded, with nothing left open."""
+        """The format in the options. A reader of delimited files replaces `auto` in it by the detected values."""
         return text_format_of(self.args)
 
     @abstractmethod
     def features(self) -> Features:
-        """The Arrow types of the rows' columns.
+        """Returns the Arrow type of each column under its standard name.
 
         Raises:
-            DataError: a column holds what it cannot, with the row's number.
+            DataError: a column holds a value of a wrong type; the message gives its row.
         """
 
     def digest(self) -> str:
-        """SHA-256 of the content."""
+        """Returns the SHA-256 of the content, as hexadecimal digits."""
         return self.file.digest()
 
     def cache_options(self) -> dict[str, Any]:
-        """What the rows depend on besides the content and its format."""
+        """Returns what the rows depend on besides the content and the text format, for the cache key."""
         return {"columns": self.columns}
 
     def close(self) -> None:
         self.file.close()
 
     def like(self, path: Path) -> Self:
-        """A reader of another file, which takes for granted what is known of this one's format and columns."""
+        """Creates a reader of another file, which uses the format and the columns that this reader has found."""
         other = copy.copy(self)
         other.path, other.file = path, self._text_file(path)
         return other
@@ -137,14 +138,14 @@ class TextTableReader(TableReader):
                 raise StorageError(f"the datasets cache cannot be written: {error.__cause__}") from error
             raise DataError(f"{self.path}: {one_line(error.__cause__ or error)}") from error
         except ValueError as error:
-            # What datasets raises where a generator yields nothing.
+            # datasets raises a ValueError with this text if the generator yields no row.
             if "corresponds to no data" not in str(error):
                 raise
             below = " below the header" if self.text_format.csv_header == "true" else ""
             raise DataError(f"{self.path}: no rows{below}") from error
 
     def _fingerprint(self, features: Features) -> str:
-        """The key in the datasets cache; it depends on the content, so a moved or touched file is not read again."""
+        """Returns the key in the datasets cache. It depends on the content, so a moved file is not read again."""
         salt = uuid.uuid4().hex if self.args.overwrite_cache else ""
         key = (
             READER_VERSION,
@@ -161,9 +162,9 @@ class TextTableReader(TableReader):
         columns = self.columns
         standard_names = tuple(columns.standard_names().values())
         texts = tuple(standard_name for standard_name in standard_names if standard_name.startswith("text"))
-        # datasets splits lists among processes, and nothing else.
-        options = {"paths": [str(path) for path in paths], "first": self}
-        rows = IterableDataset.from_generator(_rows_of_files, gen_kwargs=options)
+        # datasets divides a list among the processes, and gives every other value to each of them.
+        generator_arguments = {"paths": [str(path) for path in paths], "first": self}
+        rows = IterableDataset.from_generator(_rows_of_files, gen_kwargs=generator_arguments)
         return RawStream(name, rows, Columns(texts, "label", columns.id))
 
 
@@ -174,5 +175,5 @@ def _rows_of_files(paths: list[str], first: TextTableReader) -> Iterator[dict[st
 
 
 def string_features(*names: str) -> Features:
-    """Columns of strings."""
+    """Returns the Arrow types of columns of strings."""
     return Features({name: Value("string") for name in names})

@@ -1,4 +1,4 @@
-"""The task that a run's data show, and the labels that it learns."""
+"""Determines the task of a run and the labels that it learns, from its data."""
 
 import logging
 
@@ -22,10 +22,16 @@ logger = logging.getLogger(__name__)
 
 
 def labels_of_split(args: DataArguments, source: Source, known_labels: LabelSet | None) -> LabelSet:
-    """The labels that a split shows, in the order of a trained classifier's where there is one.
+    """Finds the labels of a split.
+
+    Args:
+        args: the data options, which can name the task.
+        source: the split, with raw labels.
+        known_labels: the labels of a trained classifier, or None. The split must have the same label names, which are
+            then put into the classifier's order.
 
     Raises:
-        DataError: they are no labels of one task, or not those of the classifier.
+        DataError: no row has a label, the labels do not fit the task, or they are not those of the classifier.
     """
     values = raw_labels(source.dataset, args.label_delimiter)
     if all(value is None for value in values):
@@ -38,11 +44,17 @@ def labels_of_split(args: DataArguments, source: Source, known_labels: LabelSet 
 def labels_of_stream(
     args: DataArguments, train: Source, validation: Source | None, known_labels: LabelSet | None
 ) -> LabelSet:
-    """A stream's labels: those of its class names, else of the validation data, else of the model.
+    """Finds the labels of a stream: from its class names, else from the validation data, else from the model.
+
+    Args:
+        args: the data options, which can name the task.
+        train: the stream.
+        validation: the validation data, or None.
+        known_labels: the labels of a trained classifier, or None, as in [`labels_of_split`].
 
     Raises:
-        DataError: they are not those of the model, or of another task than the options say.
-        ArgumentsError: nothing shows them.
+        DataError: the labels do not fit the task, or are not those of the classifier.
+        ArgumentsError: there are no class names, no labelled validation data and no trained classifier.
     """
     feature = train.dataset.label_feature
     is_list = isinstance(feature, (List, LargeList))
@@ -63,11 +75,17 @@ def labels_of_stream(
 
 
 def _aligned(labels: LabelSet, known: LabelSet, source: str) -> LabelSet:
-    """The data's labels in the model's order."""
-    same_task = labels.problem_type == known.problem_type and len(labels.names) == len(known.names)
-    if same_task and set(labels.names) == set(known.names):
+    """Puts the data's labels into the model's order.
+
+    If the model's labels have only the default names LABEL_0, LABEL_1 …, the data's labels replace them.
+
+    Raises:
+        DataError: the task or the label names differ.
+    """
+    has_same_shape = labels.problem_type == known.problem_type and len(labels.names) == len(known.names)
+    if has_same_shape and set(labels.names) == set(known.names):
         return known
-    if same_task and all(name == f"LABEL_{position}" for position, name in enumerate(known.names)):
+    if has_same_shape and all(name == f"LABEL_{position}" for position, name in enumerate(known.names)):
         if labels.problem_type != REGRESSION:
             logger.warning(
                 "the model's labels have no names; %s are taken for them in this order", ", ".join(labels.names)

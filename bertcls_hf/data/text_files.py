@@ -1,4 +1,4 @@
-"""Text files: how they are decoded, and one open file for everything that is read of them."""
+"""Decodes text files. Everything that is read from one file shares one open handle."""
 
 import codecs
 import hashlib
@@ -14,7 +14,7 @@ from bertcls_hf.errors import ArgumentsError, DataError
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How to decode a text file; field by field as in `DataArguments`."""
+    """The options that say how to decode a text file; each field has the meaning that it has in `DataArguments`."""
 
     encoding: str = "utf-8"
     encoding_errors: str = "strict"
@@ -24,15 +24,15 @@ class TextFormat:
 
 
 def text_format_of(args: DataArguments) -> TextFormat:
-    """How the options say that text files are to be decoded."""
+    """Returns the text format that the options give, before anything is detected."""
     return TextFormat(args.encoding, args.encoding_errors, args.csv_header, args.csv_delimiter, args.csv_quoting)
 
 
 def encoding_without_mark(name: str) -> str:
-    """The encoding of this name, which for UTF-8 skips a byte order mark.
+    """Returns the name of an encoding; for UTF-8, the name of its variant that skips a byte order mark.
 
     Raises:
-        ArgumentsError: there is no such encoding.
+        ArgumentsError: Python knows no encoding of this name.
     """
     try:
         return "utf-8-sig" if codecs.lookup(name).name == "utf-8" else name
@@ -41,14 +41,14 @@ def encoding_without_mark(name: str) -> str:
 
 
 class TextFile:
-    """A text file that is opened when it is first read; each further reading goes back to its start.
+    """A text file that is opened when it is first read. Each further reading starts at the beginning again.
 
-    A pickled copy is closed, and opens the file anew.
+    A pickled copy holds no open file; it opens the file itself when it is read.
 
     Args:
         path: the file.
-        encoding: a name that Python knows; of UTF-8, a byte order mark is skipped.
-        encoding_errors: what to do with unknown bytes, as in `open`.
+        encoding: the name of an encoding that Python knows; with UTF-8, a byte order mark is skipped.
+        encoding_errors: what to do with bytes that the encoding does not know, as in `open`.
     """
 
     def __init__(self, path: Path, encoding: str = "utf-8", encoding_errors: str = "strict"):
@@ -66,17 +66,17 @@ class TextFile:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; another reading would open it again."""
+        """Closes the file. A later reading opens it again."""
         if self._bytes is not None:
             self._bytes.close()
         self._bytes = self._text = None
 
     def lines(self) -> Iterator[str]:
-        """The lines with their ends; one iteration at a time.
+        """Yields the lines, each with its line end. Only one iteration may run at a time.
 
         Raises:
-            DataError: bytes that the encoding does not know, or NUL bytes; with the line's number.
-            ArgumentsError: there is no such encoding.
+            DataError: the file has NUL bytes or bytes that the encoding does not know; the message gives the line.
+            ArgumentsError: Python knows no encoding of this name.
         """
         try:
             for number, line in enumerate(self._rewound_text(), start=1):
@@ -86,14 +86,14 @@ class TextFile:
                     )
                 yield line
         except UnicodeDecodeError as error:
-            raise DataError(self._undecodable(error)) from error
+            raise DataError(self._decoding_message(error)) from error
         except UnicodeError as error:
             raise DataError(f"{self.path}: not a {self.encoding} file: {error}") from error
         except LookupError as error:
             raise ArgumentsError(f"--encoding {self.encoding}: {error}") from error
 
     def digest(self) -> str:
-        """SHA-256 of the bytes."""
+        """Returns the SHA-256 of the bytes, as hexadecimal digits."""
         return hashlib.file_digest(self._rewound_bytes(), "sha256").hexdigest()
 
     def _rewound_text(self) -> TextIOWrapper:
@@ -109,7 +109,7 @@ class TextFile:
         self._bytes.seek(0)
         return self._bytes
 
-    def _undecodable(self, error: UnicodeDecodeError) -> str:
+    def _decoding_message(self, error: UnicodeDecodeError) -> str:
         content = self._rewound_bytes().read()
         if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return f"{self.path}: not a {self.encoding} file but UTF-16: pass --encoding utf-16"

@@ -1,4 +1,4 @@
-"""Streamed texts and labels: the rows of a source as they come, and the same rows checked when they are read."""
+"""Streams of texts and labels: the raw rows of a source, and the same rows checked when they are read."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ LONGEST_QUOTE = 60
 
 @dataclass(frozen=True)
 class RawStream:
-    """The rows of a source as they come, and which of their columns are used.
+    """A stream of unchecked rows, with the names of the used columns.
 
     Args:
-        name: of the source, for messages.
-        dataset: the rows.
-        columns: the used ones.
-        label_feature: type of the label column, where the source says it.
+        name: the source's name in messages.
+        dataset: the rows, under the source's own column names or the standard ones.
+        columns: the names of the used columns in `dataset`.
+        label_feature: the type of the label column; None if it is unknown.
     """
 
     name: str
@@ -38,7 +38,7 @@ class RawStream:
         return list(self.columns.standard_names().values())
 
     def standardised(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-        """Standard column names and their values."""
+        """Converts rows to columns under the standard names."""
         names = self.columns.standard_names()
         return {standard: [row.get(name) for row in rows] for name, standard in names.items()}
 
@@ -48,9 +48,9 @@ class TextStream:
     """A stream whose rows are checked and whose labels are encoded.
 
     Args:
-        source: the rows as they come.
-        labels: those that the model learns.
-        args: what to do with empty texts and missing labels, and how labels are written.
+        source: the stream of unchecked rows.
+        labels: the labels that the model learns.
+        args: the data options, which say what to do with empty texts and missing labels, and how labels are separated.
     """
 
     source: RawStream
@@ -60,28 +60,39 @@ class TextStream:
 
     @property
     def column_names(self) -> list[str]:
-        """`text`, and where there are some `text_pair`, `label` and `id`."""
+        """The column `text`, and `text_pair`, `label` and `id` if the source has them."""
         return self.source.column_names
 
     def checked(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-        """The columns `text`, (`text_pair`) and `label` of some rows, without those that the options drop.
+        """Checks rows and encodes their labels.
+
+        Args:
+            rows: rows of `source`.
+
+        Returns:
+            The columns `text`, `text_pair` (for pairs) and `label`, without the rows that the options drop.
 
         Raises:
-            DataError: an empty text, a missing or unknown label, or a text that is no string.
+            DataError: a text is not a string, a label is unknown, or a row has an empty text or no label and the
+                options refuse it.
         """
         columns = self.source.standardised(rows)
         texts = [columns[name] for name in ("text", "text_pair") if name in columns]
-        raw = [raw_label(value, self.source.label_feature, self.args.label_delimiter) for value in columns["label"]]
-        keep = [self._keeps(row, label) for row, label in zip(zip(*texts, strict=True), raw, strict=True)]
-        refuse_unseen_labels(raw, self.labels, "training", self._place(texts[0], raw))
-        columns["label"] = encode_labels(raw, self.labels)
+        raw_labels = [
+            raw_label(value, self.source.label_feature, self.args.label_delimiter) for value in columns["label"]
+        ]
+        is_kept = [self._keeps(row, label) for row, label in zip(zip(*texts, strict=True), raw_labels, strict=True)]
+        refuse_unseen_labels(raw_labels, self.labels, "training", self._name_with_example(texts[0], raw_labels))
+        columns["label"] = encode_labels(raw_labels, self.labels)
         columns.pop("id", None)
-        return {name: list(itertools.compress(values, keep)) for name, values in columns.items()}
+        return {name: list(itertools.compress(values, is_kept)) for name, values in columns.items()}
 
     def _keeps(self, texts: tuple[Any, ...], label: RawLabel) -> bool:
-        wrong = next((text for text in texts if not isinstance(text, str | None)), None)
-        if wrong is not None:
-            raise DataError(f"{self.source.name}: a text is the {type(wrong).__name__} {wrong!r}: write a string")
+        non_text = next((text for text in texts if not isinstance(text, str | None)), None)
+        if non_text is not None:
+            raise DataError(
+                f"{self.source.name}: a text is the {type(non_text).__name__} {non_text!r}: write a string"
+            )
         is_empty = any(text is None or not text.strip() for text in texts)
         if is_empty and self.args.empty_text == "error":
             raise DataError(
@@ -93,10 +104,10 @@ class TextStream:
             )
         return label is not None and not (is_empty and self.args.empty_text == "drop")
 
-    def _place(self, texts: Sequence[Any], raw: Sequence[RawLabel]) -> str:
-        """The source's name, and the text of the first row that has an unknown label."""
+    def _name_with_example(self, texts: Sequence[Any], raw_labels: Sequence[RawLabel]) -> str:
+        """Returns the source's name, followed by the text of the first row with an unknown label if there is one."""
         known = set(self.labels.names)
-        for text, label in zip(texts, raw, strict=True):
+        for text, label in zip(texts, raw_labels, strict=True):
             names = label if isinstance(label, list) else [label]
             if any(name is not None and name not in known for name in names):
                 return f"{self.source.name} (such as {_quoted(text)})"

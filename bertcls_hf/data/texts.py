@@ -9,12 +9,15 @@ READ_ROWS = 1000
 
 
 def rows_of_texts(dataset: Dataset) -> Iterator[tuple[str | None, ...]]:
-    """The text, or both of a pair, of each row; read in batches, since the texts may not fit into memory."""
+    """Yields the text or text pair of each row, read in batches because all texts together may not fit into memory."""
     columns = [column for column in ("text", "text_pair") if column in dataset.column_names]
     for batch in dataset.select_columns(columns).iter(READ_ROWS):
         yield from zip(*(batch[column] for column in columns), strict=True)
 
 
 def text_keys(dataset: Dataset) -> list[int]:
-    """Equal for equal texts; good for one process, since Python salts its hashes."""
+    """Returns a hash of the text or text pair of each row.
+
+    The hashes of one text differ between processes, because Python salts them.
+    """
     return [hash(texts) for texts in rows_of_texts(dataset)]

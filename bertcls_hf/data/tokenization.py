@@ -1,4 +1,4 @@
-"""Texts to token ids, and ids to padded batches: one way for training, features, prediction and export."""
+"""Converts texts to token ids, and these to padded batches, for training, features, prediction and export alike."""
 
 import copy
 import functools
@@ -23,27 +23,27 @@ from bertcls_hf.errors import ArgumentsError
 
 logger = logging.getLogger(__name__)
 
-# Part of the cache key, which does not see the code: raise it when the tokens change.
+# Part of the key in the datasets cache, which does not depend on the code. Increase it when the tokens change.
 TOKENIZATION_VERSION = 2
 DEFAULT_LENGTH = 512
-# Tokens of a row, by which samplers order them.
+# The column with the number of tokens of each row, by which samplers group the rows.
 LENGTH_COLUMN = "length"
-# Tokenizers that know no limit say so with a number of this size.
+# A tokenizer without a limit has a `model_max_length` of at least this number.
 NO_LIMIT = 1_000_000
-# What is padded; an attention mask follows from the lengths.
+# The columns that are padded. The attention mask is computed from the lengths.
 TOKEN_COLUMNS = ("input_ids", "token_type_ids")
 
 
 def resolve_max_seq_length(asked: int | None, tokenizer: PreTrainedTokenizerBase, position_limit: int) -> int:
-    """The longest text in tokens.
+    """Returns the number of tokens, special ones included, at which longer texts are cut.
 
     Args:
-        asked: `--max_seq_length`.
-        tokenizer: knows its own limit, often.
-        position_limit: what the encoder's position embeddings allow.
+        asked: `--max_seq_length`. None takes 512, or the limit of the tokenizer or the encoder if it is lower.
+        tokenizer: the tokenizer, which may have a limit of its own.
+        position_limit: the largest number of tokens for which the encoder has positions.
 
     Raises:
-        ArgumentsError: more was asked for than the encoder has positions.
+        ArgumentsError: `asked` is above `position_limit`.
     """
     if asked is not None and asked > position_limit:
         raise ArgumentsError(f"--max_seq_length {asked}: the model has positions for {position_limit} tokens at most")
@@ -56,26 +56,30 @@ def resolve_max_seq_length(asked: int | None, tokenizer: PreTrainedTokenizerBase
 def tokenize(
     data: ClassificationData, tokenizer: PreTrainedTokenizerBase, args: DataArguments
 ) -> dict[str, Dataset | TokenStream]:
-    """Token ids of every split: columns `input_ids`, `attention_mask`, (`token_type_ids`), `length` and `labels`.
-
-    A stream is tokenized while it is read.
+    """Tokenizes every split. A stream is tokenized while it is read.
 
     Args:
         data: the splits.
-        tokenizer: cuts texts at its `model_max_length`.
-        args: number of processes, and whether to read what an earlier run tokenized.
+        tokenizer: the tokenizer, which cuts texts at its `model_max_length`.
+        args: the data options, which give the number of processes and say whether to ignore the datasets cache.
+
+    Returns:
+        The splits with the columns `input_ids`, `attention_mask`, `token_type_ids` (if the tokenizer returns them),
+        `length` and `labels` (if the split has them).
 
     Raises:
-        ArgumentsError: the length leaves no token for the texts.
+        ArgumentsError: `model_max_length` leaves no token for the texts beside the special tokens.
     """
     max_seq_length = tokenizer.model_max_length
     special_tokens = tokenizer.num_special_tokens_to_add(pair=data.is_pair)
     if max_seq_length <= special_tokens:
         raise ArgumentsError(f"--max_seq_length {max_seq_length}: {special_tokens} of them are special tokens")
-    # Hashed once, and before the first call: a call leaves its truncation behind in a fast tokenizer.
-    settings = Hasher.hash((tokenizer, max_seq_length, TOKENIZATION_VERSION))
+    # The tokenizer is hashed before its first call, because a call changes the truncation state of a fast tokenizer,
+    # which is part of the hash.
+    settings_hash = Hasher.hash((tokenizer, max_seq_length, TOKENIZATION_VERSION))
     return {
-        # A stream tokenizes in a thread of its own, which fast tokenizers do not share with another.
+        # A stream gets a copy of the tokenizer, because it is tokenized in another thread, and two threads cannot use
+        # one fast tokenizer at once.
         name: TokenStream(split, functools.partial(_tokenize_batch, tokenizer=copy.deepcopy(tokenizer)))
         if isinstance(split, TextStream)
         else split.map(
@@ -85,7 +89,7 @@ def tokenize(
             remove_columns=split.column_names,
             num_proc=args.preprocessing_num_workers,
             load_from_cache_file=not args.overwrite_cache,
-            new_fingerprint=Hasher.hash((split._fingerprint, settings)),
+            new_fingerprint=Hasher.hash((split._fingerprint, settings_hash)),
             desc=f"Tokenizing {name}",
         )
         for name, split in data.splits.items()
@@ -103,12 +107,12 @@ def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) 
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None], pairs: Sequence[str | None] | None = None
 ) -> dict[str, list]:
-    """Token ids of texts, and what else the tokenizer makes of them: a list per text in each column.
+    """Tokenizes texts; returns the tokenizer's columns, such as `input_ids`, with one list per text.
 
     Args:
-        tokenizer: cuts texts at its `model_max_length`.
-        texts: None counts as an empty text.
-        pairs: the second text of each row, where there is one.
+        tokenizer: the tokenizer, which cuts texts at its `model_max_length`.
+        texts: the texts; None counts as an empty text.
+        pairs: the second text of each row; None if the rows are single texts.
     """
     first = [text or "" for text in texts]
     second = None if pairs is None else [text or "" for text in pairs]
@@ -118,11 +122,11 @@ def encode_texts(
 def pad_texts(
     columns: Mapping[str, Sequence[Sequence[int]]], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, torch.Tensor]:
-    """A batch of texts; see [`pad_flat_texts`].
+    """Pads texts to a batch; see [`pad_flat_texts`].
 
     Args:
-        columns: per name, a list for each text; others than [`TOKEN_COLUMNS`] are left out.
-        tokenizer: knows what to pad with.
+        columns: one list of integers per text, by column name. Columns other than [`TOKEN_COLUMNS`] are left out.
+        tokenizer: the tokenizer, which gives the padding ids.
     """
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
     flat = {
@@ -136,17 +140,18 @@ def pad_texts(
 def pad_flat_texts(
     columns: Mapping[str, np.ndarray], lengths: np.ndarray, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, torch.Tensor]:
-    """A batch of texts that stand one behind the other.
+    """Pads texts, whose tokens are concatenated, to a batch.
 
-    Padding is on the right whatever the tokenizer's side, so that the first token of a text is its first position.
+    Padding is on the right even if the tokenizer pads on the left, so that the first token of each text is at the
+    first position.
 
     Args:
-        columns: (tokens,) integers for each name in [`TOKEN_COLUMNS`] that the tokenizer makes.
-        lengths: (texts,) tokens of each text.
-        tokenizer: knows what to pad with.
+        columns: (tokens,) integers by column name: those of [`TOKEN_COLUMNS`] that the tokenizer returns.
+        lengths: (texts,) integers, the number of tokens of each text.
+        tokenizer: the tokenizer, which gives the padding ids.
 
     Returns:
-        (texts, longest) int64 by name, with an `attention_mask` of 1 for real tokens.
+        (texts, longest) int64 by column name, including an `attention_mask` of 1 for real tokens and 0 for padding.
     """
     is_token = np.arange(lengths.max()) < lengths[:, None]
     padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
@@ -159,22 +164,22 @@ def pad_flat_texts(
 
 
 def token_lengths(split: Any) -> np.ndarray | None:
-    """Tokens of each row, (rows,) int64; None for a split without them: a stream, or cached features."""
-    # Any torch dataset can be trained on; only those of this package's splits have columns.
+    """Returns (rows,) int64, the number of tokens of each row; None for a stream, or for cached features."""
+    # A caller can train on any torch dataset, which may have no `column_names`.
     return np.asarray(split[LENGTH_COLUMN][:]) if LENGTH_COLUMN in getattr(split, "column_names", ()) else None
 
 
 def report_lengths(tokenized: Mapping[str, Split], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Logs how long the texts are, and how many reach the tokenizer's `model_max_length`; not of a stream."""
+    """Logs the mean length of each split except streams, and how many texts reach `model_max_length`."""
     for name, split in tokenized.items():
         lengths = token_lengths(split)
         if lengths is not None:
-            cut = int((lengths >= tokenizer.model_max_length).sum())
+            at_limit = int((lengths >= tokenizer.model_max_length).sum())
             logger.info(
                 "%s: %.0f tokens on average, %d of %d texts reach %d",
                 name,
                 lengths.mean(),
-                cut,
+                at_limit,
                 len(lengths),
                 tokenizer.model_max_length,
             )

@@ -1,4 +1,4 @@
-"""Training from Python, with options as keyword arguments and data from files, the Hub or memory."""
+"""Trains a classifier from Python, with options as keyword arguments and data from files, the Hub or memory."""
 
 import os
 from collections.abc import Mapping
@@ -64,8 +64,12 @@ def train(
     """
     splits = {"train": train_data, "validation": validation_data, "test": test_data}
     in_memory = {name: rows for name, rows in splits.items() if rows is not None}
-    recipe_words = tokens_of_values(recipe) if isinstance(recipe, Mapping) else [] if recipe is None else [str(recipe)]
-    option_words = tokens_of_values(options)
-    given = merge_sources(explicit_options(recipe_words), explicit_options(option_words))
-    finished = run(build_arguments(given, in_memory), given, [*recipe_words, *option_words], in_memory)
+    recipe_tokens = (
+        tokens_of_values(recipe) if isinstance(recipe, Mapping) else [] if recipe is None else [str(recipe)]
+    )
+    option_tokens = tokens_of_values(options)
+    given_options = merge_sources(explicit_options(recipe_tokens), explicit_options(option_tokens))
+    finished = run(
+        build_arguments(given_options, in_memory), given_options, [*recipe_tokens, *option_tokens], in_memory
+    )
     return TrainingResult(finished.folder, finished.all_results)

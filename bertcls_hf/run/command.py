@@ -14,7 +14,7 @@ class Command:
     """One command of `bertcls`.
 
     Args:
-        module: the module whose function `main(words, program)` runs the command.
+        module: the module whose function `main(argv, program)` runs the command.
         description: one line for the list of commands in the help.
     """
 

@@ -45,8 +45,8 @@ def run(
         RunError: an error that the user can fix; the command line returns its `exit_code`.
     """
     check_files(args.data)
-    # Imported here, because datasets, scikit-learn and the Trainer take seconds to import and a mistyped option or
-    # file name should fail at once.
+    # Imported here, so that a mistyped option or file name fails at once: importing datasets, scikit-learn and the
+    # Trainer takes seconds.
     from bertcls_hf.data.load import load_data
     from bertcls_hf.data.tokenization import report_lengths, tokenize
     from bertcls_hf.hub.card.finished_run import FinishedRun
@@ -107,11 +107,11 @@ def _cached_features(
     tokenizer: "PreTrainedTokenizerBase",
     splits: Mapping[str, Any],
 ) -> Mapping[str, Any]:
-    """Extracts the cached features of `--boost` and returns the splits that the Trainer reads.
+    """Computes the cached features of `--boost`, and returns the splits that the Trainer reads.
 
     Returns:
-        The features by split, for a frozen encoder. With `--freeze_backbone false` (LP-FT), the features only train
-        the head in a first phase, and the token ids in `splits` are returned.
+        The features of each split, if the encoder is frozen. With `--freeze_backbone false` (LP-FT), this function
+        trains the head on the features as a first phase, and returns the token ids in `splits`.
     """
     from bertcls_hf.features.extractor import FeatureExtractor
     from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
