@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import copy
+import gc
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,13 @@ def _few_threads() -> None:
 def _late_imports_first() -> None:
     # A run imports this late, and it takes names from other modules: never while a test has patched them.
     importlib.import_module("bertcls_hf.training.sweep")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_is_looked_for_among_the_tests_own_objects() -> None:
+    # accelerate collects garbage in every run, and would look through all that was imported each time.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,8 @@ from bertcls_hf.features.cache import (
     writing_problem,
 )
 from tests.helpers.disks import DAMAGES, small_disk
-from tests.helpers.feature_runs import FailingLock, NoLock, Worker, hold_claim, rewrite
+from tests.helpers.feature_runs import FailingLock, NoLock, hold_claim, rewrite
+from tests.helpers.warm_processes import Worker
 
 
 ROWS, WIDTH = 20, 4

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import functools
 import itertools
 import json
 import os
@@ -36,14 +37,12 @@ from tests.helpers.disks import DAMAGES, small_disk
 from tests.helpers.families import make_model
 from tests.helpers.feature_runs import (
     NoLock,
-    Worker,
     all_features,
     cache_bytes,
     cache_times,
     counted_shards,
     extract,
     features_of_texts,
-    launch,
     make_extractor,
     other_files,
     peak_memory,
@@ -52,6 +51,7 @@ from tests.helpers.feature_runs import (
     tokenized,
 )
 from tests.helpers.reviews import ROOT, review
+from tests.helpers.warm_processes import Worker, run_ranks
 
 
 POOLINGS = [
@@ -651,21 +651,17 @@ class TestStorage:
         assert peaks[1] - peaks[0] < 150, peaks
 
 
-RANK_SCRIPT = """
-import os, sys
-from bertcls_hf.features import cache as feature_cache
-from bertcls_hf.features.extractor import FeatureExtractor
-feature_cache.SHARD_ROWS = 8
-original = FeatureExtractor._extract_shard
-def noted(self, job, shard, *rest):
-    with open(sys.argv[1] + "." + os.environ["RANK"], "a") as file:
-        file.write(f"{len(job.plan.rows)}:{shard}\\n")
-    original(self, job, shard, *rest)
-FeatureExtractor._extract_shard = noted
-from bertcls_hf.run import main
-root = sys.argv[2].replace("RANK", os.environ["RANK"])
-sys.exit(main([*sys.argv[3:], "--boost_cache_dir", root]))
-"""
+def note_shards(folder: Path) -> None:
+    """Makes small shards, and notes those that this rank computes in a file of its own."""
+    feature_cache.SHARD_ROWS = 8
+    original = FeatureExtractor._extract_shard
+
+    def noted(self: FeatureExtractor, job: Any, shard: int, *rest: Any) -> None:
+        with (folder / f"computed.{os.environ['RANK']}").open("a") as file:
+            file.write(f"{len(job.plan.rows)}:{shard}\n")
+        original(self, job, shard, *rest)
+
+    FeatureExtractor._extract_shard = noted  # type: ignore[method-assign]
 
 
 @pytest.mark.slow
@@ -677,12 +673,10 @@ def test_two_ranks_make_the_cache_of_one(
     options = {"train_file": tmp_path / "many.csv", "boost": True, "learning_rate": None, "num_train_epochs": 1}
     assert main(command(**options, boost_cache_dir=tmp_path / "one", output_dir=tmp_path / "first")) == 0
     expected = cache_bytes(tmp_path / "one")
-    script = tmp_path / "ranks.py"
-    script.write_text(RANK_SCRIPT)
-    root = tmp_path / ("two" if disk == "shared" else "two-RANK")
-    argv = command(**options, output_dir=tmp_path / "second")
-    done = launch(script, 2, str(tmp_path / "computed"), str(root), *argv)
-    assert done.returncode == 0, done.stderr[-3000:]
+    root = tmp_path / ("two" if disk == "shared" else "two-{RANK}")
+    argv = command(**options, output_dir=tmp_path / "second", boost_cache_dir=root)
+    done = run_ranks(argv, 2, prepare=functools.partial(note_shards, tmp_path))
+    assert done.code == 0, done.output[-3000:]
     computed = [set((tmp_path / f"computed.{rank}").read_text().splitlines()) for rank in (0, 1)]
     assert len(computed[0] | computed[1]) == len(expected) / 3
     if disk == "shared":

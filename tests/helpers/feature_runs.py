@@ -1,24 +1,15 @@
-"""Extractions for the tests of features, in this process and in others.
-
-Other processes are forked by a server that has imported everything: they start in milliseconds, hold none of this
-process's threads or locks, and can be killed. Nothing here imports conftest, whose folders they must not make anew.
-"""
+"""Extractions for the tests of features, in this process and in those of `warm_processes`."""
 
 import contextlib
 import hashlib
 import io
-import multiprocessing
-import os
 import resource
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +26,6 @@ from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_chec
 from bertcls_hf.models.modeling import TextClassifier
 
 
-ROOT = Path(__file__).parents[2]
-PYTHON_PATH = str(ROOT)
 LABELS = LabelSet(SINGLE_LABEL, ("neg", "pos"))
 
 
@@ -144,7 +133,7 @@ class FailingLock(NoLock):
         raise OSError(38, "Function not implemented")
 
 
-# What other processes do. The first argument is the end of a pipe.
+# What a `Worker` does. The first argument is the end of a pipe.
 
 
 def extract(
@@ -203,54 +192,3 @@ def run_main(connection: Connection, argv: list[str], largest_file: int) -> None
     with contextlib.redirect_stderr(io.StringIO()) as messages:
         code = main(argv)
     connection.send((int(code), messages.getvalue()))
-
-
-class Worker:
-    """A process that runs one of the functions above."""
-
-    def __init__(self, function: Callable[..., None], *args: Any):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__, "bertcls_hf.run.pipeline", "bertcls_hf.training.sweep"])
-        self.connection, other = context.Pipe()
-        self.process = context.Process(target=_start, args=(function, other, *args), daemon=True)
-        # The first one starts the server, which finds modules by this variable alone.
-        with patch.dict(os.environ, {"PYTHONPATH": PYTHON_PATH}):
-            self.process.start()
-        other.close()
-
-    def receive(self, seconds: float = 60) -> Any:
-        """What it sends next; EOFError where it died."""
-        assert self.connection.poll(seconds), "the process does not answer"
-        return self.connection.recv()
-
-    def go(self) -> None:
-        """Lets a process that is ready begin."""
-        assert self.receive() == "ready"
-        self.connection.send("go")
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.process.kill()
-        self.process.join()
-
-
-def _start(function: Callable[..., None], connection: Connection, *args: Any) -> None:
-    torch.set_num_threads(1)
-    function(connection, *args)
-    connection.close()
-
-
-def launch(script: Path, processes: int, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-    """Runs a script in gloo ranks; `accelerate launch --cpu` starts one process, whatever number it is given."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        str(processes),
-        str(script),
-        *arguments,
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHON_PATH}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=seconds, check=False)

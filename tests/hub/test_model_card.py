@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, metadata_load
 
+from bertcls_hf.config.parsing import parse_arguments
 from bertcls_hf.hub.card import licences, model_card
 from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.model_card import MARK, write_model_card
 from bertcls_hf.metrics.metrics import METRICS, metric_words
 from bertcls_hf.run import main
+from bertcls_hf.run.pipeline import run
 from tests.helpers.reviews import review, write_reviews
 
 
@@ -419,12 +422,23 @@ class TestKindsOfRuns:
         assert not (tmp_path / "out/README.md").exists()
 
 
+@pytest.fixture(scope="module")
+def finished(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """A run of one step, whose card tests write anew."""
+    folder = tmp_path_factory.mktemp("finished")
+    files = {name: write_reviews(folder / f"{name}.csv", 16) for name in ("train", "validation", "test")}
+    argv = [
+        *("--model_name_or_path", tiny_bert, "--train_file", files["train"], "--validation_file", files["validation"]),
+        *("--test_file", files["test"], "--output_dir", folder / "out", "--max_steps", 1, "--use_cpu", True),
+    ]
+    words = [str(word) for word in argv]
+    return run(*parse_arguments(words), words)
+
+
 class TestSources:
     def test_names_and_licences_of_the_hub(
-        self, command: Command, tmp_path: Path, kept: list[FinishedRun], monkeypatch: pytest.MonkeyPatch
+        self, finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert main(command(num_train_epochs=1)) == 0
-        run = kept[0]
         asked = []
 
         def cached(name: str, file: str, **options: object) -> str:
@@ -436,18 +450,13 @@ class TestSources:
             return str(path)
 
         monkeypatch.setattr(licences, "hf_hub_download", cached)
-        args = dataclasses.replace(
-            run.args,
-            model=dataclasses.replace(run.args.model, model_name_or_path="org/encoder"),
-            data=dataclasses.replace(run.args.data, dataset_name="org/reviews", train_file=None),
-        )
-        write_model_card(dataclasses.replace(run, args=args))
-        metadata = metadata_load(tmp_path / "out/README.md")
+        card = written_card(finished, model_name_or_path="org/encoder", dataset_name="org/reviews", train_file=None)
+        metadata = metadata_load(card)
         assert metadata["base_model"] == "org/encoder"
         assert metadata["datasets"] == ["org/reviews"]
         assert metadata["license"] == "mit"
         assert metadata["model-index"][0]["results"][0]["dataset"]["type"] == "org/reviews"
-        licence = section(card_of(tmp_path / "out"), "Licence")
+        licence = section(card_of(card.parent), "Licence")
         assert "| `org/encoder` | mit |" in licence
         assert "| org/reviews | cc0-1.0 |" in licence
         # The tests work offline: only the cache may be looked at.
@@ -456,10 +465,10 @@ class TestSources:
             ("org/reviews", "README.md", "dataset", None, True),
         ]
 
-    def test_what_the_hub_does_not_answer_is_not_known(self, kept: list[FinishedRun], command: Command) -> None:
-        assert main(command(num_train_epochs=1)) == 0
-        args = dataclasses.replace(kept[0].args.model, model_name_or_path="org/nowhere")
-        assert licences.model_licence(args) is None
+    def test_what_the_hub_does_not_answer_is_not_known(self, finished: FinishedRun) -> None:
+        card = written_card(finished, model_name_or_path="org/nowhere")
+        assert "license" not in metadata_load(card)
+        assert "| `org/nowhere` | not known |" in section(card_of(card.parent), "Licence")
 
     @pytest.mark.parametrize(
         ("readme", "licence"),
@@ -471,31 +480,25 @@ class TestSources:
         ],
     )
     def test_licence_of_a_local_folder(
-        self,
-        readme: str,
-        licence: str | None,
-        command: Command,
-        tiny_bert: Path,
-        kept: list[FinishedRun],
-        tmp_path: Path,
+        self, readme: str, licence: str | None, tiny_bert: Path, finished: FinishedRun, tmp_path: Path
     ) -> None:
-        folder = tmp_path / "encoder"
-        folder.mkdir()
-        for path in tiny_bert.iterdir():
-            (folder / path.name).write_bytes(path.read_bytes())
+        folder = shutil.copytree(tiny_bert, tmp_path / "encoder")
         (folder / "README.md").write_text(readme)
-        assert (
-            main(
-                command(
-                    model_name_or_path=folder, num_train_epochs=1, save_strategy="no", load_best_model_at_end=False
-                )
-            )
-            == 0
-        )
-        metadata = metadata_load(tmp_path / "out/README.md")
+        card = written_card(finished, model_name_or_path=str(folder))
         # A name that the Hub does not know would make it refuse the card.
-        assert metadata.get("license") == (licence if licence == "apache-2.0" else None)
-        assert f"| `encoder` | {licence or 'not known'} |" in section(card_of(tmp_path / "out"), "Licence")
+        assert metadata_load(card).get("license") == (licence if licence == "apache-2.0" else None)
+        assert f"| `encoder` | {licence or 'not known'} |" in section(card_of(card.parent), "Licence")
+
+
+def written_card(finished: FinishedRun, model_name_or_path: str, **data: str | None) -> Path:
+    """Writes the run's card as if it had begun from another model or data, and gives the card's path."""
+    args = dataclasses.replace(
+        finished.args,
+        model=dataclasses.replace(finished.args.model, model_name_or_path=model_name_or_path),
+        data=dataclasses.replace(finished.args.data, **data),
+    )
+    write_model_card(dataclasses.replace(finished, args=args))
+    return Path(finished.args.training.output_dir) / "README.md"
 
 
 def test_a_metric_that_is_not_defined_is_left_out_of_the_metadata(command: Command, tmp_path: Path) -> None:

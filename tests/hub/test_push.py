@@ -1,10 +1,10 @@
 """Pushing: only named files, in one commit, and a failure that loses nothing."""
 
 import errno
+import functools
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +27,7 @@ from bertcls_hf.hub.push_callback import PushRun
 from bertcls_hf.run import main
 from tests.helpers.hub_server import TOKEN, USER, Commit, Hub, StoredFile, serve_hub
 from tests.helpers.reviews import ROOT, WORDS
+from tests.helpers.warm_processes import EntryScript, Finished, run_ranks
 
 
 NAME = f"{USER}/model"
@@ -97,10 +98,26 @@ def environment(hub: Hub, home: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def run(argv: list[str], hub: Hub, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(argv: list[str], hub: Hub, folder: Path) -> Finished:
+    """Runs the entry script in a new process, which reads the environment."""
     command = [sys.executable, str(ROOT / "run_classification.py"), *argv]
-    options = {"env": environment(hub, folder / "home"), "cwd": folder}
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        env=environment(hub, folder / "home"), cwd=folder,
+    )  # fmt: skip
+    return Finished(done.returncode, done.stdout)
+
+
+def fork(argv: list[str], hub: Hub, folder: Path, processes: int = 1) -> Finished:
+    """Runs the entry script in processes that are forked, and that know of this one's hub alone."""
+    return run_ranks(argv, processes, functools.partial(talk_to, hub.endpoint, folder))
+
+
+def talk_to(endpoint: str, folder: Path) -> None:
+    """Makes this process work in a folder, and use another hub than the one of its first import."""
+    os.chdir(folder)
+    os.environ["HF_TOKEN"] = TOKEN
+    constants.ENDPOINT, constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_XET = endpoint, False, True
 
 
 def messages(hub: Hub, revision: str = "main") -> list[str]:
@@ -142,9 +159,10 @@ class TestARunThatIsPushed:
         # As an earlier, custom model of this folder would have left it.
         (out / "modeling.py").write_text("raise RuntimeError('stale')\n")
         options = {"pooling": pooling, "do_train": True, "do_predict": True, "calibrate": True}
-        done = run(command(num_train_epochs=1, push_to_hub=True, hub_model_id=NAME, **options), hub, tmp_path)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert f"the model is pushed: {hub.endpoint}/{NAME}/commit/" in done.stderr
+        start = run if pooling is None else fork
+        done = start(command(num_train_epochs=1, push_to_hub=True, hub_model_id=NAME, **options), hub, tmp_path)
+        assert done.code == 0, done.output[-2000:]
+        assert f"the model is pushed: {hub.endpoint}/{NAME}/commit/" in done.output
 
         assert hub.repositories[NAME].private
         assert messages(hub) == ["Trained classifier"]
@@ -156,7 +174,7 @@ class TestARunThatIsPushed:
         assert "figures/confusion.png" in expected
         assert pushed_names(hub) == (expected if pooling is None else {*expected, "modeling.py"})
 
-        assert TOKEN not in done.stdout + done.stderr
+        assert TOKEN not in done.output
         for name, data in {**content(tmp_path), **hub.repositories[NAME].files()}.items():
             assert TOKEN.encode() not in data, name
 
@@ -174,16 +192,16 @@ class TestARunThatIsPushed:
         self, command: Callable[..., list[str]], hub: Hub, tmp_path: Path
     ) -> None:
         hub.tokens.clear()
-        done = run(command(num_train_epochs=1, push_to_hub=True, hub_model_id=NAME), hub, tmp_path)
-        assert done.returncode == 77, done.stderr[-2000:]
+        done = fork(command(num_train_epochs=1, push_to_hub=True, hub_model_id=NAME), hub, tmp_path)
+        assert done.code == 77, done.output[-2000:]
         out = tmp_path / "out"
-        error = done.stderr.splitlines()[-1]
+        error = done.output.splitlines()[-1]
         assert error == (
             f"error: pushing to {NAME} failed: the Hub does not accept the token (401): log in with `hf auth login`, "
             f"or set HF_TOKEN. The model is whole in {out}; push it later with "
             f"`python -m bertcls_hf.hub push {out} --hub_model_id {NAME}`"
         )
-        assert TOKEN not in done.stderr + done.stdout
+        assert TOKEN not in done.output
         assert AutoModelForSequenceClassification.from_pretrained(out).config.id2label == {0: "neg", 1: "pos"}
         # One attempt, after training: neither the start of the Trainer nor its checkpoints touch the Hub.
         assert hub.asked("create") == 1
@@ -203,7 +221,7 @@ class TestARunThatIsPushed:
     def test_without_the_flag_nothing_is_asked_of_the_hub(
         self, command: Callable[..., list[str]], hub: Hub, tmp_path: Path
     ) -> None:
-        assert run(command(num_train_epochs=1), hub, tmp_path).returncode == 0
+        assert fork(command(num_train_epochs=1), hub, tmp_path).code == 0
         assert hub.requests == []
 
     @pytest.mark.parametrize(
@@ -553,34 +571,25 @@ class TestEverySave:
     ) -> None:
         hub.hold["lfs_upload"] = threading.Event()
         argv = command(**{**options, "num_train_epochs": 2000, "save_strategy": "epoch", "save_total_limit": 2})
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "run_classification.py"), *argv], env=environment(hub, tmp_path / "home"),
-            cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        stopped = EntryScript(argv, prepare=functools.partial(talk_to, hub.endpoint, tmp_path))
         wait_until(lambda: hub.asked("lfs_upload") == 1)
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        stopped.process.terminate()
+        assert stopped.wait(30) == 75
         hub.hold["lfs_upload"].set()
-        assert process.returncode == 75, errors[-2000:]
         assert messages(hub) == []
         # What is left of it does not hinder the next run.
         assert (tmp_path / "out/_pushing").exists()
         again = command(**{**options, "num_train_epochs": 1, "output_dir": tmp_path / "out"})
-        done = run(again, hub, tmp_path)
-        assert done.returncode == 0, done.stderr[-2000:]
+        done = fork(again, hub, tmp_path)
+        assert done.code == 0, done.output[-2000:]
         assert messages(hub)[-1] == "Trained classifier"
         assert not (tmp_path / "out/_pushing").exists()
 
     def test_is_done_by_the_first_of_several_processes(
         self, command: Callable[..., list[str]], hub: Hub, options: dict, tmp_path: Path
     ) -> None:
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file",
-                  str(ROOT / "recipes/accelerate/cpu_ddp.yaml"), str(ROOT / "run_classification.py")]  # fmt: skip
-        two = {**environment(hub, tmp_path / "home"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [*launch, *command(**options)], capture_output=True, text=True, env=two, cwd=tmp_path, check=False
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        done = fork(command(**options), hub, tmp_path, processes=2)
+        assert done.code == 0, done.output[-2000:]
         # 48 rows in steps of 2 x 8.
         assert messages(hub)[0] == "Training in progress, step 3"
         assert messages(hub)[-1] == "Trained classifier"

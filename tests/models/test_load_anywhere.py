@@ -1,18 +1,20 @@
-"""Every saved format is read where pip installed transformers and torch, and nothing else."""
+"""Every saved format is read where transformers and torch are installed, and nothing else."""
 
 import csv
+import importlib.metadata
 import json
 import os
 import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from bertcls_hf.run import main
-from tests.helpers.reviews import ROOT, review
+from tests.helpers.reviews import review
 
 
 # Options of the run that saves a format; the first is a stock class, the others bring their code.
@@ -53,21 +55,32 @@ json.dump({"present": present, "answers": answers}, sys.stdout)
 
 
 @pytest.fixture(scope="module")
-def bare_python() -> Iterator[Path]:
-    """The interpreter of a new virtual environment, which is removed afterwards: it is large."""
-    with tempfile.TemporaryDirectory(prefix="bertcls_hf_bare_") as folder:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
-        python = Path(folder, "bin", "python")
-        install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
-        try:
-            done = subprocess.run(
-                [*install, "torch", "transformers"], capture_output=True, text=True, timeout=600, check=False
-            )
-        except subprocess.TimeoutExpired:
-            pytest.skip("pip did not install torch and transformers within ten minutes")
-        if done.returncode != 0:
-            pytest.skip(f"pip cannot install torch and transformers: {done.stderr.strip().splitlines()[-1]}")
-        yield python
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a new virtual environment that holds torch, transformers and what they require."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(subprocess.run([python, "-c", purelib], capture_output=True, text=True, check=True).stdout.strip())
+    for name in required_distributions("torch", "transformers"):
+        distribution = importlib.metadata.distribution(name)
+        tops = {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}
+        for top in tops:
+            (packages / top).symlink_to(Path(distribution.locate_file(top)))
+    return python
+
+
+def required_distributions(*names: str) -> set[str]:
+    """The names of distributions and of all that they require, as they are installed here."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name not in found:
+            found.add(name)
+            requirements = map(Requirement, importlib.metadata.requires(name) or [])
+            waiting += [r.name for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return found
 
 
 def write_rows(path: Path, name: str, rows: int, start: int) -> Path:

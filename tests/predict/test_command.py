@@ -29,6 +29,7 @@ from bertcls_hf.predict.predictor import Predictor
 from tests.helpers.classifiers import save_classifier, texts
 from tests.helpers.disks import small_disk
 from tests.helpers.reviews import ROOT
+from tests.helpers.warm_processes import EntryScript
 
 
 TEXTS = texts(30)
@@ -617,20 +618,21 @@ class TestOutputFile:
         state = tmp_path / "out.jsonl.partial.json"
         seen = [0]
         while not out.exists():
-            with command(arguments(source, output_file=out, chunk_rows=200)) as process:
-                for rows in reached(state, process):
-                    if rows >= seen[-1] + 800:
-                        process.send_signal(signal.SIGKILL)
-                        seen.append(rows)
-                        break
-                assert process.wait(60) in (0, -signal.SIGKILL)
+            argv = arguments(source, output_file=out, chunk_rows=200)
+            run = EntryScript(argv, module="bertcls_hf.predict.__main__")
+            for rows in reached(state, run):
+                if rows >= seen[-1] + 800:
+                    run.kill()
+                    seen.append(rows)
+                    break
+            assert run.wait(60) in (0, -signal.SIGKILL)
         assert len(seen) >= 3
         assert out.read_bytes() == whole.read_bytes()
 
 
-def reached(state: Path, process: subprocess.Popen) -> Iterator[int]:
+def reached(state: Path, run: EntryScript) -> Iterator[int]:
     """The rows that a running command has written, again and again."""
-    while process.poll() is None:
+    while run.process.is_alive():
         if state.exists():
             yield json.loads(state.read_text())["progress"]["rows"]
         time.sleep(0.002)
@@ -639,7 +641,7 @@ def reached(state: Path, process: subprocess.Popen) -> Iterator[int]:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(arguments: Callable, tmp_path: Path) -> None:
     peaks = []
-    for rows in (20_000, 200_000):
+    for rows in (10_000, 80_000):
         source = tmp_path / f"{rows}.csv"
         write_csv(source, [["text"], *([f"good film {number} " * (number % 5)] for number in range(rows))])
         argv = arguments(source, output_file=tmp_path / f"{rows}.jsonl", chunk_rows=4096)
@@ -652,4 +654,4 @@ def test_memory_does_not_grow_with_the_rows(arguments: Callable, tmp_path: Path)
         peaks.append(usage.ru_maxrss / 1024)
         with (tmp_path / f"{rows}.jsonl").open() as file:
             assert sum(1 for _ in file) == rows
-    assert peaks[1] - peaks[0] < 40, peaks
+    assert peaks[1] - peaks[0] < 20, peaks

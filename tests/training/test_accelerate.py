@@ -10,15 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from safetensors.torch import load_file
 
+from bertcls_hf.features import cache as feature_cache
+from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.run import main
 from tests.helpers.reviews import ROOT, write_reviews
 from tests.helpers.training_runs import assert_same_run, losses, without_dropout
+from tests.helpers.warm_processes import run_ranks
 
 
 FOLDER = ROOT / "recipes" / "accelerate"
@@ -45,12 +49,19 @@ def start(
     )  # fmt: skip
 
 
-def run(config: str, *options: str, processes: int = 2) -> str:
-    """What the ranks print."""
-    process = start(config, *options, processes=processes)
+def launch(*options: str, processes: int = 2) -> str:
+    """What the ranks of a run print that `accelerate launch` started."""
+    process = start("cpu_ddp", *options, processes=processes)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     return output
+
+
+def fork(*options: str, processes: int = 2, prepare: Callable[[], None] | None = None) -> str:
+    """What the ranks of a run print that were forked with the same environment, without the seconds of imports."""
+    finished = run_ranks(list(options), processes, prepare)
+    assert finished.code == 0, finished.output
+    return finished.output
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -89,10 +100,15 @@ MODES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mode", "processes"), [*((mode, 2) for mode in MODES), *((mode, 3) for mode in list(MODES)[:2])]
+    ("run", "mode", "processes"),
+    [
+        (launch, "shuffled", 2),
+        *((fork, mode, 2) for mode in list(MODES)[1:]),
+        *((fork, mode, 3) for mode in list(MODES)[:2]),
+    ],
 )
 def test_ranks_train_as_one_process_does(
-    command: Callable[..., list[str]], tmp_path: Path, mode: str, processes: int
+    command: Callable[..., list[str]], tmp_path: Path, run: Callable[..., str], mode: str, processes: int
 ) -> None:
     options = dict(MODES[mode])
     total = int(str(options.pop("total", 6)))
@@ -105,7 +121,6 @@ def test_ranks_train_as_one_process_does(
     one, many = tmp_path / "one", tmp_path / "many"
     assert main(command(**options, per_device_train_batch_size=total // accumulated, output_dir=one)) == 0
     output = run(
-        "cpu_ddp",
         *command(**options, per_device_train_batch_size=total // accumulated // processes, output_dir=many),
         processes=processes,
     )
@@ -126,12 +141,12 @@ def test_ranks_share_a_stream_and_go_on_exactly(command: Callable[..., list[str]
                "shuffle_buffer_size": 16, "per_device_train_batch_size": 3, "save_strategy": "steps", "save_steps": 8,
                "eval_strategy": "no", "save_total_limit": 5}  # fmt: skip
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    run("cpu_ddp", *command(**options, output_dir=whole))
+    fork(*command(**options, output_dir=whole))
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "checkpoint-16")
     positions = [json.loads((cut / "checkpoint-8" / f"stream_position_{rank}.json").read_text()) for rank in range(2)]
     assert [position["rows"] for position in positions] == [24, 24]
-    run("cpu_ddp", *command(**options, output_dir=cut, resume_from_checkpoint="auto"))
+    fork(*command(**options, output_dir=cut, resume_from_checkpoint="auto"))
     first, second = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert losses(whole) == losses(cut)
@@ -148,7 +163,7 @@ def test_ranks_share_the_features_of_a_stream(command: Callable[..., list[str]],
     batch = {"per_device_train_batch_size": 6}
     assert main(command(**{**options, **batch}, output_dir=one, boost_cache_dir=tmp_path / "cache-1")) == 0
     batch = {"per_device_train_batch_size": 3}
-    run("cpu_ddp", *command(**{**options, **batch}, output_dir=many, boost_cache_dir=tmp_path / "cache-2"))
+    fork(*command(**{**options, **batch}, output_dir=many, boost_cache_dir=tmp_path / "cache-2"))
     assert_same_run(one, many)
     shards = [{path.relative_to(cache): path.read_bytes() for path in cache.rglob("*.arrow")}
               for cache in (tmp_path / "cache-1", tmp_path / "cache-2")]  # fmt: skip
@@ -175,8 +190,8 @@ def test_the_launcher_passes_a_signal_on_to_the_ranks(command: Callable[..., lis
     assert len(checkpoints) == 1, output
 
     begin = time.monotonic()
-    run("cpu_ddp", *command(**options, output_dir=stopped, resume_from_checkpoint="auto"))
-    run("cpu_ddp", *command(**options, output_dir=whole))
+    fork(*command(**options, output_dir=stopped, resume_from_checkpoint="auto"))
+    fork(*command(**options, output_dir=whole))
     assert time.monotonic() - begin < 240
     first, second = load_file(whole / "model.safetensors"), load_file(stopped / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -219,23 +234,20 @@ def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on(
     assert time.monotonic() - begin < 60
     assert "Signal 9 (SIGKILL)" in output
     assert not (tmp_path / "out" / "model.safetensors").exists()
-    run("cpu_ddp", *command(**options))
+    fork(*command(**options))
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
-SLOW_EXTRACTION = """
-import sys, time
-from bertcls_hf.features import cache as feature_cache
-from bertcls_hf.features.extractor import FeatureExtractor
-feature_cache.SHARD_ROWS = 8
-original = FeatureExtractor._extract_shard
-def slow(*args, **options):
-    time.sleep(2)
-    return original(*args, **options)
-FeatureExtractor._extract_shard = slow
-from bertcls_hf.run import main
-sys.exit(main(sys.argv[1:]))
-"""
+def slow_down_extraction() -> None:
+    """Makes small shards, each of which takes 2 s."""
+    feature_cache.SHARD_ROWS = 8
+    original = FeatureExtractor._extract_shard
+
+    def slow(*args: Any, **options: Any) -> None:
+        time.sleep(2)
+        original(*args, **options)
+
+    FeatureExtractor._extract_shard = slow  # type: ignore[method-assign]
 
 
 @pytest.mark.slow
@@ -243,11 +255,7 @@ def test_an_extraction_may_take_longer_than_the_time_out_of_the_process_group(
     command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """Eleven shards of 2 s for two processes that wait for each other for 9 s at most."""
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW_EXTRACTION)
     options = {"boost": True, "head_learning_rate": 0.01, "learning_rate": None, "ddp_timeout": 9}
     begin = time.monotonic()
-    process = start("cpu_ddp", *command(**options, boost_cache_dir=tmp_path / "cache"), script=script)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    fork(*command(**options, boost_cache_dir=tmp_path / "cache"), prepare=slow_down_extraction)
     assert time.monotonic() - begin > 11

@@ -1,17 +1,18 @@
 """A run that was killed and resumed ends as one that was not; a broken checkpoint is never resumed from."""
 
+import functools
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import Trainer, TrainerState
 
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.run import main
@@ -21,8 +22,9 @@ from bertcls_hf.training.checkpoints import (
     resolve_resume,
     stopped_early,
 )
-from tests.helpers.reviews import ROOT
+from tests.helpers.reviews import write_reviews
 from tests.helpers.training_runs import SAVES, assert_identical_run, history
+from tests.helpers.warm_processes import EntryScript
 
 
 MODES = {
@@ -58,65 +60,75 @@ def rewrite_best_checkpoints(folder: Path, original: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_killed_run_resumes_exactly(command: Callable[..., list[str]], tmp_path: Path, seed: int) -> None:
-    options = {**SAVES, "num_train_epochs": 12, "early_stopping_patience": 6, "seed": seed}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert main(command(**options, output_dir=whole)) == 0
-    argv = [sys.executable, str(ROOT / "run_classification.py"),
-            *command(**options, output_dir=killed, resume_from_checkpoint="auto")]  # fmt: skip
-    # As many threads as the whole run had: a sum's rounding depends on its order.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    target = random.Random(seed).randrange(4, 40)
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    while process.poll() is None and not list(killed.glob(f"checkpoint-{target // 2 * 2}")):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(argv, check=True, capture_output=True, env=environment)
-    assert_identical_run(whole, killed)
-
-
-KILLED_WHILE_SAVING = """
-import os, signal, sys
-from transformers import Trainer, TrainerState
-from bertcls_hf.run import main
-stage, step = sys.argv[1], int(sys.argv[2])
-def die_before(owner, name, step_of):
-    original = getattr(owner, name)
-    def method(self, *args, **kwargs):
-        if step_of(self) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(self, *args, **kwargs)
-    setattr(owner, name, method)
-if stage == "state":
-    die_before(TrainerState, "save_to_json", lambda state: state.global_step)
-else:
-    die_before(Trainer, stage, lambda trainer: trainer.state.global_step)
-main(sys.argv[3:])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state", "state"])
-def test_killed_inside_a_save(command: Callable[..., list[str]], tmp_path: Path, stage: str) -> None:
-    """Half of checkpoint-8 is there; with save_total_limit 1 the one before it is, too."""
-    options = {**SAVES, "save_total_limit": 1, "load_best_model_at_end": False}
+    options = {**SAVES, "num_train_epochs": 7, "early_stopping_patience": 6, "seed": seed}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(command(**options, output_dir=whole)) == 0
     argv = command(**options, output_dir=killed, resume_from_checkpoint="auto")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    driver = [sys.executable, "-c", KILLED_WHILE_SAVING, stage, "8", *argv]
-    assert subprocess.run(driver, capture_output=True, env=environment, check=False).returncode == -signal.SIGKILL
-    assert (killed / "checkpoint-8/model.safetensors").exists()
-    assert main(argv) == 0
-    assert (killed / "_incomplete-checkpoint-8").exists()
+    # Early stopping cannot end the run before its seventh evaluation, at step 14.
+    checkpoint = killed / f"checkpoint-{random.Random(seed).randrange(4, 14, 2)}"
+    run = EntryScript(argv)
+    while run.process.is_alive() and not checkpoint.exists():
+        time.sleep(0.002)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL
+    assert EntryScript(argv).wait() == 0
     assert_identical_run(whole, killed)
 
 
+def die_while_saving(stage: str, step: int) -> None:
+    """Makes this process kill itself before a stage of the saving of one checkpoint."""
+
+    def die_before(owner: type, name: str, step_of: Callable[[Any], int]) -> None:
+        original = getattr(owner, name)
+
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if step_of(self) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(self, *args, **kwargs)
+
+        setattr(owner, name, method)
+
+    if stage == "state":
+        die_before(TrainerState, "save_to_json", lambda state: state.global_step)
+    else:
+        die_before(Trainer, stage, lambda trainer: trainer.state.global_step)
+
+
+@pytest.mark.slow
+def test_killed_inside_a_save(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Half of checkpoint-8 is there; with save_total_limit 1 the one before it is, too."""
+    options = {**SAVES, "save_total_limit": 1, "load_best_model_at_end": False}
+    whole = tmp_path / "whole"
+    assert main(command(**options, output_dir=whole)) == 0
+    for stage in ("_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state", "state"):
+        killed = tmp_path / stage
+        argv = command(**options, output_dir=killed, resume_from_checkpoint="auto")
+        run = EntryScript(argv, prepare=functools.partial(die_while_saving, stage, 8))
+        assert run.wait() == -signal.SIGKILL, stage
+        assert (killed / "checkpoint-8/model.safetensors").exists(), stage
+        assert main(argv) == 0, stage
+        assert (killed / "_incomplete-checkpoint-8").exists(), stage
+        assert_identical_run(whole, killed)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with complete checkpoints 2, 4 and 6, for copies."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    files = {name: write_reviews(folder / f"{name}.csv", rows) for name, rows in (("train", 48), ("validation", 16))}
+    argv = {
+        "model_name_or_path": tiny_bert, "train_file": files["train"], "validation_file": files["validation"],
+        "output_dir": folder / "out", "learning_rate": 1e-3, "per_device_train_batch_size": 8, "use_cpu": True,
+        **SAVES, "num_train_epochs": 1,
+    }  # fmt: skip
+    assert main([word for name, value in argv.items() for word in (f"--{name}", str(value))]) == 0
+    return folder / "out"
+
+
 @pytest.fixture
-def checkpoints(command: Callable[..., list[str]], tmp_path: Path) -> Path:
-    """A run with complete checkpoints 2, 4, 6 …."""
-    assert main(command(**{**SAVES, "num_train_epochs": 1})) == 0
-    return tmp_path / "out"
+def checkpoints(trained: Path, tmp_path: Path) -> Path:
+    """A run's folder with complete checkpoints 2, 4 and 6."""
+    return shutil.copytree(trained, tmp_path / "out")
 
 
 FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
