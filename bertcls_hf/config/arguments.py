@@ -8,7 +8,7 @@ import copy
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, fields
+from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
 from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,6 @@ REFUSED_OPTIONS = {
     "eval_do_concat_batches": "the metrics need all rows at once",
     "hub_always_push": "a save whose push would have to wait for another is not pushed",
     "include_for_metrics": "the metrics need predictions and labels alone",
-    "label_names": "the name of the data's label column goes into --label_column_name",
     "length_column_name": "lengths are those of the tokenized texts",
     "optim_target_modules": "the optimizers that need it take no --head_learning_rate",
     "prediction_loss_only": "an evaluation without predictions has no metrics",
@@ -166,12 +165,39 @@ class DataArguments:
         default=None, aliases=["--valid_path"], help="Like --train_file. Absent: a part of train, never of test."
     )
     test_file: str | None = HfArg(default=None, help="Like --train_file; evaluated once, after training.")
+    file_format: Literal["csv", "tsv", "txt", "json", "jsonl", "parquet", "xlsx", "fasttext", "trec"] | None = HfArg(
+        default=None,
+        help="Format of the files, where their names do not tell it. txt is read as tsv; fasttext is "
+        "`__label__x text`, trec is `LABEL:sub text`.",
+    )
     text_column_names: list[str] | None = HfArg(
         default=None,
-        help="The text column, or two for sentence pairs. Default: text, sentence, document, review or content.",
+        help="The text column, or two for sentence pairs. Default: a usual name, such as text, sentence, review, or "
+        "premise and hypothesis. In json files also the dotted name of a nested value, such as data.text.",
     )
-    label_column_name: str | None = HfArg(
-        default=None, help="The label column. Default: label, labels, class, category or target."
+    text_column_delimiter: str | None = HfArg(
+        default=None,
+        help="Joins the columns of --text_column_names into one text. Default: two columns are a sentence pair.",
+    )
+    label_column_name: list[str] | None = HfArg(
+        default=None,
+        help="The label column; or several columns of 0 and 1, one per label, for multi-label (-1: a row without "
+        "labels). Default: a usual name, such as label, class, category, sentiment or stars.",
+    )
+    column_names: list[str] | None = HfArg(
+        default=None,
+        help="Names of the columns of csv and tsv files without a header, in their order; _ for one that is not used. "
+        "With --csv_header true, they replace the header.",
+    )
+    label_names: list[str] | None = HfArg(
+        default=None,
+        help="Names of the labels 0, 1, 2 …, where the data has numbers, or lists of 0 and 1. Default: the numbers.",
+    )
+    missing_label_names: list[str] | None = HfArg(
+        default=None, help="Labels that mean a missing one, such as NA; see --missing_label."
+    )
+    lowercase_labels: bool = HfArg(
+        default=False, help="Write all labels in lower case, so that Good and good are one label."
     )
     label_delimiter: str | None = HfArg(
         default=None, help="Splits the label column of a text file into several labels, e.g. | for a|b."
@@ -185,10 +211,13 @@ class DataArguments:
         help="Whether csv and tsv files start with column names. Without them the columns are text, label (or "
         "sentence1, sentence2, label). auto looks for known names, and whether the first label occurs again.",
     )
-    csv_delimiter: str | None = HfArg(default=None, help="Default: comma for csv, tab for tsv and txt.")
-    csv_quoting: Literal["auto", "minimal", "none"] = HfArg(
+    csv_delimiter: str | None = HfArg(
+        default=None, help="One character or several, such as ;;. Default: comma for csv, tab for tsv and txt."
+    )
+    csv_quoting: Literal["auto", "minimal", "escaped", "none"] = HfArg(
         default="auto",
-        help='minimal: "…" quotes fields. none: quotes are text. auto: minimal for csv; detected for tsv and txt.',
+        help='minimal: "…" quotes fields, and "" is a quote within. escaped: the same, but \\" is a quote within. '
+        "none: quotes are text. auto: detected.",
     )
     encoding: str = HfArg(default="utf-8", help="Encoding of text files; a byte order mark is skipped.")
     encoding_errors: Literal["strict", "replace", "ignore"] = HfArg(
@@ -234,7 +263,8 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text_column_names", _split_commas(self.text_column_names))
+        for name in ("text_column_names", "label_column_name", "column_names", "label_names", "missing_label_names"):
+            object.__setattr__(self, name, _split_commas(_as_list(getattr(self, name))))
         for name in ("validation_split_percentage", "test_split_percentage"):
             value = getattr(self, name)
             _require(0 <= value < 100, f"--{name} {value}: must lie in [0, 100)")
@@ -250,11 +280,26 @@ class DataArguments:
             useless = [name for name in HUB_DATASET_OPTIONS if getattr(self, name) is not None]
             useless += ["train_split_name"] if self.train_split_name != "train" else []
             _require(not useless, f"--{' and --'.join(useless)} belong to --dataset_name, which is not given")
-        names = self.text_column_names
-        if names is not None and not 1 <= len(set(names)) == len(names) <= 2:
-            raise ArgumentsError(f"--text_column_names takes one column or two different ones, got {names}")
-        if self.text_column_names and self.label_column_name in self.text_column_names:
-            raise ArgumentsError(f"--label_column_name {self.label_column_name} is also a text column")
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        names, labels = self.text_column_names, self.label_column_name or []
+        most = 2 if self.text_column_delimiter is None else math.inf
+        if names is not None and not 1 <= len(set(names)) == len(names) <= most:
+            raise ArgumentsError(
+                f"--text_column_names takes one column or two different ones, got {names}; --text_column_delimiter "
+                "joins any number of columns into one text"
+            )
+        if shared := [name for name in labels if name in (names or ())]:
+            raise ArgumentsError(f"--label_column_name {shared[0]} is also a text column")
+        used = [name for name in self.column_names or [] if name != "_"]
+        for option, values in (
+            ("label_column_name", labels), ("label_names", self.label_names or []), ("column_names", used)
+        ):  # fmt: skip
+            _require(len(set(values)) == len(values), f"--{option} {' '.join(values)}: a name is given twice")
+        for option in ("label_delimiter", "label_names"):
+            if getattr(self, option) is not None and len(labels) > 1:
+                raise ArgumentsError(f"--{option} is for one label column, but --label_column_name names several")
 
 
 @dataclass(frozen=True)
@@ -394,6 +439,8 @@ class ClassifierTrainingArguments(TrainingArguments):
         "its probabilities (Guo et al. 2017) and, for multi-label, each label's threshold with the best F1. "
         "Predictions apply it; metrics stay those of the model as it is.",
     )
+    # Here the names of the model's targets, which are always `labels`; `--label_names` is an option of the data.
+    label_names: list[str] | None = field(default=None, init=False)
     hub_strategy: Literal["end", "every_save"] = HfArg(
         default="end",
         help="When --push_to_hub pushes: at the end of the run, or also at every checkpoint, what would be pushed if "
@@ -480,8 +527,8 @@ class ClassifierTrainingArguments(TrainingArguments):
 
     def _take_over_precision(self) -> None:
         """Sets `bf16` or `fp16` if accelerate's configuration asks for it, so that the card and the recipe tell it."""
-        if not self.bf16 and not self.fp16:
-            self.bf16, self.fp16 = configured_precision() == "bf16", configured_precision() == "fp16"
+        if not self.bf16 and not self.fp16 and configured_precision() in ("bf16", "fp16"):
+            setattr(self, configured_precision(), True)
 
     def _refuse_unfit_options(self) -> None:
         for f in fields(self):
@@ -623,7 +670,7 @@ ARGUMENT_CLASSES = (ModelArguments, DataArguments, BoostArguments, ClassifierTra
 def own_fields(argument_class: type) -> list[Field]:
     """Returns the fields that this package adds or redefines, in the order of their definition."""
     by_name = {f.name: f for f in fields(argument_class)}
-    return [by_name[name] for name in get_annotations(argument_class)]
+    return [by_name[name] for name in get_annotations(argument_class) if by_name[name].init]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -641,6 +688,11 @@ def _require_seed(options: Any, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         _require(value is None or 0 <= value < 2**32, f"--{name} {value}: must lie in [0, 2^32)")
+
+
+def _as_list(names: Sequence[str] | str | None) -> Sequence[str] | None:
+    """Returns a list of one for a single name, as Python code may give it."""
+    return [names] if isinstance(names, str) else names
 
 
 def _split_commas(names: Sequence[str] | None) -> list[str] | None:

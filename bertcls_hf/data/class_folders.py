@@ -1,4 +1,4 @@
-"""The reader of a folder that has one sub-folder of .txt files per class."""
+"""The reader of a folder that has one sub-folder of text files per class."""
 
 import hashlib
 import logging
@@ -18,24 +18,30 @@ logger = logging.getLogger(__name__)
 
 # The aclImdb corpus keeps unlabelled reviews in a folder of this name beside the class folders.
 UNLABELLED_FOLDER = "unsup"
+# A class folder with such a file was not meant as one.
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".xlsx"})
 SPLIT_FOLDERS = ("train", "validation", "valid", "dev", "test")
 
 
 class ClassFolderReader(TextTableReader):
-    """Reads one row per .txt file: its content as `text`, its folder as `label`, and `folder/file` as `id`."""
+    """Reads one row per text file: its content as `text`, its folder as `label`, and `folder/file` as `id`.
+
+    If a class folder has .txt files, they are the texts; otherwise all of its files are, as in 20 newsgroups, whose
+    files have a number as their name. Hidden files are left out.
+    """
 
     cache_name = "read_text_tree"
 
     @cached_property
     def columns(self) -> Columns:
-        return Columns(("text",), "label", "id")
+        return Columns(("text",), ("label",), "id")
 
     @cached_property
     def text_paths(self) -> list[tuple[Path, str]]:
-        """The path and the class of each .txt file, sorted by class and file name.
+        """The path and the class of each text file, sorted by class and file name.
 
         Raises:
-            DataError: there is no class folder, a class folder has no .txt file, or the folders are splits.
+            DataError: there is no class folder, a class folder has no file or holds tables, or the folders are splits.
         """
         if (self.path / UNLABELLED_FOLDER).is_dir():
             logger.warning(
@@ -43,11 +49,7 @@ class ClassFolderReader(TextTableReader):
             )
         labelled_paths: list[tuple[Path, str]] = []
         for folder in self._class_folders():
-            paths = sorted(folder.glob("*.txt"))
-            if not paths:
-                raise DataError(
-                    f"{folder}: no .txt file in this class folder; remove it, or put the class's texts there"
-                )
+            paths = _text_paths(folder)
             labelled_paths += [(path, folder.name) for path in paths]
         return labelled_paths
 
@@ -83,3 +85,18 @@ class ClassFolderReader(TextTableReader):
         for path, label in self.text_paths:
             with self._text_file(path) as file:
                 yield {"id": f"{label}/{path.name}", "text": "".join(file.lines()), "label": label}
+
+
+def _text_paths(folder: Path) -> list[Path]:
+    """Returns the text files of a class folder: the .txt files if there are any, and else all files."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    texts = [path for path in paths if path.suffix.lower() == ".txt"] or paths
+    if not texts:
+        raise DataError(f"{folder}: no file in this class folder; remove it, or put the class's texts there")
+    tables = [path for path in texts if path.suffix.lower() in TABLE_SUFFIXES]
+    if tables:
+        raise DataError(
+            f"{folder}: {tables[0].name} is a table and no text; pass the file itself, or put one text file per text "
+            "there"
+        )
+    return texts

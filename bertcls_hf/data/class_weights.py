@@ -6,14 +6,17 @@ from collections.abc import Sequence
 import numpy as np
 from datasets import Dataset
 
-from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, LabelSet
 from bertcls_hf.errors import ArgumentsError
 
 
 def label_counts(dataset: Dataset, labels: LabelSet) -> Counter[int] | None:
-    """Counts the rows per label position; returns None if there are no labels, or the task is not single-label."""
-    if labels.problem_type != SINGLE_LABEL or "label" not in dataset.column_names:
+    """Counts the rows per label position; returns None for regression, or if there are no labels."""
+    if labels.problem_type == REGRESSION or "label" not in dataset.column_names:
         return None
+    if labels.problem_type == MULTI_LABEL:
+        marks = dataset.select_columns("label").with_format("numpy")["label"][:]
+        return Counter({label: int(rows) for label, rows in enumerate(marks.sum(axis=0)) if rows})
     # Slicing a data set of this one column reads only the labels, and not the texts.
     return Counter(dataset.select_columns("label")["label"][:])
 

@@ -13,9 +13,18 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from datasets import Features
+from datasets import Features, List, Value
 
-from bertcls_hf.data.columns import KNOWN_COLUMNS, Columns, resolve_columns
+from bertcls_hf.data.column_guesses import (
+    advice_for_columns_without_header,
+    guess_label_position,
+    is_plain_name,
+    is_sentence,
+    looks_swapped,
+)
+from bertcls_hf.data.columns import KNOWN_COLUMNS, Columns, resolve_columns, usual_spelling
+from bertcls_hf.data.input_paths import format_suffix
+from bertcls_hf.data.label_first_files import LabelFirstReader, label_first_layout
 from bertcls_hf.data.table_reader import TextTableReader, string_features
 from bertcls_hf.data.text_files import TextFormat, text_format_of
 from bertcls_hf.errors import ArgumentsError, DataError
@@ -26,6 +35,12 @@ logger = logging.getLogger(__name__)
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 SAMPLE_LINES = 10_000
 LONGEST_FIELD = 2**31 - 1
+# The name of a column in `--column_names` that is not read.
+UNUSED = "_"
+NAMES_WITHOUT_HEADER = {1: ["text"], 2: ["text", "label"], 3: ["sentence1", "sentence2", "label"]}
+# Delimiters that a message can suggest: single ones, and repeated or mixed punctuation as in `a;;b` or `a_!_b`.
+_SINGLE_DELIMITERS = (",", "\t", ";", "|")
+_LONG_DELIMITER = re.compile(r"[;|,:_!#^~@]{2,}")
 
 
 class DelimitedReader(TextTableReader):
@@ -33,38 +48,76 @@ class DelimitedReader(TextTableReader):
 
     cache_name = "_delimited_rows"
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._samples: dict[TextFormat, list[list[str]]] = {}
+
+    def for_content(self) -> TextTableReader:
+        """Returns a reader of fastText's or TREC's layout if the file has it, and else this reader."""
+        if format_suffix(self.path, self.args) != ".txt" or self.args.csv_delimiter is not None:
+            return self
+        layout = label_first_layout(islice(self.file.lines(), SAMPLE_LINES))
+        if layout is None:
+            return self
+        reader = LabelFirstReader(self.path, self.args, self.needs_label, self.sample_rows, layout)
+        reader.file = self.file
+        return reader
+
     @cached_property
     def text_format(self) -> TextFormat:
         """The format of the file, in which detected values replace `auto` and None.
 
         Raises:
             DataError: the file is empty, or has one column where more are needed.
-            ArgumentsError: the delimiter is not one character, or is a quote.
+            ArgumentsError: the delimiter holds a quote or a line break, or quotes are asked for with a long delimiter.
         """
-        sample = list(islice(self.file.lines(), SAMPLE_LINES))
-        if not any(line.strip() for line in sample):
-            raise DataError(f"{self.path}: the file is empty")
+        sample = self._sample_lines()
         requested = text_format_of(self.args)
         delimiter = self._delimiter()
-        quoting = requested.csv_quoting
-        if quoting == "auto":
-            quoting = "minimal" if self.path.suffix.lower() == ".csv" else _detect_quoting(sample, delimiter)
+        quoting = self._quoting(sample, delimiter)
         resolved = replace(requested, csv_delimiter=delimiter, csv_quoting=quoting)
         return replace(resolved, csv_header=self._detect_header(resolved))
 
+    def _sample_lines(self) -> list[str]:
+        sample = list(islice(self.file.lines(), SAMPLE_LINES))
+        if not any(line.strip() for line in sample):
+            raise DataError(f"{self.path}: the file is empty")
+        return sample
+
     def _delimiter(self) -> str:
-        delimiter = self.args.csv_delimiter or DELIMITERS[self.path.suffix.lower()]
+        delimiter = self.args.csv_delimiter or DELIMITERS[format_suffix(self.path, self.args)]
         delimiter = "\t" if delimiter == "\\t" else delimiter
-        if len(delimiter) != 1 or delimiter in '"\r\n':
-            raise ArgumentsError(f"--csv_delimiter {self.args.csv_delimiter!r}: must be one character, and no quote")
+        if not delimiter or any(mark in delimiter for mark in '"\r\n'):
+            raise ArgumentsError(f"--csv_delimiter {self.args.csv_delimiter!r}: must hold no quote and no line break")
         return delimiter
+
+    def _quoting(self, sample: list[str], delimiter: str) -> str:
+        asked = self.args.csv_quoting
+        if len(delimiter) > 1:
+            if asked not in ("auto", "none"):
+                raise ArgumentsError(
+                    f"--csv_quoting {asked}: fields that are separated by {delimiter!r} cannot be quoted: leave it out"
+                )
+            return "none"
+        if asked != "auto":
+            return asked
+        if any('\\"' in line for line in sample) and _has_escaped_quotes(sample, delimiter):
+            return "escaped"
+        is_csv = format_suffix(self.path, self.args) == ".csv"
+        return "minimal" if is_csv else _detect_quoting(sample, delimiter)
+
+    def _sample(self, text_format: TextFormat) -> list[list[str]]:
+        """Returns the fields of the first rows, with the header if there is one."""
+        if text_format not in self._samples:
+            self._samples[text_format] = [row for _, row in islice(self._numbered_rows(text_format), SAMPLE_LINES)]
+        return self._samples[text_format]
 
     def _detect_header(self, text_format: TextFormat) -> str:
         """Detects whether the first row is a header.
 
-        It is one if it holds a column name that the user gave, or a usual one. Without such a name, the row is a
-        header unless its last field is also the label of a later row. A `--csv_header` other than `auto` is
-        returned unchanged.
+        It is one if it is `--column_names`, or holds a column name that the user gave, or a usual one that is no value
+        of its column. Without such a name, the row is a header unless its label is also the label of a later row. A
+        `--csv_header` other than `auto` is returned unchanged.
 
         Returns:
             `true` or `false`.
@@ -72,32 +125,59 @@ class DelimitedReader(TextTableReader):
         Raises:
             DataError: the file has one column where more are needed.
         """
-        named_by_user = {*(self.args.text_column_names or ()), *filter(None, [self.args.label_column_name])}
-        _, first_row = next(self._numbered_rows(text_format))
-        is_header = bool(named_by_user & set(first_row)) or any(
-            name.strip().lower() in KNOWN_COLUMNS for name in first_row
-        )
-        is_auto = text_format.csv_header == "auto"
-        if len(first_row) == 1 and (self.needs_label or (is_auto and not is_header)):
-            raise DataError(self._one_column_message(first_row[0], text_format))
-        if not is_auto:
+        first, *rows = self._sample(text_format)
+        is_known = self._has_known_name(first, rows)
+        if len(first) == 1 and self.needs_label:
+            raise DataError(self._one_column_message(first[0], rows, text_format))
+        if text_format.csv_header != "auto":
             return text_format.csv_header
-        return "true" if is_header or not self._first_label_recurs(text_format) else "false"
+        if self.args.column_names:
+            given = [usual_spelling(name) for name in self.args.column_names]
+            return "true" if [usual_spelling(name) for name in first] == given else "false"
+        if is_known:
+            return "true"
+        if len(first) == 1:
+            return self._detect_header_of_one_column(first[0], rows, text_format)
+        return "false" if self._first_label_recurs(first, rows) else "true"
 
-    def _first_label_recurs(self, text_format: TextFormat) -> bool:
-        """Says whether the last field of the first row is also the last field of a later row."""
-        rows = islice(self._numbered_rows(text_format), SAMPLE_LINES)
-        label = next(rows)[1][-1]
-        recurs = any(row[-1] == label for _, row in rows)
+    def _has_known_name(self, first: list[str], rows: list[list[str]]) -> bool:
+        named_by_user = {*(self.args.text_column_names or ()), *(self.args.label_column_name or ())}
+        if named_by_user & set(first):
+            return True
+        for position, name in enumerate(first):
+            later = {row[position] for row in rows if len(row) > position}
+            if usual_spelling(name) in KNOWN_COLUMNS and name not in later:
+                return True
+        return False
+
+    def _first_label_recurs(self, first: list[str], rows: list[list[str]]) -> bool:
+        """Says whether the label of the first row, or its last field, is also in a later row."""
+        position = guess_label_position(rows)
+        position = len(first) - 1 if position is None or position >= len(first) else position
+        recurs = any(len(row) > position and row[position] == first[position] for row in rows)
         if recurs:
-            logger.info("%s: no header (the first row's label, %r, occurs again)", self.path, label)
+            logger.info("%s: no header (the first row's label, %r, occurs again)", self.path, first[position])
         return recurs
 
-    def _one_column_message(self, first_line: str, text_format: TextFormat) -> str:
+    def _detect_header_of_one_column(self, first: str, rows: list[list[str]], text_format: TextFormat) -> str:
+        has_sentences = bool(rows) and sum(is_sentence(row[0]) for row in rows) > len(rows) / 2
+        if has_sentences and is_plain_name(first):
+            logger.info("%s: line 1, %r, is taken for the column's name", self.path, first)
+            return "true"
+        if has_sentences and is_sentence(first):
+            logger.info("%s: no header: each line is a text", self.path)
+            return "false"
+        raise DataError(self._one_column_message(first, rows, text_format))
+
+    def _one_column_message(self, first_line: str, rows: list[list[str]], text_format: TextFormat) -> str:
         delimiter = text_format.csv_delimiter
-        others = [mark for mark in (",", "\t", ";", "|") if mark in first_line and mark != delimiter]
+        long_delimiters = set(_LONG_DELIMITER.findall(first_line))
+        for row in rows:
+            long_delimiters &= set(_LONG_DELIMITER.findall(",".join(row)))
+        others = [mark for mark in (*sorted(long_delimiters), *_SINGLE_DELIMITERS)
+                  if mark in first_line and mark != delimiter]  # fmt: skip
         if others:
-            hint = f"it seems to be separated by {others[0]!r}, pass --csv_delimiter"
+            hint = f"it seems to be separated by {others[0]!r}, pass --csv_delimiter {others[0]!r}"
         elif self.needs_label:
             hint = "a text and a label are needed"
         else:
@@ -106,43 +186,82 @@ class DelimitedReader(TextTableReader):
 
     @cached_property
     def columns(self) -> Columns:
-        has_header = self.text_format.csv_header == "true"
-        # Without a header, `column_names` gives the columns standard names, so the names in the options do not apply.
-        texts, label = (self.args.text_column_names, self.args.label_column_name) if has_header else (None, None)
         names = self.column_names()
+        rows = [dict(zip(names, row, strict=False)) for row in self._sample(self.text_format)[self._header_rows :]]
+        args = self.args
+        if not self._header_rows and not args.column_names:
+            # `column_names` gives the columns standard names, so the names in the options do not apply.
+            args = replace(args, text_column_names=None, label_column_name=None)
         try:
-            return resolve_columns(names, texts, label, str(self.path), self.needs_label)
+            return resolve_columns(names, args, str(self.path), self.needs_label, rows)
         except DataError as error:
-            hint = "; if line 1 is a row and no header, pass --csv_header false"
-            raise DataError(f"{error}{hint if self.args.csv_header == 'auto' else ''}") from error
+            if (guessed := self._guessed_columns(names)) is not None:
+                return guessed
+            raise DataError(f"{error}{self._header_hint(names)}") from error
+
+    @property
+    def _header_rows(self) -> int:
+        return int(self.text_format.csv_header == "true")
+
+    def _header_hint(self, names: list[str]) -> str:
+        if self.args.csv_header != "auto" or not self._header_rows:
+            return ""
+        cells = [cell for row in self._sample(self.text_format)[1:] for cell in row if cell.strip()]
+        is_plainly_header = all(map(is_plain_name, filter(None, names))) and not all(map(is_plain_name, cells))
+        if is_plainly_header:
+            return ""
+        return "; if line 1 is a row and no header, pass --csv_header false"
+
+    def _guessed_columns(self, names: list[str]) -> Columns | None:
+        """Returns the only text column, or the text and the label of two columns of which one is plainly the label."""
+        is_named = self.args.text_column_names or self.args.label_column_name
+        rows = self._sample(self.text_format)[self._header_rows :]
+        filled = [position for position, name in enumerate(names)
+                  if name.strip() or any(len(row) > position and row[position].strip() for row in rows)]  # fmt: skip
+        if is_named or len(filled) > 2 or any(names.count(names[position]) > 1 for position in filled):
+            return None
+        if len(filled) == 1:
+            return None if self.needs_label else Columns((names[filled[0]],))
+        label = guess_label_position(rows)
+        if label not in filled:
+            return None
+        (text,) = (position for position in filled if position != label)
+        logger.info("%s: column %r is taken for the label, since its values recur", self.path, names[label])
+        return Columns((names[text],), (names[label],))
 
     def column_names(self) -> list[str]:
-        """Returns the column names of the header, or standard names if the file has no header.
+        """Returns the column names of the header or the options, or standard names if the file has no header.
 
         Raises:
-            DataError: a name occurs twice in the header, or a file without header has more than 3 columns.
+            DataError: a file without header has more than 3 columns, or its label seems to be another column than the
+                last, or `--column_names` gives another number of names.
         """
-        _, first_row = next(self._numbered_rows(self.text_format))
-        if self.text_format.csv_header == "true":
-            repeated = sorted({name for name in first_row if first_row.count(name) > 1})
-            if repeated:
-                raise DataError(f"{self.path}: the header names column {repeated[0]!r} twice")
-            return first_row
-        names = {1: ["text"], 2: ["text", "label"], 3: ["sentence1", "sentence2", "label"]}.get(len(first_row))
-        if names is None:
-            raise DataError(
-                f"{self.path}: {len(first_row)} columns and no header: without one, a file is text,label or "
-                "sentence1,sentence2,label; add a header, or pass --csv_header true if line 1 is one"
-            )
-        return names
+        rows = self._sample(self.text_format)
+        width = _filled_width(rows)
+        if self.args.column_names:
+            return self._given_names(len(rows[0]), width)
+        if self._header_rows:
+            return rows[0]
+        if width in NAMES_WITHOUT_HEADER and not looks_swapped([row[:width] for row in rows]):
+            return [*NAMES_WITHOUT_HEADER[width], *[""] * (len(rows[0]) - width)]
+        raise DataError(f"{self.path}: {advice_for_columns_without_header([row[:width] for row in rows])}")
+
+    def _given_names(self, fields: int, width: int) -> list[str]:
+        names = list(self.args.column_names or ())
+        if not width <= len(names) <= fields:
+            raise DataError(f"{self.path}, line 1: {width} columns, but --column_names gives {len(names)} names")
+        return ["" if name == UNUSED else name for name in names] + [""] * (fields - len(names))
 
     def features(self) -> Features:
-        return string_features(*self.columns.standard_names().values())
+        features = string_features(*self.columns.standard_columns)
+        if len(self.columns.labels) > 1:
+            features["label"] = List(Value("string"))
+        return features
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        names = self.columns.standard_names()
-        for record in self.records():
-            yield {standard_name: record[name] for name, standard_name in names.items()}
+        columns = self.columns
+        for number, record in enumerate(self.records(), start=1):
+            yield columns.standard_row(record, f"{self.path}, row {number}")
 
     def records(self) -> Iterator[dict[str, str]]:
         """Yields each row as a mapping from every name in [`column_names`] to its field.
@@ -152,31 +271,68 @@ class DelimitedReader(TextTableReader):
         """
         names = self.column_names()
         rows = self._numbered_rows(self.text_format)
-        if self.text_format.csv_header == "true":
+        if self._header_rows:
             next(rows)
         for line, row in rows:
-            if len(row) != len(names):
+            has_other_width = len(row) < len(names) or any(field.strip() for field in row[len(names) :])
+            if has_other_width:
+                expected = ", ".join(name or UNUSED for name in names)
                 raise DataError(
                     f"{self.path}, line {line}: {len(row)} fields where {len(names)} are expected "
-                    f"({', '.join(names)}); is a text unquoted, or is --csv_delimiter or --csv_quoting wrong?"
+                    f"({expected}); is a text unquoted, or is --csv_delimiter or --csv_quoting wrong?"
                 )
-            yield dict(zip(names, row, strict=True))
+            yield dict(zip(names, row, strict=False))
 
     def _numbered_rows(self, text_format: TextFormat) -> Iterator[tuple[int, list[str]]]:
         """Yields the line number and the fields of each row, from the start of the file, without blank rows."""
+        delimiter = text_format.csv_delimiter or ","
+        if len(delimiter) > 1:
+            for number, line in enumerate(self.file.lines(), start=1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n").split(delimiter)
+            return
         csv.field_size_limit(LONGEST_FIELD)
-        quotes: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if text_format.csv_quoting == "none" else {"strict": True}
-        reader = csv.reader(self.file.lines(), delimiter=text_format.csv_delimiter or ",", **quotes)
-        line = 1
+        reader = csv.reader(self.file.lines(), delimiter=delimiter, **_quotes(text_format.csv_quoting))
+        line_number = 1
         try:
             for row in reader:
                 if row:
-                    yield line, row
-                line = reader.line_num + 1
+                    yield line_number, row
+                line_number = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
-                f"{self.path}, line {line}: {error}; if quotation marks are part of the texts, pass --csv_quoting none"
+                f"{self.path}, line {line_number}: {error}; if quotation marks are part of the texts, pass "
+                "--csv_quoting none"
             ) from error
+
+
+def _quotes(quoting: str) -> dict[str, Any]:
+    """Returns the arguments of `csv.reader` for a value of `--csv_quoting`."""
+    if quoting == "none":
+        return {"quoting": csv.QUOTE_NONE}
+    return {"strict": True, "doublequote": False, "escapechar": "\\"} if quoting == "escaped" else {"strict": True}
+
+
+def _filled_width(rows: list[list[str]]) -> int:
+    """Returns the number of columns without the last ones, if these are empty in all rows."""
+    return max((max((i + 1 for i, field in enumerate(row) if field.strip()), default=1) for row in rows), default=1)
+
+
+def _has_escaped_quotes(lines: list[str], delimiter: str) -> bool:
+    r"""Says whether the rows have one width if \" is a quotation mark within a field, and not otherwise."""
+    return not _has_one_width(lines, delimiter, "minimal") and _has_one_width(lines, delimiter, "escaped")
+
+
+def _has_one_width(lines: list[str], delimiter: str, quoting: str) -> bool:
+    csv.field_size_limit(LONGEST_FIELD)
+    widths: set[int] = set()
+    try:
+        for row in csv.reader(lines, delimiter=delimiter, **_quotes(quoting)):
+            widths |= {len(row)} if row else set()
+    except csv.Error as error:
+        # The sample can end within a quoted field.
+        return "unexpected end of data" in str(error) and len(lines) == SAMPLE_LINES and len(widths) == 1
+    return len(widths) == 1
 
 
 def _detect_quoting(lines: list[str], delimiter: str) -> str:

@@ -11,13 +11,17 @@ from typing import Any
 from datasets import Features, List, Value
 
 from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.data.annotation_exports import ExportRows, has_several_labels, value_at
 from bertcls_hf.data.columns import Columns, resolve_columns
+from bertcls_hf.data.input_paths import format_suffix
 from bertcls_hf.data.labels import is_missing
 from bertcls_hf.data.table_reader import TextTableReader, string_features
 from bertcls_hf.data.text_stream import RawStream
 from bertcls_hf.errors import DataError
 
 
+# The rows from which a message about a missing column takes its examples.
+EXAMPLE_ROWS = 100
 LABEL_FEATURES = {
     "text": Value("string"),
     "truth value": Value("bool"),
@@ -25,6 +29,7 @@ LABEL_FEATURES = {
     "number": Value("float64"),
     "list of texts": List(Value("string")),
     "list of whole numbers": List(Value("int64")),
+    "list of numbers": List(Value("float64")),
 }
 _KINDS = {bool: "truth value", int: "whole number", float: "number", dict: "nested object", type(None): "null"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -41,18 +46,14 @@ class JsonReader(TextTableReader):
     def __init__(self, path: Path, args: DataArguments, needs_label: bool, sample_rows: int | None = None):
         super().__init__(path, args, needs_label, sample_rows)
         self._name_of_columns = str(path)
+        self._is_reported = False
 
     @cached_property
     def columns(self) -> Columns:
         if self.sample_rows is not None:
             return columns_of_sample(list(islice(self.records(), self.sample_rows)), self.args, str(self.path))
-        return resolve_columns(
-            list(self.column_kinds),
-            self.args.text_column_names,
-            self.args.label_column_name,
-            self._name_of_columns,
-            self.needs_label,
-        )
+        rows = list(islice(self.records(), EXAMPLE_ROWS))
+        return resolve_columns(list(self.column_kinds), self.args, self._name_of_columns, self.needs_label, rows)
 
     @cached_property
     def column_kinds(self) -> ColumnKinds:
@@ -75,14 +76,16 @@ class JsonReader(TextTableReader):
         columns = self.columns
         for name in columns.texts:
             refuse_other_than_text(self.path, name, self.column_kinds[name])
-        features = string_features(*columns.standard_names().values())
+        features = string_features(*columns.standard_columns)
         if columns.label is not None:
             features["label"] = label_feature(self.path, columns.label, self.column_kinds[columns.label])
+        elif columns.labels:
+            features["label"] = LABEL_FEATURES["list of texts"]
         return features
 
     def rows(self) -> Iterator[dict[str, Any]]:
         columns = self.columns
-        rows = standard_rows(self.records(), columns)
+        rows = standard_rows(self.records(), columns, str(self.path))
         return rows if self.sample_rows is None else checked_rows(rows, columns, str(self.path))
 
     def stream(self, paths: Sequence[Path], name: str) -> RawStream:
@@ -92,9 +95,27 @@ class JsonReader(TextTableReader):
     def records(self) -> Iterator[dict[str, Any]]:
         """Yields the rows with all columns, under the file's own column names.
 
+        The records of an annotation tool's export become flat rows. A column that the options name with dots, as in
+        `data.text`, is looked up in nested objects.
+
         Raises:
             DataError: the file is not JSON, or a row is not an object; the message gives the line or row.
         """
+        rows = ExportRows(str(self.path), self._keeps_lists)
+        names = [*(self.args.text_column_names or ()), *(self.args.label_column_name or ())]
+        dotted = [name for name in names if "." in name]
+        for row in self._raw_records() if dotted else rows.convert(self._raw_records()):
+            yield {**row, **{name: value_at(row, name) for name in dotted}}
+        if self.needs_label and not self._is_reported:
+            rows.report()
+            self._is_reported = True
+
+    @cached_property
+    def _keeps_lists(self) -> bool:
+        """Whether a record of an annotation tool's export has several labels; the first rows tell for predictions."""
+        return has_several_labels(islice(self._raw_records(), self.sample_rows))
+
+    def _raw_records(self) -> Iterator[dict[str, Any]]:
         if self._is_one_document():
             yield from self._records_of_document()
             return
@@ -108,7 +129,8 @@ class JsonReader(TextTableReader):
         first, second = next(lines, None), next(lines, None)
         if first is None:
             raise DataError(f"{self.path}: the file is empty")
-        return self.path.suffix.lower() == ".json" and (second is None or not _is_object(first))
+        is_json = format_suffix(self.path, self.args) == ".json"
+        return is_json and (second is None or not _is_object(first))
 
     def _records_of_document(self) -> Iterator[dict[str, Any]]:
         try:
@@ -152,9 +174,9 @@ def columns_of_sample(records: Sequence[dict[str, Any]], args: DataArguments, na
         DataError: the rows have no text column.
     """
     if not records:
-        return Columns(("text",), None, None)
+        return Columns(("text",))
     available = list(dict.fromkeys(key for record in records for key in record))
-    return resolve_columns(available, args.text_column_names, args.label_column_name, name, needs_label=False)
+    return resolve_columns(available, args, name, needs_label=False, rows=records)
 
 
 def parse_object(line: str, place: str) -> dict[str, Any]:
@@ -217,6 +239,8 @@ def label_feature(path: Path, name: str, kinds: dict[str, int]) -> Any:
     """
     if set(kinds) == {"whole number", "number"}:
         return LABEL_FEATURES["number"]
+    if set(kinds) <= {"list of whole numbers", "list of numbers", "mixed list"} and "list of numbers" in kinds:
+        return LABEL_FEATURES["list of numbers"]
     if set(kinds) == {"list without items"}:
         return LABEL_FEATURES["list of texts"]
     if any(kind.startswith("list of") for kind in kinds):
@@ -233,11 +257,19 @@ def label_feature(path: Path, name: str, kinds: dict[str, int]) -> Any:
     return LABEL_FEATURES[kind]
 
 
-def standard_rows(records: Iterable[dict[str, Any]], columns: Columns) -> Iterator[dict[str, Any]]:
-    """Yields the used columns of each row under their standard names, with ids converted to strings."""
-    names = columns.standard_names()
-    for record in records:
-        row = {standard_name: record.get(name) for name, standard_name in names.items()}
+def standard_rows(records: Iterable[dict[str, Any]], columns: Columns, name: str) -> Iterator[dict[str, Any]]:
+    """Yields the used columns of each row under their standard names, with ids converted to strings.
+
+    Args:
+        records: the rows under the source's own column names.
+        columns: the used columns of the source.
+        name: the source's name in messages.
+
+    Raises:
+        DataError: one of several label columns holds something other than 0, 1 or -1.
+    """
+    for number, record in enumerate(records, start=1):
+        row = columns.standard_row(record, f"{name}, row {number}")
         if row.get("id") is not None:
             row["id"] = str(row["id"])
         # Python's json reads NaN as a float, which cannot stand in a column of strings.
@@ -258,6 +290,7 @@ def checked_rows(rows: Iterable[dict[str, Any]], columns: Columns, name: str) ->
         DataError: a text or an id is neither a string nor missing; the message gives the row.
     """
     own_names = {standard: own for own, standard in columns.standard_names().items() if standard != "label"}
+    own_names.setdefault("text", "text")
     for number, row in enumerate(rows, start=1):
         for standard_name, own_name in own_names.items():
             kind = kind_of(row[standard_name])

@@ -1,7 +1,7 @@
 """Prepares the data of a run: loads the splits, finds the labels, checks rows, holds out splits and draws samples."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.class_weights import label_counts
+from bertcls_hf.data.columns import Columns
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.row_checks import checked_split, warn_of_leaks
 from bertcls_hf.data.sources import Source, Table, load_sources
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # The first rows of a stream are checked before the model is loaded, so that wrong data fails early.
 FIRST_ROWS = 100
+# More labels than this are not listed in the log.
+MOST_LOGGED = 20
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,13 @@ class ClassificationData:
         splits: any of `train`, `validation` and `test`. Each has the column `text`, and may have `text_pair`, `label`
             (encoded as int64, float32 or lists of float32) and `id`. With `--streaming`, `train` is a stream.
         held_out: the splits that were taken from train, each with its percentage of train.
+        columns: the used and unused columns of each source, by split.
     """
 
     labels: LabelSet
     splits: dict[str, Dataset | TextStream]
     held_out: dict[str, float] = field(default_factory=dict)
+    columns: dict[str, Columns] = field(default_factory=dict)
 
     @property
     def is_pair(self) -> bool:
@@ -78,6 +83,9 @@ def load_data(
         )
     needs_labels = frozenset({"train", "validation"} if trains else {"validation"})
     sources = load_sources(args, needs_labels, in_memory or {})
+    for split, source in sources.items():
+        logger.info("%s: columns of %s: %s", split, source.name, source.columns.description())
+    columns = {split: source.columns for split, source in sources.items()}
     held_out = percentages_to_hold_out(sources, args)
     if predicts and "test" not in {*sources, *held_out}:
         raise ArgumentsError("--do_predict: no test data: give --test_file, or a --test_split_percentage above 0")
@@ -95,7 +103,7 @@ def load_data(
         splits.pop("train", None)
     if stream is not None:
         splits["train"] = _checked_stream(stream, args, labels)
-    return ClassificationData(labels, splits, held_out)
+    return ClassificationData(labels, splits, held_out, columns)
 
 
 def _find_labels(
@@ -137,7 +145,7 @@ def _checked_stream(source: Source, args: DataArguments, labels: LabelSet) -> Te
         "train: streamed from %d parts of %s; labels %s, not compared with the other splits",
         source.dataset.dataset.num_shards,
         source.name,
-        ", ".join(labels.names),
+        _abbreviated(labels.names),
     )
     return stream
 
@@ -146,8 +154,13 @@ def _log_splits(splits: Mapping[str, Dataset], labels: LabelSet) -> None:
     """Logs the number of rows of each split and label, and warns of labels without a row."""
     for split, dataset in splits.items():
         counts = label_counts(dataset, labels)
-        listed = ", ".join(f"{labels.names[label]} {count:,}" for label, count in sorted((counts or {}).items()))
+        listed = _abbreviated([f"{labels.names[label]} {count:,}" for label, count in sorted((counts or {}).items())])
         logger.info("%s: %s rows%s", split, f"{len(dataset):,}", f" ({listed})" if listed else "")
         absent = [name for label, name in enumerate(labels.names) if counts is not None and label not in counts]
         if absent and split != "test":
-            logger.warning("the %s split has no row of %s", SPLIT_NAMES[split], ", ".join(absent))
+            logger.warning("the %s split has no row of %s", SPLIT_NAMES[split], _abbreviated(absent))
+
+
+def _abbreviated(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_LOGGED:,} more" if len(names) > MOST_LOGGED else ""
+    return ", ".join(names[:MOST_LOGGED]) + more

@@ -1,6 +1,7 @@
 """The reader of parquet files, and the streaming of several parquet files."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from bertcls_hf.errors import DataError, one_line
 
 
 BATCH_ROWS = 1024
+# The rows from which a message about a missing column takes its examples.
+SAMPLE_ROWS = 100
 # With more files than this, a stream is not divided by row groups: reading all footers would take too long.
 FEW_SHARDS = 64
 
@@ -47,13 +50,8 @@ class ParquetReader(TableReader):
             schema = self._file.schema.to_arrow_schema()
         except pa.ArrowInvalid as error:
             raise self._broken_file(error) from error
-        columns = resolve_columns(
-            schema.names,
-            self.args.text_column_names,
-            self.args.label_column_name,
-            str(self.path),
-            self.needs_label,
-        )
+        rows = self._first_rows()
+        columns = resolve_columns(schema.names, self.args, str(self.path), self.needs_label, rows)
         for name in columns.texts:
             arrow_type = schema.field(name).type
             if not _is_text(arrow_type):
@@ -62,17 +60,22 @@ class ParquetReader(TableReader):
                 )
         return columns
 
+    def _first_rows(self) -> list[dict[str, Any]]:
+        batch = next(self._file.iter_batches(SAMPLE_ROWS), None)
+        return [] if batch is None else batch.to_pylist()
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yields the rows under the standard names, with texts and ids but without labels.
 
         Raises:
             DataError: the file is broken.
         """
-        names = {own: standard for own, standard in self.columns.standard_names().items() if standard != "label"}
+        columns = replace(self.columns, labels=())
+        names = [*columns.texts, *([columns.id] if columns.id else [])]
         try:
-            for batch in self._file.iter_batches(BATCH_ROWS, columns=list(names)):
+            for batch in self._file.iter_batches(BATCH_ROWS, columns=names):
                 for record in batch.to_pylist():
-                    row = {standard_name: record[name] for name, standard_name in names.items()}
+                    row = columns.standard_row(record, str(self.path))
                     if row.get("id") is not None:
                         row["id"] = str(row["id"])
                     yield row
@@ -89,10 +92,12 @@ class ParquetReader(TableReader):
         except (DatasetGenerationError, ValueError) as error:  # Arrow raises ValueErrors for broken content.
             reason = one_line(error.__cause__ or error)
             raise DataError(f"{self.path}: a broken parquet file, or one without rows: {reason}") from error
-        return standardise(dataset, self.args, str(self.path), self.needs_label)
+        # Keeps the columns, for which the file would be opened again.
+        standard, self.columns = standardise(dataset, self.args, str(self.path), self.needs_label)
+        return standard
 
     def stream(self, paths: Sequence[Path], name: str) -> RawStream:
-        return standardise_stream(parquet_stream([str(path) for path in paths], name), self.args, name)
+        return standardise_stream(parquet_stream([str(path) for path in paths], name), self.args, name)[0]
 
 
 def _is_text(arrow_type: pa.DataType) -> bool:

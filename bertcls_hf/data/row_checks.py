@@ -9,7 +9,16 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data.labels import LabelSet, RawLabel, encode_labels, encoded_feature, raw_labels, refuse_unseen_labels
+from bertcls_hf.data.labels import (
+    MOST_LISTED,
+    LabelSet,
+    RawLabel,
+    encode_labels,
+    encoded_feature,
+    raw_labels,
+    refuse_unseen_labels,
+    with_class_names,
+)
 from bertcls_hf.data.sources import Source
 from bertcls_hf.data.splits import SPLIT_NAMES
 from bertcls_hf.data.texts import rows_of_texts, text_keys
@@ -42,7 +51,8 @@ def checked_split(source: Source, args: DataArguments, labels: LabelSet, predict
         is_empty = _has_empty_text(dataset)
         is_kept &= _refuse_or_drop(is_empty, args.empty_text, "an empty text", "empty_text", source)
     if "label" in dataset.column_names:
-        values = raw_labels(dataset, args.label_delimiter)
+        values = raw_labels(dataset, args, source.name)
+        values = _with_class_names(values, labels, source)
         refuse_unseen_labels(values, labels, SPLIT_NAMES[source.split], source.name)
         is_missing = np.array([value is None for value in values])
         if source.split == "test" and is_missing.all():
@@ -57,6 +67,16 @@ def checked_split(source: Source, args: DataArguments, labels: LabelSet, predict
     if not is_kept.any():
         raise DataError(f"{source.name}: no row is left after empty texts and missing labels are dropped")
     return dataset if is_kept.all() else dataset.select(np.flatnonzero(is_kept))
+
+
+def _with_class_names(values: list[RawLabel], labels: LabelSet, source: Source) -> list[RawLabel]:
+    named = with_class_names(values, labels)
+    if named is None:
+        return values
+    meanings = [f"{position} is {name!r}" for position, name in enumerate(labels.names[:MOST_LISTED])]
+    more = " …" if len(labels.names) > MOST_LISTED else ""
+    logger.warning("%s: its labels are taken for class numbers: %s%s", source.name, ", ".join(meanings), more)
+    return named
 
 
 def _warn_of_repeated_ids(dataset: Dataset, name: str) -> None:

@@ -15,8 +15,9 @@ from datasets.exceptions import DatasetGenerationError
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.class_folders import ClassFolderReader
+from bertcls_hf.data.columns import Columns
 from bertcls_hf.data.file_formats import READERS, open_reader
-from bertcls_hf.data.input_paths import existing_path, matching_files
+from bertcls_hf.data.input_paths import existing_path, format_suffix, matching_files
 from bertcls_hf.data.parquet_files import download_mode, parquet_stream, resharded
 from bertcls_hf.data.python_packages import is_packaged, packaged_corpus
 from bertcls_hf.data.splits import SPLIT_NAMES
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 Table: TypeAlias = "Dataset | DataFrame"
 
 
+# Formats of files that are read whole, or whose rows depend on all others.
+NOT_STREAMED = frozenset({".xlsx", ".fasttext", ".trec"})
+
+
 @dataclass(frozen=True)
 class Source:
     """A split as it was loaded, before its rows are checked.
@@ -40,11 +45,13 @@ class Source:
         split: `train`, `validation` or `test`.
         name: the source's name in messages.
         dataset: a `Dataset`, or a [`RawStream`] for training data with `--streaming`.
+        columns: the used and unused columns, as the source spells them.
     """
 
     split: str
     name: str
     dataset: Any
+    columns: Columns
 
 
 def load_sources(
@@ -77,7 +84,7 @@ def _source_in_memory(split: str, data: Table, args: DataArguments, needs_label:
         dataset = data if isinstance(data, Dataset) else Dataset.from_pandas(data, preserve_index=False)
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{name}: a column cannot be read: {one_line(error)}") from error
-    return Source(split, name, standardise(dataset, args, name, needs_label))
+    return Source(split, name, *standardise(dataset, args, name, needs_label))
 
 
 def _sources_of_options(
@@ -94,14 +101,14 @@ def _sources_of_options(
         }
     names = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
     return {
-        split: Source(split, name, _load_or_stream(split, name, args, split in needs_labels))
+        split: Source(split, name, *_load_or_stream(split, name, args, split in needs_labels))
         for split, name in names.items()
         if name and split not in skipped
     }
 
 
 def _packaged_source(name: str, args: DataArguments) -> Source:
-    return Source("train", name, load_path(str(packaged_corpus(name)), args, needs_label=True))
+    return Source("train", name, *load_path(str(packaged_corpus(name)), args, needs_label=True))
 
 
 def _load_hub_dataset(args: DataArguments) -> DatasetDict:
@@ -134,9 +141,9 @@ def _select_splits(loaded: DatasetDict, args: DataArguments, needs_labels: froze
 def _hub_source(split: str, dataset: Any, args: DataArguments, needs_label: bool) -> Source:
     name = f"{args.dataset_name} ({split})"
     if args.streaming and split == "train":
-        return Source(split, name, standardise_stream(resharded(dataset), args, name))
+        return Source(split, name, *standardise_stream(resharded(dataset), args, name))
     loaded = _store_on_disk(dataset, name) if args.streaming else dataset
-    return Source(split, name, standardise(loaded, args, name, needs_label))
+    return Source(split, name, *standardise(loaded, args, name, needs_label))
 
 
 def _store_on_disk(stream: IterableDataset, name: str) -> Dataset:
@@ -151,14 +158,16 @@ def _rows_of(stream: IterableDataset) -> Iterator[dict[str, Any]]:
     yield from stream
 
 
-def _load_or_stream(split: str, name: str, args: DataArguments, needs_label: bool) -> Dataset | RawStream:
+def _load_or_stream(
+    split: str, name: str, args: DataArguments, needs_label: bool
+) -> tuple[Dataset | RawStream, Columns]:
     if args.streaming and split == "train":
         return stream_files(name, args)
     return load_path(name, args, needs_label)
 
 
-def stream_files(name: str, args: DataArguments) -> RawStream:
-    """Opens files of one format as a stream.
+def stream_files(name: str, args: DataArguments) -> tuple[RawStream, Columns]:
+    """Opens files of one format as a stream, and returns their own columns, too.
 
     Args:
         name: a file, a folder of files, a pattern, or a URL of parquet files.
@@ -169,18 +178,18 @@ def stream_files(name: str, args: DataArguments) -> RawStream:
     """
     if "://" in name:
         return standardise_stream(parquet_stream(name, name), args, name)
-    paths = matching_files(name)
-    suffix = paths[0].suffix.lower()
-    if suffix not in READERS:
+    paths = matching_files(name, args)
+    suffix = format_suffix(paths[0], args)
+    if suffix not in READERS or suffix in NOT_STREAMED:
         # Parquet is listed first, because it is the only format that can also be streamed from a URL.
-        known = sorted(READERS, key=lambda known_suffix: known_suffix != ".parquet")
+        known = sorted(READERS.keys() - NOT_STREAMED, key=lambda name: (name != ".parquet", name))
         raise DataError(f"{name}: {suffix!r} files cannot be streamed; known: {', '.join(known)}")
     with open_reader(paths[0], args, needs_label=True, alternative="") as reader:
-        return reader.stream(paths, name)
+        return reader.stream(paths, name), reader.columns
 
 
-def load_path(name: str, args: DataArguments, needs_label: bool) -> Dataset:
-    """Loads a file or folder as a dataset with the standard column names.
+def load_path(name: str, args: DataArguments, needs_label: bool) -> tuple[Dataset, Columns]:
+    """Loads a file or folder as a dataset with the standard column names, and returns its own columns, too.
 
     Raises:
         DataError: the file or folder does not exist, has an unknown format, or cannot be read.
@@ -190,19 +199,19 @@ def load_path(name: str, args: DataArguments, needs_label: bool) -> Dataset:
         if path.is_dir():
             return _load_folder(path, args, needs_label)
         with open_reader(path, args, needs_label, alternative="or a folder") as reader:
-            return reader.load()
+            return reader.load(), reader.columns
     except PermissionError as error:
         raise DataError(f"{path}: {error.strerror}: {error.filename}") from error
 
 
-def _load_folder(path: Path, args: DataArguments, needs_label: bool) -> Dataset:
+def _load_folder(path: Path, args: DataArguments, needs_label: bool) -> tuple[Dataset, Columns]:
     if (path / "dataset_dict.json").exists():
         splits = [str(path / split) for split in json.loads((path / "dataset_dict.json").read_text())["splits"]]
         raise DataError(f"{path}: holds several splits; pass each on its own: {', '.join(splits)}")
     if (path / "state.json").exists():
         return standardise(_load_saved_dataset(path), args, str(path), needs_label)
     with ClassFolderReader(path, args, needs_label) as reader:
-        return reader.load()
+        return reader.load(), reader.columns
 
 
 def _load_saved_dataset(path: Path) -> Dataset:

@@ -44,6 +44,10 @@ class TableReader(ABC):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def for_content(self) -> "TableReader":
+        """Returns the reader that fits the content of the file, if several formats share its suffix."""
+        return self
+
     @property
     @abstractmethod
     def columns(self) -> Columns:
@@ -159,13 +163,11 @@ class TextTableReader(TableReader):
         return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
 
     def stream(self, paths: Sequence[Path], name: str) -> RawStream:
-        columns = self.columns
-        standard_names = tuple(columns.standard_names().values())
-        texts = tuple(standard_name for standard_name in standard_names if standard_name.startswith("text"))
+        columns = self.columns.combined()
         # datasets divides a list among the processes, and gives every other value to each of them.
         generator_arguments = {"paths": [str(path) for path in paths], "first": self}
         rows = IterableDataset.from_generator(_rows_of_files, gen_kwargs=generator_arguments)
-        return RawStream(name, rows, Columns(texts, "label", columns.id))
+        return RawStream(name, rows, columns)
 
 
 def _rows_of_files(paths: list[str], first: TextTableReader) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ import logging
 from datasets import ClassLabel, LargeList, List
 
 from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.data.doubtful_labels import refuse_doubtful_labels, warn_of_doubtful_labels
 from bertcls_hf.data.labels import (
     MULTI_LABEL,
     REGRESSION,
@@ -33,11 +34,16 @@ def labels_of_split(args: DataArguments, source: Source, known_labels: LabelSet 
     Raises:
         DataError: no row has a label, the labels do not fit the task, or they are not those of the classifier.
     """
-    values = raw_labels(source.dataset, args.label_delimiter)
+    values = raw_labels(source.dataset, args, source.name)
     if all(value is None for value in values):
         raise DataError(f"{source.name}: no row has a label")
     problem_type = infer_problem_type(source.dataset, values, args.problem_type, source.name)
-    labels = make_label_set(source.dataset, values, problem_type, source.name)
+    is_inferred = args.problem_type is None and not args.label_names
+    if problem_type == SINGLE_LABEL and is_inferred and not isinstance(source.dataset.features["label"], ClassLabel):
+        refuse_doubtful_labels(source, values, args)
+    label_names = source.columns.labels if len(source.columns.labels) > 1 else args.label_names
+    labels = make_label_set(source.dataset, values, problem_type, source.name, label_names)
+    warn_of_doubtful_labels(source, values, args)
     return labels if known_labels is None else _aligned(labels, known_labels, source.name)
 
 

@@ -1,15 +1,24 @@
 """Decodes text files. Everything that is read from one file shares one open handle."""
 
+import bz2
 import codecs
+import gzip
 import hashlib
+import lzma
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedReader, TextIOWrapper
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
+from zipfile import BadZipFile, ZipFile
 
 from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.data.input_paths import zip_member
 from bertcls_hf.errors import ArgumentsError, DataError
+
+
+BROKEN_ARCHIVE = (EOFError, OSError, lzma.LZMAError, zlib.error, BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,19 @@ def encoding_without_mark(name: str) -> str:
         raise ArgumentsError(f"--encoding {name}: {error}") from error
 
 
+def open_decompressed(path: Path) -> BinaryIO:
+    """Opens a file for reading bytes; a .gz, .bz2 or .xz file, or the only file of a .zip, is decompressed.
+
+    Raises:
+        DataError: a zip archive is broken, or holds no file or several.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return cast(BinaryIO, ZipFile(path).open(zip_member(path)))
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return openers.get(suffix, open)(path, "rb")
+
+
 class TextFile:
     """A text file that is opened when it is first read. Each further reading starts at the beginning again.
 
@@ -53,7 +75,7 @@ class TextFile:
 
     def __init__(self, path: Path, encoding: str = "utf-8", encoding_errors: str = "strict"):
         self.path, self.encoding, self.encoding_errors = path, encoding, encoding_errors
-        self._bytes: BufferedReader | None = None
+        self._bytes: BinaryIO | None = None
         self._text: TextIOWrapper | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,6 +109,11 @@ class TextFile:
                 yield line
         except UnicodeDecodeError as error:
             raise DataError(self._decoding_message(error)) from error
+        except BROKEN_ARCHIVE as error:
+            # bz2 raises an OSError without a number; one of the file system has a number.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise DataError(f"{self.path}: the compressed file is broken: {error}") from error
         except UnicodeError as error:
             raise DataError(f"{self.path}: not a {self.encoding} file: {error}") from error
         except LookupError as error:
@@ -94,7 +121,7 @@ class TextFile:
 
     def digest(self) -> str:
         """Returns the SHA-256 of the bytes, as hexadecimal digits."""
-        return hashlib.file_digest(self._rewound_bytes(), "sha256").hexdigest()
+        return hashlib.file_digest(self._rewound_bytes(), "sha256").hexdigest()  # type: ignore[arg-type]
 
     def _rewound_text(self) -> TextIOWrapper:
         if self._text is None:
@@ -103,9 +130,9 @@ class TextFile:
         self._text.seek(0)
         return self._text
 
-    def _rewound_bytes(self) -> BufferedReader:
+    def _rewound_bytes(self) -> BinaryIO:
         if self._bytes is None:
-            self._bytes = self.path.open("rb")
+            self._bytes = open_decompressed(self.path)
         self._bytes.seek(0)
         return self._bytes
 

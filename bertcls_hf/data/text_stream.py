@@ -3,17 +3,20 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from datasets import IterableDataset
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.columns import Columns
-from bertcls_hf.data.labels import LabelSet, RawLabel, encode_labels, raw_label, refuse_unseen_labels
+from bertcls_hf.data.labels import LabelFormat, LabelSet, RawLabel, encode_labels, label_format, refuse_unseen_labels
 from bertcls_hf.errors import DataError
 
 
 LONGEST_QUOTE = 60
+# The rows that show how a stream writes its labels.
+SAMPLE_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ class RawStream:
         """The standard names of the used columns."""
         return list(self.columns.standard_names().values())
 
+    def label_format(self, args: DataArguments) -> LabelFormat:
+        """Finds out from the first rows how the stream writes its labels; see [`label_format`]."""
+        rows = self.standardised(list(itertools.islice(self.dataset, SAMPLE_ROWS)))
+        return label_format(rows["label"], self.label_feature, args, self.name)
+
     def standardised(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         """Converts rows to columns under the standard names."""
         names = self.columns.standard_names()
@@ -58,6 +66,10 @@ class TextStream:
     args: DataArguments
     num_rows: None = field(default=None, init=False)
 
+    @cached_property
+    def _label_format(self) -> LabelFormat:
+        return self.source.label_format(self.args)
+
     @property
     def column_names(self) -> list[str]:
         """The column `text`, and `text_pair`, `label` and `id` if the source has them."""
@@ -78,9 +90,7 @@ class TextStream:
         """
         columns = self.source.standardised(rows)
         texts = [columns[name] for name in ("text", "text_pair") if name in columns]
-        raw_labels = [
-            raw_label(value, self.source.label_feature, self.args.label_delimiter) for value in columns["label"]
-        ]
+        raw_labels = [self._label_format.read(value) for value in columns["label"]]
         is_kept = [self._keeps(row, label) for row, label in zip(zip(*texts, strict=True), raw_labels, strict=True)]
         refuse_unseen_labels(raw_labels, self.labels, "training", self._name_with_example(texts[0], raw_labels))
         columns["label"] = encode_labels(raw_labels, self.labels)

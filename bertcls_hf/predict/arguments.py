@@ -13,7 +13,17 @@ from bertcls_hf.errors import ArgumentsError
 # The name that stands for standard input or standard output in place of a file.
 STANDARD = "-"
 # The options of a training run that have the same names and meanings here.
-DATA_OPTIONS = ("text_column_names", "csv_header", "csv_delimiter", "csv_quoting", "encoding", "encoding_errors")
+DATA_OPTIONS = (
+    "file_format",
+    "text_column_names",
+    "text_column_delimiter",
+    "column_names",
+    "csv_header",
+    "csv_delimiter",
+    "csv_quoting",
+    "encoding",
+    "encoding_errors",
+)
 
 
 def _as_in(argument_class: type, name: str) -> Any:
@@ -39,10 +49,15 @@ class PredictionArguments:
     stdin_format: Literal["lines", "jsonl"] = HfArg(
         default="lines", help="What standard input holds: a text per line, or a JSON object per line."
     )
+    file_format: Literal["csv", "tsv", "txt", "json", "jsonl", "parquet", "xlsx", "fasttext", "trec"] | None = _as_in(
+        DataArguments, "file_format"
+    )
     text_column_names: list[str] | None = _as_in(DataArguments, "text_column_names")  # noqa: RUF009
+    text_column_delimiter: str | None = _as_in(DataArguments, "text_column_delimiter")
+    column_names: list[str] | None = _as_in(DataArguments, "column_names")  # noqa: RUF009
     csv_header: Literal["auto", "true", "false"] = _as_in(DataArguments, "csv_header")
     csv_delimiter: str | None = _as_in(DataArguments, "csv_delimiter")
-    csv_quoting: Literal["auto", "minimal", "none"] = _as_in(DataArguments, "csv_quoting")
+    csv_quoting: Literal["auto", "minimal", "escaped", "none"] = _as_in(DataArguments, "csv_quoting")
     encoding: str = _as_in(DataArguments, "encoding")
     encoding_errors: Literal["strict", "replace", "ignore"] = _as_in(DataArguments, "encoding_errors")
     model_revision: str = _as_in(ModelArguments, "model_revision")

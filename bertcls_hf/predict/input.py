@@ -110,7 +110,7 @@ def _rows_of(reader: TableReader) -> Iterator[Row]:
 
 
 def _fields(columns: Columns) -> tuple[str, ...]:
-    standard_names = set(columns.standard_names().values())
+    standard_names = set(columns.standard_columns)
     return tuple(field for field in FIELDS if field in standard_names)
 
 
@@ -126,7 +126,7 @@ def _open_stdin(stdin: BinaryIO, args: DataArguments, stdin_format: StdinFormat)
     # Only the first row is read, since a program may write the next row only after it got an answer to this one.
     first_record = list(islice(records, 1))
     columns = columns_of_sample(first_record, args, name)
-    rows = checked_rows(standard_rows(chain(first_record, records), columns), columns, name)
+    rows = checked_rows(standard_rows(chain(first_record, records), columns, name), columns, name)
     return TextSource(name, _fields(columns), lambda: rows)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
+from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.labels import (
     MULTI_LABEL,
     REGRESSION,
@@ -84,7 +85,7 @@ def test_order_of_names(names: list[str], order: list[str]) -> None:
     ],
 )
 def test_raw_labels(values: list, feature: Any, delimiter: str | None, raw: list) -> None:
-    assert raw_labels(column(values, feature), delimiter) == raw
+    assert raw_labels(column(values, feature), DataArguments(label_delimiter=delimiter)) == raw
 
 
 @pytest.mark.parametrize(
@@ -102,17 +103,17 @@ def test_raw_labels(values: list, feature: Any, delimiter: str | None, raw: list
 )
 def test_task_that_the_labels_show(values: list, feature: Any, problem_type: str) -> None:
     dataset = column(values, feature)
-    assert infer_problem_type(dataset, raw_labels(dataset, None), None, "a.csv") == problem_type
+    assert infer_problem_type(dataset, raw_labels(dataset, DataArguments()), None, "a.csv") == problem_type
 
 
 def test_whole_numbers_can_be_regression() -> None:
     dataset = column([1, 2, 5], Value("int64"))
-    assert infer_problem_type(dataset, raw_labels(dataset, None), REGRESSION, "a.csv") == REGRESSION
+    assert infer_problem_type(dataset, raw_labels(dataset, DataArguments()), REGRESSION, "a.csv") == REGRESSION
 
 
 def test_class_names_keep_their_order_and_the_unused() -> None:
     dataset = column([1, 0, 1], NAMES)
-    labels = make_label_set(dataset, raw_labels(dataset, None), SINGLE_LABEL, "a")
+    labels = make_label_set(dataset, raw_labels(dataset, DataArguments()), SINGLE_LABEL, "a")
     assert labels.names == ("pos", "neg", "none")
     assert labels.id2label == {0: "pos", 1: "neg", 2: "none"}
     assert labels.label2id == {"pos": 0, "neg": 1, "none": 2}

@@ -465,7 +465,8 @@ class TestSplitsAndSamples:
         assert len(data.splits["validation"]) == 2
 
     def test_as_many_classes_as_rows(self, tmp_path: Path) -> None:
-        data = load(train_file=numbered(tmp_path / "a.jsonl", [f"c{i}" for i in range(20)]), max_train_samples=5)
+        path = numbered(tmp_path / "a.jsonl", [f"c{i}" for i in range(20)])
+        data = load(train_file=path, max_train_samples=5, problem_type=SINGLE_LABEL)
         assert len(data.splits["validation"]) == 2
         assert len(data.splits["train"]) == 5
 

@@ -211,16 +211,18 @@ class TestColumns:
         ],
     )
     def test_usual_names(self, available: list[str], texts: tuple, label: str | None, identifier: str | None) -> None:
-        columns = resolve_columns(available, None, None, "a.csv", needs_label=label is not None)
+        columns = resolve_columns(available, DataArguments(), "a.csv", needs_label=label is not None)
         assert (columns.texts, columns.label, columns.id) == (texts, label, identifier)
 
     def test_a_text_column_is_no_label_or_id(self) -> None:
-        columns = resolve_columns(["id", "target"], ["target", "id"], None, "a.csv", needs_label=False)
+        columns = resolve_columns(
+            ["id", "target"], DataArguments(text_column_names=["target", "id"]), "a.csv", needs_label=False
+        )
         assert columns.standard_names() == {"target": "text", "id": "text_pair"}
 
     def test_a_long_name_is_cut_in_messages(self) -> None:
         with pytest.raises(DataError) as error:
-            resolve_columns(["a" * 10_000], None, None, "a.csv", needs_label=True)
+            resolve_columns(["a" * 10_000], DataArguments(), "a.csv", needs_label=True)
         assert len(str(error.value)) < 300
 
 
@@ -236,8 +238,10 @@ def test_text_tree_is_sorted_and_keeps_texts_as_they_are(tmp_path: Path) -> None
     ]
 
 
-def test_a_header_names_no_column_twice(tmp_path: Path) -> None:
+def test_a_header_names_no_used_column_twice(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("text,label,x,x\na,b,c,d\n")
-    with pytest.raises(DataError, match="column 'x' twice"):
-        DelimitedReader(path, DataArguments(csv_header="true"), needs_label=True).column_names()
+    path.write_text("text,label,label\na,b,c\n")
+    with pytest.raises(DataError, match="column 'label' twice"):
+        list(DelimitedReader(path, DataArguments(csv_header="true"), needs_label=True).rows())
+    path.write_text("text,label,x,x,,\na,b,c,d,,\n")
+    assert list(DelimitedReader(path, DataArguments(), needs_label=True).rows()) == [{"text": "a", "label": "b"}]

@@ -347,7 +347,7 @@ class TestRefused:
             ("a.csv", b"text,label\ngood,1\nbad film, indeed,1\n", "a.csv, line 3: 3 fields where 2"),
             ("a.csv", b"text\ngood\nsch\xf6n\n", "a.csv, line 3: byte 0xf6"),
             ("a.csv", b"", "a.csv: the file is empty"),
-            ("a.csv", b"title,label\ngood,1\n", "no text column: "),
+            ("a.csv", b"number,label\ngood,1\n", "no text column: "),
             ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', "a.jsonl, row 2: 'text' holds a whole number"),
             ("a.jsonl", b'{"text": "a"}\n{"text"\n', "a.jsonl, line 2: not valid JSON"),
             ("a.jsonl", b'{"text": "\\ud800"}\n', "a.jsonl, row 1: 'text' holds a half of a surrogate pair"),
