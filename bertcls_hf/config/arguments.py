@@ -170,6 +170,11 @@ class DataArguments:
         default=None,
         help="The text column, or two for sentence pairs. Default: text, sentence, document, review or content.",
     )
+    text_column_delimiter: str | None = HfArg(
+        default=None,
+        help="Join the --text_column_names, however many, into one text with this between them, e.g. a blank. "
+        "Default: two columns are a pair.",
+    )
     label_column_name: str | None = HfArg(
         default=None, help="The label column. Default: label, labels, class, category or target."
     )
@@ -250,11 +255,25 @@ class DataArguments:
             useless = [name for name in HUB_DATASET_OPTIONS if getattr(self, name) is not None]
             useless += ["train_split_name"] if self.train_split_name != "train" else []
             _require(not useless, f"--{' and --'.join(useless)} belong to --dataset_name, which is not given")
-        names = self.text_column_names
-        if names is not None and not 1 <= len(set(names)) == len(names) <= 2:
-            raise ArgumentsError(f"--text_column_names takes one column or two different ones, got {names}")
+        self._check_text_columns()
         if self.text_column_names and self.label_column_name in self.text_column_names:
             raise ArgumentsError(f"--label_column_name {self.label_column_name} is also a text column")
+
+    def _check_text_columns(self) -> None:
+        """Refuses columns that are given twice, more than two that nothing joins, and a delimiter without columns."""
+        names, is_joined = self.text_column_names, self.text_column_delimiter is not None
+        if names is None:
+            _require(not is_joined, "--text_column_delimiter joins --text_column_names, which is not given")
+            return
+        is_distinct = 1 <= len(set(names)) == len(names)
+        if is_joined:
+            _require(is_distinct, f"--text_column_names takes different columns, got {names}")
+            return
+        hint = "; --text_column_delimiter joins any number of them into one text" if is_distinct else ""
+        _require(
+            is_distinct and len(names) <= 2,
+            f"--text_column_names takes one column or two different ones, got {names}{hint}",
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,14 @@ from typing import Any
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.config.command import run_command, set_up_logging
-from bertcls_hf.config.parsing import COMPANIONS, RECIPE_FILE, DataclassParser, OptionParser, nearest_name, read_recipe
+from bertcls_hf.config.parsing import (
+    COMPANIONS,
+    RECIPE_FILE,
+    DataclassParser,
+    OptionParser,
+    read_recipe,
+    unknown_option,
+)
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export.arguments import ExportArguments
 
@@ -59,7 +66,7 @@ def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[Path, ExportArgu
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         known = {*DATA_OPTIONS, *(f.name for f in fields(ExportArguments))}
-        raise ArgumentsError(f"unknown option {unknown[0]}{nearest_name(unknown[0], known, '--')}")
+        raise ArgumentsError(unknown_option(unknown[0], known, "--"))
     options = vars(given)
     folder = options.pop("model")
     export_args = ExportArguments(**{f.name: options.pop(f.name) for f in fields(ExportArguments)})

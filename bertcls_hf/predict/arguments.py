@@ -13,7 +13,10 @@ from bertcls_hf.errors import ArgumentsError
 # The name that stands for standard input or standard output in place of a file.
 STANDARD = "-"
 # The options of a training run that have the same names and meanings here.
-DATA_OPTIONS = ("text_column_names", "csv_header", "csv_delimiter", "csv_quoting", "encoding", "encoding_errors")
+DATA_OPTIONS = (
+    "text_column_names", "text_column_delimiter", "csv_header", "csv_delimiter", "csv_quoting", "encoding",
+    "encoding_errors",
+)  # fmt: skip
 
 
 def _as_in(argument_class: type, name: str) -> Any:
@@ -40,6 +43,7 @@ class PredictionArguments:
         default="lines", help="What standard input holds: a text per line, or a JSON object per line."
     )
     text_column_names: list[str] | None = _as_in(DataArguments, "text_column_names")  # noqa: RUF009
+    text_column_delimiter: str | None = _as_in(DataArguments, "text_column_delimiter")
     csv_header: Literal["auto", "true", "false"] = _as_in(DataArguments, "csv_header")
     csv_delimiter: str | None = _as_in(DataArguments, "csv_delimiter")
     csv_quoting: Literal["auto", "minimal", "none"] = _as_in(DataArguments, "csv_quoting")
