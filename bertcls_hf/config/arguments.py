@@ -280,17 +280,12 @@ class DataArguments:
             useless = [name for name in HUB_DATASET_OPTIONS if getattr(self, name) is not None]
             useless += ["train_split_name"] if self.train_split_name != "train" else []
             _require(not useless, f"--{' and --'.join(useless)} belong to --dataset_name, which is not given")
-        self._check_columns()
+        self._check_text_columns()
+        self._check_other_columns()
 
-    def _check_columns(self) -> None:
-        names, labels = self.text_column_names, self.label_column_name or []
-        most = 2 if self.text_column_delimiter is None else math.inf
-        if names is not None and not 1 <= len(set(names)) == len(names) <= most:
-            raise ArgumentsError(
-                f"--text_column_names takes one column or two different ones, got {names}; --text_column_delimiter "
-                "joins any number of columns into one text"
-            )
-        if shared := [name for name in labels if name in (names or ())]:
+    def _check_other_columns(self) -> None:
+        texts, labels = self.text_column_names or (), self.label_column_name or []
+        if shared := [name for name in labels if name in texts]:
             raise ArgumentsError(f"--label_column_name {shared[0]} is also a text column")
         used = [name for name in self.column_names or [] if name != "_"]
         for option, values in (
@@ -300,6 +295,22 @@ class DataArguments:
         for option in ("label_delimiter", "label_names"):
             if getattr(self, option) is not None and len(labels) > 1:
                 raise ArgumentsError(f"--{option} is for one label column, but --label_column_name names several")
+
+    def _check_text_columns(self) -> None:
+        """Refuses columns that are given twice, more than two that nothing joins, and a delimiter without columns."""
+        names, is_joined = self.text_column_names, self.text_column_delimiter is not None
+        if names is None:
+            _require(not is_joined, "--text_column_delimiter joins --text_column_names, which is not given")
+            return
+        is_distinct = 1 <= len(set(names)) == len(names)
+        if is_joined:
+            _require(is_distinct, f"--text_column_names takes different columns, got {names}")
+            return
+        hint = "; --text_column_delimiter joins any number of them into one text" if is_distinct else ""
+        _require(
+            is_distinct and len(names) <= 2,
+            f"--text_column_names takes one column or two different ones, got {names}{hint}",
+        )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bertcls_hf.config.arguments import DEFAULT_LEARNING_RATE, Arguments
+from bertcls_hf.config.launch import check_launch
 from bertcls_hf.errors import ArgumentsError
 
 
@@ -13,6 +14,7 @@ def checked(args: Arguments) -> Arguments:
     Raises:
         ArgumentsError: two options contradict each other, or an option would have no effect.
     """
+    check_launch(args.training)
     _check_boost(args)
     freezes = args.model.has_frozen_backbone or (args.boost.boost and args.model.freeze_backbone is None)
     args = replace(args, model=replace(args.model, freeze_backbone=freezes))

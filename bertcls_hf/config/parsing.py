@@ -1,4 +1,4 @@
-"""Parses a YAML recipe and a command line into checked [`Arguments`].
+"""Parses a recipe (YAML, or JSON) and a command line into checked [`Arguments`].
 
 A recipe is a flat mapping from option names to values. An option on the command line overrides the recipe, even if the
 two use different spellings of its name.
@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
@@ -27,6 +27,7 @@ from bertcls_hf.config.arguments import (
     configured_precision,
 )
 from bertcls_hf.config.cross_checks import checked
+from bertcls_hf.config.other_scripts import answer
 from bertcls_hf.errors import ArgumentsError, one_line
 
 
@@ -35,7 +36,7 @@ RECIPE_FILE = "recipe.yaml"
 PROGRAM = "run_classification.py"
 USAGE = "%(prog)s [RECIPE.yaml] [--option value ...]"
 DESCRIPTION = """Fine-tunes a BERT-family encoder for text classification, or trains a head on its frozen features.
-The optional recipe is a YAML file of these options; options given on the command line win over it."""
+The optional recipe is a YAML or JSON file of these options; options given on the command line win over it."""
 # Options that set another option to the opposite value.
 NEGATED_OPTIONS = {"bert_finetuning": "freeze_backbone"}
 # A recipe cannot set these options, because a recipe from elsewhere must not run code, and no recipe should contain a
@@ -55,13 +56,10 @@ COMPANIONS = {
         "dataset_config_name", "dataset_revision", "train_split_name", "validation_split_name", "test_split_name",
     },
 }  # fmt: skip
-# Old option names of transformers, which are too different from the current names to be guessed by similarity.
-RENAMED_OPTIONS = {
-    "eval_batch_size": "per_device_eval_batch_size",
-    "group_by_length": "train_sampling_strategy",
-    "no_cuda": "use_cpu",
-    "train_batch_size": "per_device_train_batch_size",
-}
+# How similar an unknown option must be to a known one to be taken for its misspelling; 1 is equal. At 0.8 and below,
+# other words are taken for misspellings, such as `max_train_steps` for `max_train_samples`.
+MISSPELLED = 0.86
+RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
 # The reason why an option takes fewer values than in transformers.
 REFUSED_CHOICES = {"hub_strategy": "checkpoints, with the state of their optimizer, stay here"}
 VALUE_NAMES = {int: "N", float: "X", str: "TEXT", string_to_bool: "{true,false}"}
@@ -119,7 +117,7 @@ class DataclassParser(HfArgumentParser):
         )
         if unknown and unknown[0].startswith("-"):
             known = [f.name for f in fields(options)]
-            raise ArgumentsError(f"unknown option {unknown[0]}{nearest_name(unknown[0], known, '--')}")
+            raise ArgumentsError(unknown_option(unknown[0], known, "--"))
         if unknown:
             raise ArgumentsError(f"unexpected argument {unknown[0]!r}: {advice}")
         return options, others
@@ -187,25 +185,25 @@ class OptionParser(DataclassParser):
 
     def _unknown_option(self, token: str) -> str:
         if not token.startswith("-"):
-            return f"unexpected argument {token!r}: options start with --, and a recipe (.yaml) comes first"
-        return f"unknown option {token.partition('=')[0]}{nearest_name(token, self.recipe_options(), '--')}"
+            return f"unexpected argument {token!r}: options start with --, and a recipe (.yaml or .json) comes first"
+        return unknown_option(token, self.recipe_options(), "--")
 
 
-def nearest_name(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Returns the end of an error message, such as `; did you mean learning_rate?`.
-
-    It refers to `--help` instead if no name is similar.
+def unknown_option(token: str, known: Collection[str], prefix: str = "") -> str:
+    """Returns the error message of an unknown option, which says what to write instead where that is known.
 
     Args:
-        name: the unknown option, with or without dashes and a value.
+        token: the option as it was given, with or without dashes and a value.
         known: the valid names.
-        prefix: put before the suggested name, such as `--`.
+        prefix: put before a suggested name, such as `--`.
     """
-    unknown_name = _option_name(name.partition("=")[0])
-    usable = sorted(set(known) - set(REFUSED_OPTIONS))
-    renamed = [RENAMED_OPTIONS[unknown_name]] if unknown_name in RENAMED_OPTIONS else []
-    matches = renamed or difflib.get_close_matches(unknown_name, usable, n=1)
-    return f"; did you mean {prefix}{matches[0]}?" if matches else " (--help lists all options)"
+    spelling = token.partition("=")[0]
+    name = _option_name(spelling)
+    if (sentence := answer(name, known)) is not None:
+        return f"unknown option {spelling}: {sentence}"
+    matches = difflib.get_close_matches(name, sorted(set(known) - set(REFUSED_OPTIONS)), n=1, cutoff=MISSPELLED)
+    hint = f"; did you mean {prefix}{matches[0]}?" if matches else " (--help lists all options)"
+    return f"unknown option {spelling}{hint}"
 
 
 def _negated_bool(value: str) -> bool:
@@ -225,11 +223,8 @@ class _RecipeLoader(yaml.SafeLoader):
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Builds a mapping and refuses repeated keys, because YAML would silently use the last value."""
-        keys = [_option_name(str(self.construct_object(key, deep=True))) for key, _ in node.value]
-        repeated = sorted(key for key in keys if keys.count(key) > 1)
-        if repeated:
-            raise ArgumentsError(f"{repeated[0]} is given twice")
+        """Builds a mapping and refuses repeated keys."""
+        _refuse_repeated([_option_name(str(self.construct_object(key, deep=True))) for key, _ in node.value])
         return super().construct_mapping(node, deep)
 
 
@@ -248,11 +243,12 @@ def read_recipe(path: Path, parser: OptionParser) -> dict[str, Any]:
         The given options by field name, converted to the type of the field.
 
     Raises:
-        ArgumentsError: the file is missing, is not YAML or not a flat mapping, or has an unknown key, a forbidden key
-            or a wrong value; the message starts with the recipe's path.
+        ArgumentsError: the file is missing, is not YAML (or JSON, if its name says so) or not a flat mapping, or has
+            an unknown key, a forbidden key or a wrong value; the message starts with the recipe's path.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
+        text = path.read_text(encoding="utf-8")
+        content = _load_json(text) if path.suffix == ".json" else yaml.load(text, Loader=_RecipeLoader)
         return parser.explicit_values(_recipe_tokens(content, parser.recipe_options()))
     except OSError as error:
         raise ArgumentsError(f"recipe {path}: {error.strerror}") from error
@@ -260,8 +256,33 @@ def read_recipe(path: Path, parser: OptionParser) -> dict[str, Any]:
         raise ArgumentsError(f"recipe {path}: not a UTF-8 text file ({error.reason})") from error
     except yaml.YAMLError as error:
         raise ArgumentsError(f"recipe {path}: not valid YAML: {one_line(error)}") from error
+    except json.JSONDecodeError as error:
+        raise ArgumentsError(f"recipe {path}: not valid JSON: {one_line(error)}") from error
     except ArgumentsError as error:
         raise ArgumentsError(f"recipe {path}: {error}") from error
+
+
+def _load_json(text: str) -> Any:
+    """Reads JSON into the form in which [`_RecipeLoader`] reads YAML, and refuses repeated keys as it does.
+
+    YAML is no superset of JSON: it allows no tabs between values, and reads the two halves of an escaped emoji as two
+    characters.
+    """
+    content = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_unique_keys, parse_int=str, parse_float=str)
+    return {name: _recipe_value(value) for name, value in content.items()} if isinstance(content, dict) else content
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [_option_name(key) for key, _ in pairs]
+    _refuse_repeated(keys)
+    return dict(pairs)
+
+
+def _refuse_repeated(keys: list[str]) -> None:
+    """Refuses repeated keys, because the last value would win silently."""
+    repeated = sorted(key for key in keys if keys.count(key) > 1)
+    if repeated:
+        raise ArgumentsError(f"{repeated[0]} is given twice")
 
 
 def _recipe_tokens(
@@ -274,7 +295,7 @@ def _recipe_tokens(
     for key, value in content.items():
         name = _option_name(str(key))
         if name not in known:
-            raise ArgumentsError(f"unknown option {key}{nearest_name(name, known)}")
+            raise ArgumentsError(unknown_option(str(key), known))
         if name in forbidden:
             raise ArgumentsError(f"{key} cannot stand in a recipe, since {forbidden[name]}")
         tokens += _option_tokens(name, value, known[name])
@@ -302,6 +323,8 @@ def _recipe_value(value: Any) -> Any:
         return [_recipe_value(item) for item in value]
     if isinstance(value, Enum):
         return str(value.value)
+    if value is None:
+        return None
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -374,7 +397,7 @@ def explicit_options(argv: Sequence[str], program: str = PROGRAM) -> dict[str, A
     """
     parser = OptionParser(program)
     tokens = list(argv)
-    starts_with_recipe = bool(tokens) and tokens[0].endswith((".yaml", ".yml")) and not tokens[0].startswith("-")
+    starts_with_recipe = bool(tokens) and tokens[0].endswith(RECIPE_SUFFIXES) and not tokens[0].startswith("-")
     first_argument = tokens.pop(0) if starts_with_recipe else None
     command_line = parser.explicit_values(tokens)
     config = command_line.pop("config", None)

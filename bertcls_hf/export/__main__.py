@@ -8,7 +8,7 @@ and the thresholds. If the logits of the graph differ from PyTorch's by more tha
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from fnmatch import fnmatch
 from importlib.util import find_spec
@@ -17,14 +17,24 @@ from typing import Any
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.config.command import run_command, set_up_logging
-from bertcls_hf.config.parsing import COMPANIONS, RECIPE_FILE, DataclassParser, OptionParser, nearest_name, read_recipe
+from bertcls_hf.config.parsing import (
+    COMPANIONS,
+    RECIPE_FILE,
+    DataclassParser,
+    OptionParser,
+    read_recipe,
+    unknown_option,
+)
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export.arguments import ExportArguments
 
 
 PROGRAM = "python -m bertcls_hf.export"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-# The files that an export writes. A folder that holds any other file is never replaced.
+# The files that an export writes, and those that earlier versions wrote beside the configuration. A folder that holds
+# any other file is never replaced.
+GRAPH_FOLDER = "onnx"
+GRAPH_FILES = ("model.onnx*", "model_quantized.onnx*")
 EXPORTED_FILES = (
     "model.onnx*", "model_int8.onnx*", "onnx_report.json", "calibration.json", "config.json", "tokenizer*.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
@@ -59,7 +69,7 @@ def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[Path, ExportArgu
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         known = {*DATA_OPTIONS, *(f.name for f in fields(ExportArguments))}
-        raise ArgumentsError(f"unknown option {unknown[0]}{nearest_name(unknown[0], known, '--')}")
+        raise ArgumentsError(unknown_option(unknown[0], known, "--"))
     options = vars(given)
     folder = options.pop("model")
     export_args = ExportArguments(**{f.name: options.pop(f.name) for f in fields(ExportArguments)})
@@ -103,14 +113,21 @@ def _refuse_used_folder(target: Path, overwrite: bool) -> None:
         return
     if not target.is_dir():
         raise ArgumentsError(f"--output_dir {target} is a file: name a folder")
-    names = sorted(path.name for path in target.iterdir())
-    foreign = [name for name in names if not any(fnmatch(name, known) for known in EXPORTED_FILES)]
+    graphs = target / GRAPH_FOLDER
+    foreign = _foreign_names(target, EXPORTED_FILES, {GRAPH_FOLDER} if graphs.is_dir() else set())
+    foreign += [f"{GRAPH_FOLDER}/{name}" for name in _foreign_names(graphs, GRAPH_FILES)] if graphs.is_dir() else []
     if foreign:
         raise ArgumentsError(f"--output_dir {target} holds {foreign[0]}, which is of no export: name another folder")
-    if names and not overwrite:
+    if any(target.iterdir()) and not overwrite:
         raise ArgumentsError(
             f"--output_dir {target} holds an earlier export: name another folder, or pass --overwrite"
         )
+
+
+def _foreign_names(folder: Path, known: Sequence[str], expected: Collection[str] = ()) -> list[str]:
+    """Returns the names in a folder that neither match a known pattern nor are expected."""
+    names = sorted({path.name for path in folder.iterdir()}.difference(expected))
+    return [name for name in names if not any(fnmatch(name, pattern) for pattern in known)]
 
 
 def data_arguments(folder: Path, evaluate: bool, given: dict[str, Any]) -> DataArguments:

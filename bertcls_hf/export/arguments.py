@@ -14,7 +14,7 @@ class ExportArguments:
 
     output_dir: str = HfArg(help="Folder of the export; it must be empty or absent.")
     quantize: Literal["int8"] | None = HfArg(
-        default=None, help="int8: also write model_int8.onnx, whose weights take a quarter of the space."
+        default=None, help="int8: also write onnx/model_quantized.onnx, whose weights take a quarter of the space."
     )
     evaluate: bool = HfArg(
         default=False,

@@ -52,7 +52,9 @@ from bertcls_hf.predict.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
-GRAPH_FILE, INT8_FILE, REPORT_FILE = "model.onnx", "model_int8.onnx", "onnx_report.json"
+# The names under which transformers.js and optimum look for a graph and for its int8 form, beside the configuration.
+GRAPH_FILE, INT8_FILE = "onnx/model.onnx", "onnx/model_quantized.onnx"
+REPORT_FILE = "onnx_report.json"
 TOLERANCE = 1e-4
 EXAMPLE_SHAPE = (2, 8)
 # The rows and tokens of the batches that are compared. Rows are cut to the longest text, and some rows are padded.
@@ -127,6 +129,7 @@ def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str
     trained = TrainedClassifier(folder, loaded)
     evaluation = _load_evaluation(trained, data_args) if args.evaluate else None
     with _staged(Path(args.output_dir)) as staging:
+        (staging / GRAPH_FILE).parent.mkdir()
         difference = _write_graph(staging / GRAPH_FILE, trained)
         if args.quantize is not None:
             quantize_graph(staging / GRAPH_FILE, trained.metadata, staging / INT8_FILE)

@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -77,8 +78,18 @@ def export_graph(model: PreTrainedModel, example: Batch, metadata: Mapping[str, 
             verbose=False,
         )
     assert program is not None
+    _forget_machine(program.model)
     program.model.metadata_props.update(metadata)
     program.save(path)
+
+
+def _forget_machine(model: Any) -> None:
+    """Clears what the exporter notes of each node: the stack of its call, with the paths of this machine's files."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def train(
     """Trains, evaluates and saves a classifier, like `run_classification.py`.
 
     Args:
-        recipe: the path of a YAML recipe, or a dictionary of its options.
+        recipe: the path of a YAML or JSON recipe, or a dictionary of its options.
         train_data: training rows, used instead of `train_file`, with the columns that a file would have.
         validation_data: validation rows; None holds out a part of the training rows, unless the options name a
             validation source.

@@ -121,8 +121,8 @@ class TestRecipe:
         ("text", "expected"),
         [
             ("learnin_rate: 1.0e-5", "unknown option learnin_rate; did you mean learning_rate?"),
-            ("evaluation_strategy: epoch", "unknown option evaluation_strategy; did you mean eval_strategy?"),
-            ("group_by_length: true", "unknown option group_by_length; did you mean train_sampling_strategy?"),
+            ("evaluation_strategy: epoch", "unknown option evaluation_strategy: here it is --eval_strategy"),
+            ("group_by_length: true", "unknown option group_by_length: here it is --train_sampling_strategy"),
             ("zzz: 1", "unknown option zzz (--help lists all options)"),
             ("config: other.yaml", "unknown option config"),
             ("help: true", "unknown option help"),
@@ -202,11 +202,14 @@ class TestCommandLine:
         [
             (["--learnin_rate", "1"], "unknown option --learnin_rate; did you mean --learning_rate?"),
             (["--learnin-rate=1"], "unknown option --learnin-rate; did you mean --learning_rate?"),
-            (["--no_cuda"], "unknown option --no_cuda; did you mean --use_cpu?"),
-            (["--max_seq_len", "1"], "unknown option --max_seq_len; did you mean --max_seq_length?"),
+            (["--no_cuda"], "unknown option --no_cuda: here it is --use_cpu"),
+            (["--max_seq_len", "1"], "unknown option --max_seq_len: here it is --max_seq_length"),
             (["-x"], "unknown option -x (--help lists all options)"),
             (["--zzz"], "unknown option --zzz (--help lists all options)"),
-            (["recipe.json"], "unexpected argument 'recipe.json': options start with --, and a recipe (.yaml) comes"),
+            (
+                ["recipe.json"],
+                "unexpected argument 'recipe.json': options start with --, and a recipe (.yaml or .json)",
+            ),
             (["--seed", "x"], "--seed: invalid int value: 'x'"),
             (["--max_seq_length"], "--max_seq_length: expected one argument"),
             (["--config"], "--config: expected one argument"),
@@ -378,6 +381,19 @@ class TestSources:
                 "--test_split_name and --train_split_name belong to --dataset_name",
             ),
             ([*DATA, "--text_column_names", "a", "b", "c"], "--text_column_names takes one column or two different"),
+            (
+                [*DATA, "--text_column_names", "a,b,c"],
+                "--text_column_names takes one column or two different ones, got ['a', 'b', 'c']; "
+                "--text_column_delimiter joins any number of them into one text",
+            ),
+            (
+                [*DATA, "--text_column_delimiter", " "],
+                "--text_column_delimiter joins --text_column_names, which is not given",
+            ),
+            (
+                [*DATA, "--text_column_names", "a,b,a", "--text_column_delimiter", " "],
+                "--text_column_names takes different columns, got ['a', 'b', 'a']",
+            ),
             ([*DATA, "--text_column_names", "a,a"], "--text_column_names takes one column or two different"),
             ([*DATA, "--text_column_names", ""], "--text_column_names takes one column or two different"),
             (
@@ -389,6 +405,12 @@ class TestSources:
     )
     def test_data_that_cannot_be_is_refused(self, tokens: list[str], expected: str) -> None:
         assert refusal(*tokens).startswith(expected)
+
+    @pytest.mark.parametrize("delimiter", [" ", "", " [SEP] "])
+    @pytest.mark.parametrize("names", ["a", "a,b", "a,b,c,d"])
+    def test_a_delimiter_joins_any_number_of_columns(self, names: str, delimiter: str) -> None:
+        data = parse(*DATA, "--text_column_names", names, "--text_column_delimiter", delimiter).data
+        assert (data.text_column_names, data.text_column_delimiter) == (names.split(","), delimiter)
 
     def test_a_part_of_train_can_be_predicted(self) -> None:
         assert parse(*DATA, "--do_predict", "--test_split_percentage", "10").training.do_predict

@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def exported(stock: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def logits_of_graph(folder: Path, texts: list[str], file: str = "model.onnx") -> np.ndarray:
+def logits_of_graph(folder: Path, texts: list[str], file: str = "onnx/model.onnx") -> np.ndarray:
     """As somebody would who has the exported folder alone."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     session = onnxruntime.InferenceSession(folder / file)
@@ -146,7 +147,7 @@ def test_thresholds_are_in_the_order_of_the_labels(
     calibration = {"temperature": 0.5, "thresholds": {"bad": 0.25, "fair": 0.5, "good": 0.75}}
     (model / "calibration.json").write_text(json.dumps(calibration))
     assert main([str(model), "--output_dir", str(tmp_path / "onnx")]) == 0
-    metadata = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx").get_modelmeta().custom_metadata_map
+    metadata = onnxruntime.InferenceSession(tmp_path / "onnx" / "onnx/model.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(metadata["thresholds"]) == [0.25, 0.5, 0.75]
     assert json.loads(metadata["temperature"]) == 0.5
     assert json.loads((tmp_path / "onnx" / "calibration.json").read_text()) == calibration
@@ -168,7 +169,7 @@ def test_every_family_gives_the_logits_of_pytorch(
 
 
 def test_the_graph_carries_what_its_readers_need(exported: Path) -> None:
-    for file in ("model.onnx", "model_int8.onnx"):
+    for file in ("onnx/model.onnx", "onnx/model_quantized.onnx"):
         session = onnxruntime.InferenceSession(exported / file)
         assert session.get_modelmeta().custom_metadata_map == {
             "id2label": '{"0": "bad", "1": "fair", "2": "good"}',
@@ -183,12 +184,23 @@ def test_the_graph_carries_what_its_readers_need(exported: Path) -> None:
         assert [(put.name, put.shape) for put in session.get_outputs()] == [("logits", ["batch", 3])]
 
 
+def test_the_graph_tells_nothing_of_the_machine(exported: Path) -> None:
+    """Not the files of the code that made it, which the exporter notes at each node."""
+    for file in ("onnx/model.onnx", "onnx/model_quantized.onnx"):
+        content = (exported / file).read_bytes()
+        for path in (ROOT, Path.home(), Path(sys.prefix), exported.parent, Path(torch.__file__).parent):
+            assert f"{path}/".encode() not in content
+        assert b"stack_trace" not in content
+        assert b".py" not in content
+
+
 def test_the_folder_needs_nothing_else(exported: Path) -> None:
-    assert sorted(path.name for path in exported.iterdir()) == [
+    """The graphs lie where transformers.js and optimum look for them."""
+    assert sorted(path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()) == [
         "calibration.json",
         "config.json",
-        "model.onnx",
-        "model_int8.onnx",
+        "onnx/model.onnx",
+        "onnx/model_quantized.onnx",
         "onnx_report.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -210,11 +222,11 @@ def test_the_tokenizer_cuts_at_the_longest_text_and_never_pads(exported: Path) -
 def test_embeddings_and_products_are_int8(exported: Path) -> None:
     floats = [
         (tensor.name, tuple(tensor.dims))
-        for tensor in onnx.load(exported / "model_int8.onnx").graph.initializer
+        for tensor in onnx.load(exported / "onnx/model_quantized.onnx").graph.initializer
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2 and min(tensor.dims) > 1
     ]
     assert not floats
-    assert (exported / "model_int8.onnx").stat().st_size < (exported / "model.onnx").stat().st_size
+    assert (exported / "onnx/model_quantized.onnx").stat().st_size < (exported / "onnx/model.onnx").stat().st_size
 
 
 def test_the_report_compares_the_variants(exported: Path) -> None:
@@ -226,7 +238,7 @@ def test_the_report_compares_the_variants(exported: Path) -> None:
     for variant in report["variants"].values():
         assert variant["latency_ms"]["1"] < variant["latency_ms"]["32"]
         assert variant["metrics"] == {}
-    assert report["variants"]["ONNX"]["bytes"] == (exported / "model.onnx").stat().st_size
+    assert report["variants"]["ONNX"]["bytes"] == (exported / "onnx/model.onnx").stat().st_size
 
 
 @pytest.mark.slow
@@ -276,9 +288,9 @@ def test_weights_that_fit_into_no_file_lie_beside_the_graph(
     assert main([str(stock), "--output_dir", str(target), "--quantize", "int8"]) == 0
     moved = target.rename(tmp_path / "moved")
     assert_same_logits(stock, moved)
-    assert logits_of_graph(moved, TEXTS, "model_int8.onnx").shape == (len(TEXTS), 3)
+    assert logits_of_graph(moved, TEXTS, "onnx/model_quantized.onnx").shape == (len(TEXTS), 3)
     report = json.loads((moved / "onnx_report.json").read_text())
-    for name, file in (("ONNX", "model.onnx"), ("ONNX int8", "model_int8.onnx")):
+    for name, file in (("ONNX", "onnx/model.onnx"), ("ONNX int8", "onnx/model_quantized.onnx")):
         sizes = [(moved / part).stat().st_size for part in (file, f"{file}.data")]
         assert report["variants"][name]["bytes"] == sum(sizes)
 
@@ -377,6 +389,17 @@ class TestOutputFolder:
             assert "holds notes.txt, which is of no export" in line
         assert (tmp_path / "notes.txt").read_text() == "mine"
 
+    def test_foreign_files_beside_the_graphs_are_never_replaced(
+        self, stock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for foreign in ("onnx/notes.txt", "onnx/vocab.txt", "onnx/sub/model.onnx"):
+            (tmp_path / foreign).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / foreign).write_text("mine")
+            line = refused([stock, "--output_dir", tmp_path, "--overwrite"], capsys)
+            assert "onnx/" in line
+            assert "which is of no export" in line
+            assert (tmp_path / foreign).read_text() == "mine"
+
     def test_a_model_is_never_replaced(self, stock: Path, capsys: pytest.CaptureFixture[str]) -> None:
         line = refused([stock, "--output_dir", stock, "--overwrite"], capsys)
         assert "holds model.safetensors" in line
@@ -388,11 +411,16 @@ class TestOutputFolder:
         target = tmp_path / "onnx"
         target.mkdir()
         for path in exported.iterdir():
-            (target / path.name).write_bytes(path.read_bytes())
+            if path.is_file():
+                (target / path.name).write_bytes(path.read_bytes())
+        shutil.copytree(exported / "onnx", target / "onnx")
+        # As earlier versions wrote them.
+        (target / "model.onnx").write_text("")
+        (target / "model_int8.onnx").write_text("")
         line = refused([stock, "--output_dir", target], capsys)
         assert "holds an earlier export: name another folder, or pass --overwrite" in line
         assert main([str(stock), "--output_dir", str(target), "--overwrite"]) == 0
-        assert not (target / "model_int8.onnx").exists()
+        assert [path.name for path in target.rglob("*.onnx")] == ["model.onnx"]
 
     def test_a_file_is_refused(self, stock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "onnx").write_text("")

@@ -9,14 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from safetensors.torch import load_file
 
+from bertcls_hf.config.parsing import parse_arguments
+from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features import cache as feature_cache
 from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.run import main
@@ -36,22 +40,29 @@ EXPECTED = {
 }
 
 
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
+# What is on the path of this process, such as a DeepSpeed that is installed elsewhere, is on that of the others.
+ENVIRONMENT = {
+    **os.environ, "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+}  # fmt: skip
+
+
 def start(
     config: str, *options: str, processes: int = 2, script: Path = ROOT / "run_classification.py"
 ) -> subprocess.Popen[str]:
-    """`accelerate launch` of the entry script, or of one that calls it."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(FOLDER / f"{config}.yaml"),
+    """`accelerate launch` of the entry script, or of one that calls it, with a configuration's name or path."""
+    launcher = [*LAUNCH, "--config_file", str(FOLDER / (config if config.endswith(".yaml") else f"{config}.yaml")),
                 "--num_processes", str(processes), "--main_process_port", "0"]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [*launcher, str(script), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=environment,
+        text=True, env=ENVIRONMENT,
     )  # fmt: skip
 
 
-def launch(*options: str, processes: int = 2) -> str:
+def launch(*options: str, processes: int = 2, config: str = "cpu_ddp") -> str:
     """What the ranks of a run print that `accelerate launch` started."""
-    process = start("cpu_ddp", *options, processes=processes)
+    process = start(config, *options, processes=processes)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     return output
@@ -259,3 +270,84 @@ def test_an_extraction_may_take_longer_than_the_time_out_of_the_process_group(
     begin = time.monotonic()
     fork(*command(**options, boost_cache_dir=tmp_path / "cache"), prepare=slow_down_extraction)
     assert time.monotonic() - begin > 11
+
+
+SILENT = "`accelerate launch` was asked for several processes and started one"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "inherited", "expected"),
+    [
+        (["--cpu", "--num_processes", "2"], {}, SILENT),
+        (["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"], {}, SILENT),
+        (["--cpu", "--num_processes", "1"], {}, "no such file"),
+        # As a script for a cluster sets it, for whatever comes.
+        (["--cpu", "--num_processes", "1"], {"MASTER_ADDR": "localhost"}, "no such file"),
+    ],
+)
+def test_processes_that_were_not_started_are_noticed_before_the_work(
+    command: Callable[..., list[str]], tmp_path: Path, asked: list[str], inherited: dict[str, str], expected: str
+) -> None:
+    if torch.cuda.device_count() > 1 and "--cpu" not in asked:
+        pytest.skip("accelerate starts a process per GPU")
+    words = command(train_file=tmp_path / "none.csv")
+    done = subprocess.run(
+        [*LAUNCH, *asked, str(ROOT / "run_classification.py"), *words], capture_output=True, text=True,
+        env={**ENVIRONMENT, **inherited}, check=False,
+    )  # fmt: skip
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert expected in error
+    assert expected != SILENT or "--config_file recipes/accelerate/cpu_ddp.yaml" in error
+
+
+@pytest.mark.parametrize("number", ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_processes_that_were_started_are_not_missed(number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--train_file", "a.csv", "--use_cpu"]
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with pytest.raises(ArgumentsError, match=SILENT):
+        parse_arguments(words)
+    monkeypatch.setenv(number, "1")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr("transformers.TrainingArguments.device", torch.device("cpu"))
+    monkeypatch.setattr("transformers.TrainingArguments.n_gpu", 0)
+    parse_arguments(words)
+
+
+needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+
+
+def zero_on_cpu(stage: int, folder: Path) -> str:
+    """The recipe of ZeRO-2 on two processes without GPUs, at another stage."""
+    config = yaml.safe_load((FOLDER / "deepspeed_zero2.yaml").read_text(encoding="utf-8"))
+    config |= {"use_cpu": True, "num_processes": 2}
+    config["deepspeed_config"]["zero_stage"] = stage
+    path = folder / f"zero{stage}.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return str(path)
+
+
+@needs_deepspeed
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
+def test_zero_trains_as_one_process_does(command: Callable[..., list[str]], tmp_path: Path, stage: int) -> None:
+    options = {"dropout": 0.0, "model_name_or_path": without_dropout(command, tmp_path), "do_train": True,
+               "do_eval": True, "do_predict": True, "train_sampling_strategy": "random"}  # fmt: skip
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert main(command(**options, per_device_train_batch_size=6, output_dir=one)) == 0
+    launch(*command(**options, per_device_train_batch_size=3, output_dir=many), config=zero_on_cpu(stage, tmp_path))
+    assert_same_run(one, many)
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_zero_3_is_refused_in_one_sentence(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    process = start(zero_on_cpu(3, tmp_path), *command())
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode != 0
+    errors = {line for line in output.splitlines() if line.startswith("error: ")}
+    assert len(errors) == 1
+    assert "use zero_stage: 2, or recipes/accelerate/fsdp2.yaml" in errors.pop()
+    assert not (tmp_path / "out").exists()
