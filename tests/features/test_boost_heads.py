@@ -55,6 +55,34 @@ def test_the_head_gives_scikit_learns_probabilities(labels: int) -> None:
     np.testing.assert_allclose(scores, expected, atol=2e-3)
 
 
+def test_class_weights_weigh_the_rows() -> None:
+    train, plain, weighed = features_of(2), small_model(2), small_model(2)
+    weighed.config.class_weights = [0.2, 5.0]
+    for model in (plain, weighed):
+        init_head_by_logistic_regression(model, train, None, seed=0)
+    batch = train.__getitems__(range(len(train)))
+    scaled = StandardScaler().fit_transform(batch["features"].double().numpy())
+    weights = np.array([0.2, 5.0])[batch["labels"].numpy()]
+    regression = LogisticRegression(C=0.1, max_iter=200).fit(scaled, batch["labels"], sample_weight=weights)
+    with torch.no_grad():
+        scores = [model(features=batch["features"]).logits.softmax(-1).numpy() for model in (plain, weighed)]
+    np.testing.assert_allclose(scores[1], regression.predict_proba(scaled), atol=2e-3)
+    assert (scores[1].argmax(1) == 1).sum() > (scores[0].argmax(1) == 1).sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [({"loss": "focal"}, "--loss focal"), ({"label_smoothing_factor": 0.1}, "--label_smoothing")]
+)
+def test_a_loss_that_the_regression_does_not_fit_is_refused(
+    command: Callable[..., list[str]], capsys: pytest.CaptureFixture, options: dict, named: str
+) -> None:
+    boost = {"boost": True, "head_init": "logistic", "learning_rate": None, **options}
+    assert main(command(**boost, num_train_epochs=0, eval_strategy="no")) == 2
+    assert f"{named}" in capsys.readouterr().err
+    # As the start of a training it is only where the training begins.
+    assert main(command(**boost, num_train_epochs=1)) == 0
+
+
 def test_a_label_without_training_rows_is_never_chosen() -> None:
     train, model = features_of(2), small_model(3)
     init_head_by_logistic_regression(model, train, None, seed=0)

@@ -90,7 +90,10 @@ class TestSixteenBits:
         self, command: Callable[..., list[str]], capsys: pytest.CaptureFixture
     ) -> None:
         assert main(command(fp16=True)) == 2
-        assert capsys.readouterr().err == "error: --fp16 needs a GPU: on a processor, use --bf16 or neither\n"
+        assert (
+            capsys.readouterr().err
+            == "error: --fp16 (or mixed_precision: fp16 of accelerate's configuration) needs a GPU: on a processor, use --bf16 or neither\n"
+        )
 
     @pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has an accelerator")
     def test_bf16_needs_no_other_option_on_a_processor(self) -> None:
@@ -225,3 +228,24 @@ def count_layers(model: Any) -> list[str]:
         if name.rpartition(".")[2] in {"query", "q_lin", "query_proj", "in_proj", "Wqkv"}:
             module.register_forward_hook(lambda *_, name=name: calls.append(name))
     return calls
+
+
+class TestConfiguredPrecision:
+    def test_is_recorded_and_repeated(
+        self, runs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        configured = runs("configured")
+        assert "bf16: true" in (configured / "recipe.yaml").read_text()
+        assert "| precision | bfloat16 |" in (configured / "README.md").read_text()
+        monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+        assert losses(runs("asked", bf16=True)) == losses(configured)
+        assert main([str(configured / "recipe.yaml"), "--output_dir", str(tmp_path / "repeated"), "--use_cpu"]) == 0
+        assert losses(tmp_path / "repeated") == losses(configured)
+
+    def test_cannot_be_refused_on_the_command_line(
+        self, command: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    ) -> None:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        assert main(command(bf16=False)) == 2
+        assert "--bf16 false, but accelerate's configuration asks for mixed_precision: bf16" in capsys.readouterr().err
