@@ -57,6 +57,8 @@ REASONS = {
     401: "the Hub does not accept the token (401): log in with `hf auth login`, or set HF_TOKEN",
     403: "the token may not write there (403): use one that may, or another --hub_model_id",
 }
+# A Hub that does not speak Xet does not know this address, which the package hf_xet asks for.
+NO_XET = re.compile(r"\b(404|405|501)\b.*/xet-write-token/")
 BEARER = re.compile(r"Bearer [^'\"]*")
 
 
@@ -231,7 +233,10 @@ def _asked_wait(error: BaseException) -> float:
 
 def _reason(error: BaseException) -> str:
     """The error in one line, without the token: the HTTP library quotes a header that it cannot send."""
-    reason = REASONS.get(_status(error) or 0) or one_line(_origin(error)) or type(_origin(error)).__name__
+    message = one_line(_origin(error))
+    if NO_XET.search(message):
+        return "this Hub does not take large files by Xet: set HF_HUB_DISABLE_XET=1 in the environment"
+    reason = REASONS.get(_status(error) or 0) or message or type(_origin(error)).__name__
     return BEARER.sub("Bearer …", reason)
 
 

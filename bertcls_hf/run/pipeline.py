@@ -8,6 +8,8 @@ from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.config.command import run_command
 from bertcls_hf.config.parsing import PROGRAM, parse_arguments
 from bertcls_hf.data.input_paths import check_files
+from bertcls_hf.hub.access import check_access
+from bertcls_hf.hub.push import run_repository
 
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ def run(
         RunError: an error that the user can fix; the command line returns its `exit_code`.
     """
     check_files(args.data)
+    if args.training.push_to_hub and args.training.process_index == 0:
+        check_access(run_repository(Path(args.training.output_dir), args.training))
     # Imported here, so that a mistyped option or file name fails at once: importing datasets, scikit-learn and the
     # Trainer takes seconds.
     from bertcls_hf.data.load import load_data

@@ -191,7 +191,7 @@ class TestARunThatIsPushed:
     def test_that_is_refused_exits_77_and_is_pushed_later(
         self, command: Callable[..., list[str]], hub: Hub, tmp_path: Path
     ) -> None:
-        hub.tokens.clear()
+        hub.fail("create", 401)  # as for a token that was taken back during the training
         done = fork(command(num_train_epochs=1, push_to_hub=True, hub_model_id=NAME), hub, tmp_path)
         assert done.code == 77, done.output[-2000:]
         out = tmp_path / "out"
@@ -203,10 +203,11 @@ class TestARunThatIsPushed:
         )
         assert TOKEN not in done.output
         assert AutoModelForSequenceClassification.from_pretrained(out).config.id2label == {0: "neg", 1: "pos"}
-        # One attempt, after training: neither the start of the Trainer nor its checkpoints touch the Hub.
+        # One attempt, after training: neither the start of the Trainer nor its checkpoints touch the Hub, and the
+        # start of the run asks for the token alone.
+        assert [request.route for request in hub.requests if request.route != "unknown"][:2] == ["whoami", "create"]
         assert hub.asked("create") == 1
 
-        hub.tokens[TOKEN] = USER
         # The recipe knows the name.
         later = [sys.executable, "-m", "bertcls_hf.hub", "push", str(out)]
         pushed = subprocess.run(
@@ -260,6 +261,21 @@ class TestARunThatIsPushed:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert main(command(push_to_hub=True)) == 2
         assert "--push_to_hub needs the Hub, but HF_HUB_OFFLINE is set" in capsys.readouterr().err
+
+    @pytest.mark.slow
+    def test_is_refused_before_the_work_where_the_token_is_wrong(
+        self, command: Callable[..., list[str]], hub: Hub, client: list[float], tmp_path: Path,
+        capsys: pytest.CaptureFixture,
+    ) -> None:  # fmt: skip
+        hub.tokens.clear()
+        # A model that is not there is not looked for.
+        assert main(command(push_to_hub=True, hub_model_id=NAME, model_name_or_path=tmp_path / "none")) == 2
+        assert capsys.readouterr().err == (
+            "error: --push_to_hub: the Hub does not accept the token (401): log in with `hf auth login`, or set "
+            "HF_TOKEN\n"
+        )
+        assert not (tmp_path / "out").exists()
+        assert [request.route for request in hub.requests if request.route != "unknown"] == ["whoami"]
 
     def test_that_a_recipe_pushes_is_not_pushed_where_the_command_line_says_so(
         self, command: Callable[..., list[str]], hub: Hub, tmp_path: Path
@@ -416,6 +432,15 @@ class TestAFaultThatStays:
         assert messages(hub) == ["Trained classifier"]
         assert MODEL_FILES < pushed_names(hub)
 
+    def test_a_hub_without_xet(
+        self, hub: Hub, client: list[float], model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("hf_xet")
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+        with pytest.raises(PushError, match="Hub does not take large files by Xet: set HF_HUB_DISABLE_XET=1 in the e"):
+            push_folder(model_folder, HubRepository(NAME))
+        assert client == []
+
     def test_a_hub_that_is_not_there(
         self, client: list[float], model_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -546,7 +571,7 @@ class TestEverySave:
         self, command: Callable[..., list[str]], hub: Hub, client: list[float], options: dict,
         capsys: pytest.CaptureFixture, tmp_path: Path,
     ) -> None:  # fmt: skip
-        hub.tokens.clear()
+        hub.fail("create", 401, times=99)
         assert main(command(**options)) == 77
         assert f"python -m bertcls_hf.hub push {tmp_path / 'out'} " in capsys.readouterr().err.splitlines()[-1]
         assert (tmp_path / "out/model.safetensors").exists()

@@ -38,6 +38,8 @@ def test_a_diverged_run_stops_and_keeps_its_good_checkpoint(
 
     monkeypatch.setattr(TextClassifier, "forward", failing_forward)
     monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    # Nobody answers there, so that the run cannot know at its start that the token is wrong.
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     options = command(num_train_epochs=3, logging_steps=1, push_to_hub=True)
     assert main(options) == 76

@@ -90,9 +90,10 @@ class TestSixteenBits:
         self, command: Callable[..., list[str]], capsys: pytest.CaptureFixture
     ) -> None:
         assert main(command(fp16=True)) == 2
-        assert (
-            capsys.readouterr().err
-            == "error: --fp16 (or mixed_precision: fp16 of accelerate's configuration) needs a GPU: on a processor, use --bf16 or neither\n"
+        assert capsys.readouterr().err == (
+            "error: --fp16 (or mixed_precision: fp16 of accelerate's configuration) needs a GPU: on a processor, use "
+            "--bf16 or neither
+"
         )
 
     @pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has an accelerator")
