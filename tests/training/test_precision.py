@@ -92,8 +92,7 @@ class TestSixteenBits:
         assert main(command(fp16=True)) == 2
         assert capsys.readouterr().err == (
             "error: --fp16 (or mixed_precision: fp16 of accelerate's configuration) needs a GPU: on a processor, use "
-            "--bf16 or neither
-"
+            "--bf16 or neither\n"
         )
 
     @pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has an accelerator")
