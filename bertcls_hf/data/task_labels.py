@@ -7,6 +7,7 @@ from datasets import ClassLabel, LargeList, List
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.doubtful_labels import refuse_doubtful_labels, warn_of_doubtful_labels
 from bertcls_hf.data.labels import (
+    MOST_LISTED,
     MULTI_LABEL,
     REGRESSION,
     SINGLE_LABEL,
@@ -98,6 +99,11 @@ def _aligned(labels: LabelSet, known: LabelSet, source: str) -> LabelSet:
             )
         return labels
     raise DataError(
-        f"{source}: the labels are {list(labels.names)} ({labels.problem_type}), the model's are {list(known.names)} "
+        f"{source}: the labels are {_listed(labels)} ({labels.problem_type}), the model's are {_listed(known)} "
         f"({known.problem_type}); rename them, or give the model a new head with --ignore_mismatched_sizes true"
     )
+
+
+def _listed(labels: LabelSet) -> str:
+    more = f" and {len(labels.names) - MOST_LISTED:,} more" if len(labels.names) > MOST_LISTED else ""
+    return f"{list(labels.names[:MOST_LISTED])}{more}"

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import sparse, stats
 from sklearn import metrics as sk
 from transformers import EvalPrediction
 
@@ -24,6 +24,11 @@ class LabelScores(NamedTuple):
     precision: float
     recall: float
     f1: float
+
+
+# A report of more labels lists the most frequent errors instead of a matrix, which grows with the square of them.
+MOST_LABELS_OF_A_MATRIX = 100
+MOST_ERRORS_LISTED = 1000
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,16 @@ def f1(rows: EvaluatedRows, average: str) -> float:
 
 
 def matthews_correlation(rows: EvaluatedRows) -> float:
-    """Matthews' correlation of predicted and gold positions."""
-    return sk.matthews_corrcoef(rows.gold, rows.predicted)
+    """Matthews' correlation of predicted and gold positions (Gorodkin 2004); 0 where it is undefined.
+
+    It is computed from counts per label, because scikit-learn builds the whole confusion matrix, whose size grows with
+    the square of the number of labels.
+    """
+    labels = rows.outputs.shape[1]
+    gold, predicted = np.bincount(rows.gold, minlength=labels), np.bincount(rows.predicted, minlength=labels)
+    total, right = float(len(rows.gold)), float((rows.gold == rows.predicted).sum())
+    spread = (total**2 - np.square(predicted, dtype=float).sum()) * (total**2 - np.square(gold, dtype=float).sum())
+    return float((right * total - gold @ predicted) / np.sqrt(spread)) if spread > 0 else 0.0
 
 
 def roc_auc(rows: EvaluatedRows) -> float:
@@ -302,6 +315,8 @@ def _load_extra(name: str) -> Any:
 def classification_report(logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> dict[str, Any]:
     """Per-class precision, recall, F1 and rows; for single label the confusion matrix (row: gold, column: predicted).
 
+    With more than `MOST_LABELS_OF_A_MATRIX` labels, `confusions` lists the most frequent errors instead.
+
     Args:
         logits: (rows, labels) float.
         gold: (rows,) positions, or (rows, labels) of 0 and 1.
@@ -314,6 +329,29 @@ def classification_report(logits: np.ndarray, gold: np.ndarray, labels: LabelSet
     )
     report: dict[str, Any] = {"per_class": {name: per_class[name] for name in labels.names}}
     if labels.problem_type == SINGLE_LABEL:
-        report["confusion_matrix"] = sk.confusion_matrix(gold, predicted, labels=positions).tolist()
+        counts = confusion_counts(gold, predicted, len(labels.names))
+        if len(labels.names) <= MOST_LABELS_OF_A_MATRIX:
+            report["confusion_matrix"] = counts.toarray().tolist()
+        else:
+            report["confusions"] = _most_frequent_errors(counts, labels)
         report["label_names"] = list(labels.names)
     return report
+
+
+def confusion_counts(gold: np.ndarray, predicted: np.ndarray, labels: int) -> sparse.csr_array:
+    """Counts the rows by gold and predicted label, as a sparse (labels, labels) matrix of int64."""
+    ones = np.ones(len(gold), dtype=np.int64)
+    # Rows of the same cell are summed by the conversion.
+    return sparse.coo_array((ones, (np.asarray(gold), np.asarray(predicted))), (labels, labels)).tocsr()
+
+
+def _most_frequent_errors(counts: sparse.csr_array, labels: LabelSet) -> list[dict[str, Any]]:
+    """Lists the most frequent pairs of a gold label and another predicted one, with the number of their rows."""
+    cells = counts.tocoo()
+    is_error = cells.row != cells.col
+    gold, predicted, rows = cells.row[is_error], cells.col[is_error], cells.data[is_error]
+    order = np.argsort(-rows, kind="stable")[:MOST_ERRORS_LISTED]
+    return [
+        {"gold": labels.names[gold[cell]], "predicted": labels.names[predicted[cell]], "rows": int(rows[cell])}
+        for cell in order
+    ]

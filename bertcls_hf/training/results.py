@@ -18,6 +18,9 @@ from bertcls_hf.predict.lines import format_rows, prediction_rows
 
 logger = logging.getLogger(__name__)
 
+# More labels than this are not listed in the log.
+MOST_LOGGED = 50
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -40,7 +43,8 @@ class Evaluation:
 def write_report(folder: Path, split: str, logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> None:
     """Writes `<split>_report.json` with figures per class, and logs these figures.
 
-    The file also holds the confusion matrix of a single-label task. A regression has no report.
+    The file also holds the confusion matrix of a single-label task, or its most frequent errors if there are many
+    labels. A regression has no report.
     """
     if labels.problem_type == REGRESSION:
         return
@@ -49,11 +53,16 @@ def write_report(folder: Path, split: str, logits: np.ndarray, gold: np.ndarray,
     (folder / f"{split}_report.json").write_text(
         json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    width = max(len(name) for name in labels.names)
+    shown = report["per_class"]
+    if len(shown) > MOST_LOGGED:
+        shown = dict(sorted(shown.items(), key=lambda item: item[1]["f1-score"])[:MOST_LOGGED])
+    width = max(len(name) for name in shown)
     lines = [f"{split}: {'':{width}}  precision  recall      f1    rows"]
-    for name, row in report["per_class"].items():
+    for name, row in shown.items():
         figures = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1-score']:6.4f}  {row['support']:6.0f}"
         lines.append(f"{split}: {name:{width}}  {figures}")
+    if len(shown) < len(labels.names):
+        lines.append(f"{split}: the {MOST_LOGGED} labels with the lowest F1 of {len(labels.names):,}")
     logger.info("\n".join(lines))
 
 

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import image
+from scipy import sparse
 
 from bertcls_hf.hub.card.figures import confusion, fonts
 from bertcls_hf.hub.card.figures.by_length import draw_by_length, length_bins
@@ -75,7 +76,7 @@ def test_confusion_matrix_of_many_labels_shows_those_with_most_errors() -> None:
     for label in range(40, 54):
         matrix[label, label - 40] = 3
         matrix[label, label + 1] = 1
-    counts, names, note = confusion._most_confused(matrix, [f"l{i}" for i in range(60)])
+    counts, names, note = confusion._most_confused(sparse.csr_array(matrix), [f"l{i}" for i in range(60)])
     assert counts.shape == (15, 15)
     assert counts.sum() == matrix.sum()
     assert names[-1] == "46 others"

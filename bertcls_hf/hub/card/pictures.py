@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import confusion_matrix
 from transformers import TrainerState
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -17,7 +16,7 @@ from bertcls_hf.hub.card.figures.label_scores import draw_label_scores
 from bertcls_hf.hub.card.figures.predicted_vs_gold import draw_predicted_vs_gold
 from bertcls_hf.hub.card.figures.reliability import draw_reliability
 from bertcls_hf.hub.card.finished_run import FinishedRun
-from bertcls_hf.metrics.metrics import classification_report, metric_words
+from bertcls_hf.metrics.metrics import classification_report, confusion_counts, metric_words
 from bertcls_hf.metrics.probabilities import predicted_labels
 from bertcls_hf.training.results import Evaluation
 
@@ -85,7 +84,7 @@ def _single_label_pictures(
     run: FinishedRun, evaluation: Evaluation, outputs: np.ndarray, folder: Path
 ) -> Iterator[Picture]:
     gold, predicted = np.asarray(evaluation.gold), predicted_labels(outputs, SINGLE_LABEL)
-    matrix = confusion_matrix(gold, predicted, labels=np.arange(len(run.labels.names)))
+    matrix = confusion_counts(gold, predicted, len(run.labels.names))
     yield draw_confusion(folder / CONFUSION, matrix, run.labels.names)
     ece = evaluation.metrics.get("expected_calibration_error")
     yield draw_reliability(folder / RELIABILITY, outputs.max(axis=1), predicted == gold, ece)

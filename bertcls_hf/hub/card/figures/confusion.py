@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from scipy import sparse
 
 from bertcls_hf.hub.card.figures.canvas import SCALE, WIDTH, Picture, open_figure
 from bertcls_hf.hub.card.figures.fonts import drawable_names, numbers_note, short_name
@@ -15,7 +16,7 @@ MOST_CLASSES = 20
 CLASSES_OF_MANY = 14
 
 
-def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str]) -> Picture:
+def draw_confusion(path: Path, matrix: sparse.csr_array | np.ndarray, names: Sequence[str]) -> Picture:
     """Draws a confusion matrix whose rows sum to 100%; of many classes, it shows those with most errors.
 
     Args:
@@ -23,7 +24,8 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str]) -> Pict
         matrix: (labels, labels) counts; row: gold, column: predicted.
         names: of the labels.
     """
-    counts, ticks, note = _most_confused(np.asarray(matrix), [short_name(name) for name in drawable_names(names)])
+    matrix = sparse.csr_array(matrix)
+    counts, ticks, note = _most_confused(matrix, [short_name(name) for name in drawable_names(names)])
     size = len(ticks)
     side = min(2.2 + 0.42 * size, WIDTH)
     with open_figure(path, width=min(side + 0.9, WIDTH), height=side, names=ticks) as (figure, (axes,)):
@@ -40,20 +42,22 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str]) -> Pict
         bar = figure.colorbar(image, ax=axes, shrink=0.7, fraction=0.05, pad=0.02, ticks=[0, 0.5, 1])
         bar.ax.set_yticklabels(["0%", "50%", "100%"])
         bar.set_label("share of the gold label's texts")
-    alt = _confusion_alt(np.asarray(matrix), names)
+    alt = _confusion_alt(matrix, names)
     return Picture(path, "Confusion matrix", alt, note + numbers_note(names))
 
 
-def _most_confused(matrix: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str], str]:
+def _most_confused(matrix: sparse.csr_array, names: Sequence[str]) -> tuple[np.ndarray, list[str], str]:
     """Keeps all classes; of many, it keeps those with most errors and sums the others up as one."""
     note = "Each row shows how the texts of one gold label were predicted; rows sum to 100%."
     if len(names) <= MOST_CLASSES:
-        return matrix, list(names), note
+        return matrix.toarray(), list(names), note
     errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
     chosen = np.sort(np.argsort(-errors, kind="stable")[:CLASSES_OF_MANY])
     others = np.setdiff1d(np.arange(len(names)), chosen)
-    group = [*chosen[:, None], others]
-    counts = np.array([[matrix[np.ix_(rows, columns)].sum() for columns in group] for rows in group])
+    group_of = np.full(len(names), len(chosen))
+    group_of[chosen] = np.arange(len(chosen))
+    is_in_group = sparse.csr_array((np.ones(len(names), dtype=np.int64), (np.arange(len(names)), group_of)))
+    counts = (is_in_group.T @ matrix @ is_in_group).toarray()
     more = (
         f" The {len(chosen)} labels with most errors are shown; the {len(others)} others are one row and column, in "
         "which errors among them do not show."
@@ -72,11 +76,13 @@ def _write_cells(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
         axes.text(column, row, text, ha="center", va="center", color="black" if share > 0.55 else "white")
 
 
-def _confusion_alt(matrix: np.ndarray, names: Sequence[str]) -> str:
+def _confusion_alt(matrix: sparse.csr_array, names: Sequence[str]) -> str:
     rows = matrix.sum()
     alt = f"{matrix.diagonal().sum():,} of {rows:,} texts got their gold label"
-    wrong = matrix - np.diag(matrix.diagonal())
+    cells = matrix.tocoo()
+    wrong = np.where(cells.row != cells.col, cells.data, 0)
     if wrong.any():
-        gold, predicted = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
-        alt += f"; the most frequent error is {names[predicted]} for {names[gold]}, {wrong.max():,} texts"
+        worst = wrong.argmax()
+        gold, predicted = names[cells.row[worst]], names[cells.col[worst]]
+        alt += f"; the most frequent error is {predicted} for {gold}, {wrong[worst]:,} texts"
     return f"{alt}."

@@ -22,7 +22,7 @@ def data_section(run: FinishedRun) -> dict[str, str]:
     header = ["split", "texts", "median tokens", "longest", f"reach {run.max_seq_length}"]
     rows = [[name, *_sizes(run, name, split)] for name, split in splits.items()]
     section = {
-        "data_note": _data_note(run),
+        "data_note": _data_note(run) + _columns_note(run),
         "splits_table": table(header, rows),
         "labels_table": "",
         "labels_note": "",
@@ -51,6 +51,15 @@ def _data_note(run: FinishedRun) -> str:
     held_out = [f"{share:g}% for {split}" for split, share in run.data.held_out.items()]
     note = f" Held out of the training data before training: {', and then '.join(held_out)}." if held_out else ""
     return f"{escaped_data_name(run)}.{note}"
+
+
+def _columns_note(run: FinishedRun) -> str:
+    """Says which columns the texts and labels come from; splits that differ have a line each."""
+    described = {split: columns.description() for split, columns in run.data.columns.items()}
+    if len(set(described.values())) == 1:
+        described = {"Columns": next(iter(described.values()))}
+    lines = [f"{name}: {quote(description, 400)}." for name, description in described.items()]
+    return "".join(f"\n\n{line}" for line in lines)
 
 
 def _number_table(splits: dict[str, Dataset]) -> str:
