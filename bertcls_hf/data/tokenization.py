@@ -53,6 +53,13 @@ def resolve_max_seq_length(asked: int | None, tokenizer: PreTrainedTokenizerBase
     return min(own_limit, position_limit, DEFAULT_LENGTH)
 
 
+def leave_out_token_types(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Makes the tokenizer return no `token_type_ids`, here and wherever it is loaded after it is saved."""
+    names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    # The tokenizer saves its input names only if they are among its initial arguments.
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+
+
 def tokenize(
     data: ClassificationData, tokenizer: PreTrainedTokenizerBase, args: DataArguments
 ) -> dict[str, Dataset | TokenStream]:

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from bertcls_hf.config.arguments import ModelArguments
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.data.python_packages import is_packaged, packaged_model
-from bertcls_hf.data.tokenization import resolve_max_seq_length
+from bertcls_hf.data.tokenization import leave_out_token_types, resolve_max_seq_length
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.models.modeling import (
     STOCK_HEADS,
@@ -63,6 +63,15 @@ class Checkpoint:
         """The largest number of tokens in an input."""
         return self.encoder_config.max_position_embeddings - first_position(self.encoder_config)
 
+    @property
+    def has_token_types(self) -> bool:
+        """Whether the encoder tells the texts of a pair apart by token types, as far as its configuration says.
+
+        Some models have only one type, such as a RoBERTa with the tokenizer of BERT. The second type of that tokenizer
+        would lie outside their embeddings.
+        """
+        return getattr(self.encoder_config, "type_vocab_size", 2) >= 2
+
 
 def open_checkpoint(args: ModelArguments) -> Checkpoint:
     """Reads the configuration of the model that `model_name_or_path` names.
@@ -95,8 +104,9 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Loads the tokenizer that `tokenizer_name` names, by default the model's own.
 
-    Its `model_max_length` is set to the longest text in tokens. This length and `truncation_side` are saved with the
-    tokenizer, so that later uses of the model truncate texts as the training did.
+    Its `model_max_length` is set to the longest text in tokens, and it returns no token types if the encoder has none.
+    Both, and `truncation_side`, are saved with the tokenizer, so that later uses of the model tokenize texts as the
+    training did.
 
     Args:
         args: the options that name the tokenizer and its truncation side.
@@ -113,7 +123,14 @@ def load_tokenizer(
     except (OSError, ValueError, KeyError) as error:
         raise ArgumentsError(f"tokenizer {name}: {one_line(error)}") from error
     tokenizer.model_max_length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
+    fit_token_types(tokenizer, checkpoint)
     return tokenizer
+
+
+def fit_token_types(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint) -> None:
+    """Makes the tokenizer return no token types if the encoder has less than two; otherwise, it stays as it is."""
+    if not checkpoint.has_token_types and "token_type_ids" in tokenizer.model_input_names:
+        leave_out_token_types(tokenizer)
 
 
 def _hub_options(args: ModelArguments) -> dict[str, Any]:
@@ -274,7 +291,10 @@ def _load_own(checkpoint: Checkpoint, config: TextClassifierConfig, options: dic
 def _load_encoder(checkpoint: Checkpoint, config: TextClassifierConfig, options: dict[str, Any]) -> TextClassifier:
     model = TextClassifier(config)
     if isinstance(checkpoint.config, TextClassifierConfig):
-        model.encoder = TextClassifier.from_pretrained(checkpoint.path, **options).encoder
+        trained = TextClassifier.from_pretrained(checkpoint.path, **{**options, "trust_remote_code": False})
+        # The encoder that was trained may have a pooler that the new head does not read, or lack one that it reads.
+        missing, _ = model.encoder.load_state_dict(trained.encoder.state_dict(), strict=False)
+        _check_missing_weights(set(missing), config)
     else:
         model.encoder, loading_info = AutoModel.from_pretrained(
             checkpoint.path,

@@ -49,10 +49,27 @@ class TextClassifierConfig(PreTrainedConfig):
     trainable_layers: int | None = None
     pad_token_id: int | None = None
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Builds a configuration; that of a bare encoder becomes the `encoder_config` of a new classifier."""
+        model_type = config_dict.get("model_type")
+        if model_type not in (None, cls.model_type):
+            config_dict = {"encoder_config": dict(config_dict)}
+        return super().from_dict(config_dict, **kwargs)
+
     @property
     def hidden_size(self) -> int:
         """Width of the encoder's hidden states."""
         return self.encoder_config.hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of the encoder's tokens; `resize_token_embeddings` sets it."""
+        return self.encoder_config.vocab_size
+
+    @vocab_size.setter
+    def vocab_size(self, size: int) -> None:
+        self.encoder_config.vocab_size = size
 
     @property
     def layer_size(self) -> int:
@@ -182,18 +199,26 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Text
 
     Args:
         logits: (batch, labels).
-        labels: (batch,) int64 for single label, (batch, labels) float for multi-label, (batch,) float for regression.
-        config: the configuration, which names the loss and its settings.
+        labels: (batch,) int64 for single label, (batch, labels) float for multi-label, and (batch,) or (batch, labels)
+            float for regression.
+        config: the configuration, which names the task, the loss and its settings. If it does not name the task, the
+            labels tell it, as in transformers' own classifiers.
 
     Returns:
         A scalar.
+
+    Raises:
+        ValueError: if the labels have another shape than the task needs.
     """
     logits = logits.float()
+    problem_type = config.problem_type or _problem_type_of(logits, labels)
+    _require_shape(logits, labels, problem_type)
     weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
-    if config.loss == "mse":
-        return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype).view(-1))
-    if config.problem_type == "multi_label_classification":
+    if problem_type == "regression":
+        return F.mse_loss(logits.reshape(-1), labels.to(logits.dtype).reshape(-1))
+    if problem_type == "multi_label_classification":
         return _multi_label_loss(logits, labels.to(logits.dtype), weights, config)
+    labels = labels.view(-1)
     losses = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing, reduction="none")
     if config.loss == "focal":
         gold = logits.softmax(dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
@@ -201,6 +226,23 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Text
     if weights is not None:
         losses = losses * weights[labels]
     return losses.mean()
+
+
+def _problem_type_of(logits: torch.Tensor, labels: torch.Tensor) -> str:
+    if logits.shape[-1] == 1:
+        return "regression"
+    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+
+
+def _require_shape(logits: torch.Tensor, labels: torch.Tensor, problem_type: str) -> None:
+    rows = logits.shape[0]
+    shapes = {
+        "single_label_classification": [(rows,), (rows, 1)],
+        "multi_label_classification": [tuple(logits.shape)],
+        "regression": [(logits.numel(),), tuple(logits.shape)],
+    }[problem_type]
+    if tuple(labels.shape) not in shapes:
+        raise ValueError(f"labels have the shape {tuple(labels.shape)}, but {problem_type} needs {shapes[0]}")
 
 
 def _multi_label_loss(
@@ -218,11 +260,13 @@ def classify_features(
     head: ClassificationHead, features: torch.Tensor, labels: torch.Tensor | None, config: TextClassifierConfig
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
     """Applies the head to pooled features; returns the loss, which is None without labels, and the logits."""
-    logits = head(features.to(head.out_proj.weight.dtype))
+    weight = head.out_proj.weight
+    # The weight of a module that torch has quantised is a method, and the module takes float32.
+    logits = head(features.to(weight.dtype if isinstance(weight, torch.Tensor) else torch.float32))
     return None if labels is None else classification_loss(logits, labels, config), logits
 
 
-class TextClassifier(PreTrainedModel):
+class TextClassifierForSequenceClassification(PreTrainedModel):
     """Encoder, pooling, head and loss in one model.
 
     If `features` are given, the encoder is skipped. A model whose head is trained on cached features can therefore be
@@ -245,7 +289,9 @@ class TextClassifier(PreTrainedModel):
             config.encoder_config, **pooler_option(config.encoder_config, config.pooling)
         )
         self.head = ClassificationHead(config)
-        self._encoder_inputs = frozenset(inspect.signature(self.encoder.forward).parameters)
+        parameters = inspect.signature(self.encoder.forward).parameters
+        self._encoder_inputs = frozenset(parameters)
+        self._encoder_takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         self.post_init()
         self.apply_freezing()
 
@@ -280,7 +326,7 @@ class TextClassifier(PreTrainedModel):
             module.requires_grad_(True)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> "TextClassifier":
+    def train(self, mode: bool = True) -> "TextClassifierForSequenceClassification":
         """Sets the mode like `nn.Module.train`, but keeps frozen parts in evaluation mode.
 
         Dropout in frozen parts would add noise, and their output would differ from the cached features.
@@ -300,19 +346,40 @@ class TextClassifier(PreTrainedModel):
         if self.trainable_encoder_modules() == [self.encoder]:
             super().enable_input_require_grads()
 
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> Any:
+        """Saves the model with this file, and names the class that `AutoModel` loads in its configuration."""
+        self.config.auto_map = {"AutoModel": f"{__name__.rpartition('.')[2]}.{TextEncoder.__name__}"}
+        return super().save_pretrained(save_directory, **kwargs)
+
     def encode_parts(
-        self,
-        parts: Sequence[PooledPart],
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.Tensor | None = None,
+        self, parts: Sequence[PooledPart], input_ids: torch.Tensor | None = None, **inputs: Any
     ) -> list[torch.Tensor]:
         """Runs the encoder once, and pools its output into the parts, each (batch, hidden); see [`pooled_parts`]."""
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        inputs = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": token_type_ids}
-        inputs = {name: value for name, value in inputs.items() if name in self._encoder_inputs and value is not None}
-        needs_layers = any(part.layer < -1 for part in parts)
-        outputs = self.encoder(**inputs, output_hidden_states=needs_layers, return_dict=True)
+        return self._encode(parts, input_ids, **inputs)[0]
+
+    def _encode(
+        self,
+        parts: Sequence[PooledPart],
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        **inputs: Any,
+    ) -> tuple[list[torch.Tensor], Any]:
+        """Returns the pooled parts, and the outputs of the encoder."""
+        tokens = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+        if tokens is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("give exactly one of input_ids, inputs_embeds and features")
+        mask = torch.ones_like(tokens, dtype=torch.long) if attention_mask is None else attention_mask
+        given = {**inputs, "input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": mask}
+        given = {name: value for name, value in given.items() if value is not None}
+        # Families without token types are given none; an unknown argument is passed on if the encoder takes any.
+        if not self._encoder_takes_any:
+            given = {name: value for name, value in given.items() if name in self._encoder_inputs}
+        elif "token_type_ids" not in self._encoder_inputs:
+            given.pop("token_type_ids", None)
+        needs_layers = output_hidden_states or any(part.layer < -1 for part in parts)
+        outputs = self.encoder(**given, output_hidden_states=needs_layers, return_dict=True)
 
         def pooled(part: PooledPart) -> torch.Tensor:
             if part.kind == "pooler":
@@ -321,9 +388,9 @@ class TextClassifier(PreTrainedModel):
             states = outputs.last_hidden_state if part.layer == -1 else outputs.hidden_states[part.layer]
             return pool_hidden_states(states, mask, part.kind)
 
-        return [pooled(part) for part in parts]
+        return [pooled(part) for part in parts], outputs
 
-    def pooled_features(self, input_ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
+    def pooled_features(self, input_ids: torch.Tensor | None = None, **inputs: Any) -> torch.Tensor:
         """Computes the input of the head, (batch, `config.feature_size`), from the inputs of the encoder."""
         return merge_parts(self.encode_parts(pooled_parts(self.config), input_ids, **inputs), self.config)
 
@@ -332,27 +399,79 @@ class TextClassifier(PreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-    ) -> SequenceClassifierOutput:
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
         """Classifies texts, or features that were computed from them before.
 
         Args:
             input_ids: (batch, length) int64.
             attention_mask: (batch, length), 1 for real tokens.
             token_type_ids: like `input_ids`; families that have no token types ignore them.
+            position_ids: like `input_ids`, or (1, length); by default the encoder's own.
+            inputs_embeds: (batch, length, hidden) floats, instead of `input_ids`.
             features: (batch, `config.feature_size`) floats; if they are given, the encoder is not run.
             labels: see [`classification_loss`].
+            output_attentions: whether to return the attention weights; by default as in the configuration.
+            output_hidden_states: whether to return the hidden states; by default as in the configuration.
+            return_dict: whether to return an output object instead of a tuple; by default as in the configuration.
+            **kwargs: further inputs of the encoder.
 
         Returns:
-            The loss, if labels are given, and logits of shape (batch, labels).
+            The loss, if labels are given, logits of shape (batch, labels), and the encoder's hidden states and
+            attention weights if they are asked for.
         """
+        hidden_states = attentions = None
         if features is None:
-            if input_ids is None:
-                raise ValueError("give input_ids or features")
-            features = self.pooled_features(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+            asked = {
+                "output_hidden_states": self._option("output_hidden_states", output_hidden_states),
+                "output_attentions": self._option("output_attentions", output_attentions) or None,
+            }
+            parts, outputs = self._encode(
+                pooled_parts(self.config), input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids,
+                position_ids=position_ids, inputs_embeds=inputs_embeds, **asked, **kwargs,
+            )  # fmt: skip
+            features = merge_parts(parts, self.config)
+            hidden_states = outputs.hidden_states if asked["output_hidden_states"] else None
+            attentions = getattr(outputs, "attentions", None) if asked["output_attentions"] else None
         loss, logits = classify_features(self.head, features, labels, self.config)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states, attentions=attentions)
+        return output if self._option("return_dict", return_dict) else output.to_tuple()
+
+    def _option(self, name: str, asked: bool | None) -> bool:
+        return bool(getattr(self.config, name, False)) if asked is None else asked
+
+
+# The name of the class in folders that were saved by earlier versions, and in code.
+TextClassifier = TextClassifierForSequenceClassification
+
+
+class TextEncoder(PreTrainedModel):
+    """The encoder of a saved classifier alone, which `AutoModel` loads from its folder."""
+
+    config_class = TextClassifierConfig
+    base_model_prefix = "encoder"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _keys_to_ignore_on_load_unexpected = [r"^head\."]
+
+    def __init__(self, config: TextClassifierConfig):
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(
+            config.encoder_config, **pooler_option(config.encoder_config, config.pooling)
+        )
+        self.post_init()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the output of the encoder, whose arguments it takes."""
+        return self.encoder(*args, **kwargs)
 
 
 def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
@@ -536,6 +655,8 @@ def from_stock(stock_model: PreTrainedModel, config: TextClassifierConfig) -> Te
 
 
 AutoConfig.register(TextClassifierConfig.model_type, TextClassifierConfig, exist_ok=True)
+MODEL_MAPPING.register(TextClassifierConfig, TextEncoder, exist_ok=True)
 MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(TextClassifierConfig, TextClassifier, exist_ok=True)
 TextClassifierConfig.register_for_auto_class()
+TextEncoder.register_for_auto_class("AutoModel")
 TextClassifier.register_for_auto_class("AutoModelForSequenceClassification")

@@ -30,7 +30,7 @@ from bertcls_hf.data.tokenization import NO_LIMIT, TOKEN_COLUMNS, encode_texts, 
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
-from bertcls_hf.models.loading import Checkpoint, labels_of
+from bertcls_hf.models.loading import Checkpoint, fit_token_types, labels_of
 from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 
 
@@ -138,6 +138,7 @@ class Predictor:
             checkpoint = _open_checkpoint(path, options)
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
             tokenizer.model_max_length = _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
+            fit_token_types(tokenizer, checkpoint)
             classifier = _load_model(path, options, getattr(torch, dtype)).to(torch_device)
             labels = checkpoint.labels
             assert labels is not None
