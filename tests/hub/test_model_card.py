@@ -21,7 +21,7 @@ from bertcls_hf.hub.card.model_card import MARK, write_model_card
 from bertcls_hf.metrics.metrics import METRICS, metric_words
 from bertcls_hf.run import main
 from bertcls_hf.run.pipeline import run
-from tests.helpers.reviews import review, write_reviews
+from tests.helpers.reviews import ROOT, review, write_reviews
 
 
 pytestmark = pytest.mark.pictures
@@ -152,6 +152,7 @@ def test_sections_of_a_card(command: Command, tmp_path: Path) -> None:
     titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert titles == ["How to use it", "Results", "Training", "Data", "Repeating it", "Limits", "Licence"]
     assert rows_of(section(text, "Data"), "split")["train"][0] == "48"
+    assert "Columns: text: text; label: label." in section(text, "Data")
     assert section(text, "Data").count("24 (50.0%)") == 2
     settings = rows_of(section(text, "Training"), "setting")
     assert settings["length of the training"] == ["2 of 2 epochs, 12 steps"]
@@ -181,7 +182,10 @@ def test_the_snippet_of_a_card_gives_the_models_probabilities(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(command(pooling="mean", num_train_epochs=1, do_train=True, do_predict=True)) == 0
-    code = re.search(r"```python\n(.*?)```", card_of(tmp_path / "out"), re.DOTALL).group(1)
+    text = card_of(tmp_path / "out")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    (minimum,) = re.findall(r"^transformers>=([\d.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert f"needs transformers {minimum} or later" in " ".join(text.split())
     assert 'pipeline(\n    "text-classification", "out", top_k=None, trust_remote_code=True\n)' in code
     first = json.loads((tmp_path / "out/predictions.jsonl").read_text().splitlines()[0])
     script = code.replace('"One text, or a list of them"', repr([first["text"]])).replace(

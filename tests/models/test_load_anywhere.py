@@ -26,7 +26,10 @@ FORMATS: dict[str, dict[str, object]] = {
     "weighted": {"pooling": "mean", "pooling_layers": 3, "pooling_layers_merge": "weighted"},
     "mlp": {"pooling": "cls", "head": "mlp"},
 }
-CLASSES = {name: "BertForSequenceClassification" if name == "stock" else "TextClassifier" for name in FORMATS}
+CLASSES = {
+    name: "BertForSequenceClassification" if name == "stock" else "TextClassifierForSequenceClassification"
+    for name in FORMATS
+}
 # What a run needs and a model must not.
 ABSENT = (
     "bertcls_hf",

@@ -17,6 +17,8 @@ TASKS = {
     MULTI_LABEL: "a text classifier that gives each text any of {} labels",
     REGRESSION: "a model that gives each text a number",
 }
+# The oldest version that the code beside a saved model was tried with; requirements.txt names the same.
+MINIMUM_TRANSFORMERS = "5.23"
 # The metrics that the introduction names.
 HEADLINES = {
     SINGLE_LABEL: ("accuracy", "macro_f1"),
@@ -42,6 +44,7 @@ def introduction(run: FinishedRun) -> dict[str, Any]:
         "headline": _headline(run),
         "usage": _usage(run, has_custom_code),
         "has_custom_code": has_custom_code,
+        "minimum_transformers": MINIMUM_TRANSFORMERS,
     }
 
 
