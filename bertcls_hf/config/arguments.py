@@ -158,8 +158,8 @@ class DataArguments:
     train_file: str | None = HfArg(
         default=None,
         aliases=["--train_path"],
-        help="csv, tsv, txt (read as tsv), json, jsonl or parquet file; a folder with one sub-folder of texts per "
-        "class; or a folder of datasets' save_to_disk.",
+        help="csv, tsv, txt (read as tsv), json, jsonl, parquet or xlsx file, maybe compressed; a folder with one "
+        "sub-folder of texts per class; or a folder of datasets' save_to_disk. See also --file_format.",
     )
     validation_file: str | None = HfArg(
         default=None, aliases=["--valid_path"], help="Like --train_file. Absent: a part of train, never of test."

@@ -429,17 +429,16 @@ class TextClassifierForSequenceClassification(PreTrainedModel):
         """
         hidden_states = attentions = None
         if features is None:
-            asked = {
-                "output_hidden_states": self._option("output_hidden_states", output_hidden_states),
-                "output_attentions": self._option("output_attentions", output_attentions) or None,
-            }
+            returns_states = self._option("output_hidden_states", output_hidden_states)
+            returns_attentions = self._option("output_attentions", output_attentions)
             parts, outputs = self._encode(
                 pooled_parts(self.config), input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids,
-                position_ids=position_ids, inputs_embeds=inputs_embeds, **asked, **kwargs,
+                position_ids=position_ids, inputs_embeds=inputs_embeds, output_hidden_states=returns_states,
+                output_attentions=returns_attentions or None, **kwargs,
             )  # fmt: skip
             features = merge_parts(parts, self.config)
-            hidden_states = outputs.hidden_states if asked["output_hidden_states"] else None
-            attentions = getattr(outputs, "attentions", None) if asked["output_attentions"] else None
+            hidden_states = outputs.hidden_states if returns_states else None
+            attentions = getattr(outputs, "attentions", None) if returns_attentions else None
         loss, logits = classify_features(self.head, features, labels, self.config)
         output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states, attentions=attentions)
         return output if self._option("return_dict", return_dict) else output.to_tuple()
