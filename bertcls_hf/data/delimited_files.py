@@ -213,19 +213,22 @@ class DelimitedReader(TextTableReader):
         return "; if line 1 is a row and no header, pass --csv_header false"
 
     def _guessed_columns(self, names: list[str]) -> Columns | None:
-        """Returns the only text column, or the text and the label of two columns of which one is plainly the label."""
-        is_named = self.args.text_column_names or self.args.label_column_name
+        """Returns the only text column, or the text and the label of two columns of which one is plainly the label.
+
+        Columns without a name are left out: spreadsheets write them for cells beside the table.
+        """
+        named = [position for position, name in enumerate(names) if name.strip()]
+        is_told = self.args.text_column_names or self.args.label_column_name
+        if is_told or len(named) > 2 or len({names[position] for position in named}) < len(named):
+            return None
+        if len(named) == 1:
+            return None if self.needs_label else Columns((names[named[0]],))
         rows = self._sample(self.text_format)[self._header_rows :]
-        filled = [position for position, name in enumerate(names)
-                  if name.strip() or any(len(row) > position and row[position].strip() for row in rows)]  # fmt: skip
-        if is_named or len(filled) > 2 or any(names.count(names[position]) > 1 for position in filled):
+        cells = [[row[position] if position < len(row) else "" for position in named] for row in rows]
+        label = guess_label_position(cells)
+        if label is None:
             return None
-        if len(filled) == 1:
-            return None if self.needs_label else Columns((names[filled[0]],))
-        label = guess_label_position(rows)
-        if label not in filled:
-            return None
-        (text,) = (position for position in filled if position != label)
+        text, label = named[1 - label], named[label]
         logger.info("%s: column %r is taken for the label, since its values recur", self.path, names[label])
         return Columns((names[text],), (names[label],))
 

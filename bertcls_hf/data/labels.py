@@ -22,6 +22,7 @@ REGRESSION: ProblemType = "regression"
 RawLabel = str | list[str] | None
 MOST_LISTED = 10
 _WHOLE_NUMBER = re.compile(r"-?\d{1,15}\.0+")
+_BRACKETS = ("[]", "()", "{}")
 _NUMPY_NUMBERS = re.compile(r"\s*-?\d+\.?\d*(?:\s+-?\d+\.?\d*)+\s*")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _NUMPY_TEXTS = re.compile(rf"\s*(?:{_QUOTED.pattern})(?:\s+(?:{_QUOTED.pattern}))+\s*")
@@ -201,25 +202,30 @@ def _inner(feature: Any) -> Any:
 def list_in_text(text: str) -> Any:
     """Returns the list that a text spells, as Python, JSON or NumPy write lists; another text is returned unchanged.
 
+    Python's tuples and sets count as lists, too.
+
     >>> list_in_text("['a', 'b']"), list_in_text("[0 1 0]"), list_in_text("[a, b]"), list_in_text("a")
     (['a', 'b'], [0, 1, 0], ['a', 'b'], 'a')
     """
     stripped = text.strip()
-    if not (stripped.startswith("[") and stripped.endswith("]")):
+    if stripped[:1] + stripped[-1:] not in _BRACKETS:
         return text
     content = stripped[1:-1]
-    if _NUMPY_NUMBERS.fullmatch(content):
+    is_list = stripped[0] == "["
+    if is_list and _NUMPY_NUMBERS.fullmatch(content):
         return [int(float(number)) if float(number).is_integer() else float(number) for number in content.split()]
-    if _NUMPY_TEXTS.fullmatch(content):
+    if is_list and _NUMPY_TEXTS.fullmatch(content):
         return [item[1:-1] for item in _QUOTED.findall(content)]
     for parse in (ast.literal_eval, json.loads):
         try:
             value = parse(stripped)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        is_flat = isinstance(value, list) and all(isinstance(item, str | int | float | None) for item in value)
-        return value if is_flat else text
-    return [item.strip() for item in content.split(",")] if "," in content else text
+        if not isinstance(value, list | tuple | set):
+            return text
+        items = sorted(value, key=str) if isinstance(value, set) else list(value)
+        return items if all(isinstance(item, str | int | float | None) for item in items) else text
+    return [item.strip() for item in content.split(",")] if is_list and "," in content else text
 
 
 def raw_labels(dataset: Dataset, args: DataArguments, source: str = "the data") -> list[RawLabel]:

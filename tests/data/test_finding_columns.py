@@ -120,6 +120,13 @@ class TestWhatTheHeaderDoesNotSay:
         assert first_row(data) == {"text": PHRASES[0][0], "label": PHRASES[0][1]}
         assert data.splits["train"].num_rows == len(PHRASES)
 
+    def test_cells_beside_the_table(self, tmp_path: Path) -> None:
+        """A text with a delimiter that nobody quoted goes on in the next columns, as in a corpus of spam."""
+        rows = [f"{label},{text},{', so it goes' if n == 7 else ','},\n" for n, (text, label) in enumerate(PHRASES)]
+        data = load(tmp_path / "spam.csv", "v1,v2,,,\n" + "".join(rows))
+        assert data.splits["train"].num_rows == len(PHRASES)
+        assert data.columns["train"].description() == "text: v2; label: v1"
+
     def test_no_column_that_recurs_is_no_guess(self, tmp_path: Path) -> None:
         content = "v1,v2\n" + "".join(f"{text},{text} again\n" for text, _ in PHRASES)
         with pytest.raises(DataError, match=r"no text column and no label column: .*'v1' \('a rude") as error:
