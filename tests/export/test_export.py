@@ -159,7 +159,7 @@ def test_every_family_gives_the_logits_of_pytorch(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = copy.deepcopy(FAMILIES[family])
-    config.vocab_size, config.max_position_embeddings, config.num_hidden_layers = len(tokenizer), 66, 2
+    config.vocab_size, config.max_position_embeddings = len(tokenizer), 66
     monkeypatch.setitem(FAMILIES, family, config)
     model = to_stock(default_model(family))
     assert model is not None
