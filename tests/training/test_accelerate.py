@@ -280,8 +280,6 @@ SILENT = "`accelerate launch` was asked for several processes and started one"
     ("asked", "inherited", "expected"),
     [
         (["--cpu", "--num_processes", "2"], {}, SILENT),
-        (["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"], {}, SILENT),
-        (["--cpu", "--num_processes", "1"], {}, "no such file"),
         # As a script for a cluster sets it, for whatever comes.
         (["--cpu", "--num_processes", "1"], {"MASTER_ADDR": "localhost"}, "no such file"),
     ],
