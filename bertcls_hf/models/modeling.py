@@ -208,12 +208,14 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Text
         A scalar.
 
     Raises:
-        ValueError: if the labels have another shape than the task needs.
+        ValueError: if the labels have another shape than the task needs, or the class weights another number.
     """
     logits = logits.float()
     problem_type = config.problem_type or _problem_type_of(logits, labels)
     _require_shape(logits, labels, problem_type)
     weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
+    if weights is not None and len(weights) != logits.shape[-1]:
+        raise ValueError(f"class_weights has {len(weights)} numbers for {logits.shape[-1]} labels: set it to None")
     if problem_type == "regression":
         return F.mse_loss(logits.reshape(-1), labels.to(logits.dtype).reshape(-1))
     if problem_type == "multi_label_classification":

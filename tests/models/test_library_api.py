@@ -94,6 +94,10 @@ class TestLoss:
             expected = torch.nn.functional.cross_entropy(logits, labels)
         torch.testing.assert_close(classifier(**INPUTS, labels=labels).loss, expected)
 
+    def test_class_weights_of_other_labels_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="class_weights has 2 numbers for 3 labels"):
+            model(class_weights=[1.0, 2.0])(**INPUTS, labels=torch.tensor([0, 1]))
+
     def test_labels_of_another_shape_are_refused(self) -> None:
         with pytest.raises(ValueError, match=r"labels have the shape \(3,\), but single_label.* needs \(2,\)"):
             model()(**INPUTS, labels=torch.tensor([0, 1, 2]))
@@ -200,6 +204,6 @@ class TestOneTokenType:
         out = tmp_path / "out"
         classify = pipeline("text-classification", str(out), top_k=None, trust_remote_code=True)
         (scores,) = classify([{"text": "good film", "text_pair": "bad plot"}])
-        (prediction,) = Predictor.from_pretrained(str(out), device="cpu").predict([("good film", "bad plot")])
+        (prediction,) = Predictor.from_pretrained(str(out), device="cpu").predict(["good film"], pairs=["bad plot"])
         found = {score["label"]: score["score"] for score in scores}
         assert found == pytest.approx(prediction.probabilities, abs=1e-5)
