@@ -51,9 +51,20 @@ class TextClassifierConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Builds a configuration; that of a bare encoder becomes the `encoder_config` of a new classifier."""
+        """Builds a configuration; that of a bare encoder becomes the `encoder_config` of a new classifier.
+
+        Raises:
+            ValueError: if the configuration is of an encoder with a head, whose weights have other names than those of
+                a bare encoder, so that the classifier's encoder would be left with random weights.
+        """
         model_type = config_dict.get("model_type")
         if model_type not in (None, cls.model_type):
+            with_head = [name for name in config_dict.get("architectures") or [] if not name.endswith("Model")]
+            if with_head:
+                raise ValueError(
+                    f"the folder holds a {with_head[0]}, not a bare encoder: save its encoder alone first, with "
+                    "AutoModel.from_pretrained(folder).save_pretrained(other_folder)"
+                )
             config_dict = {"encoder_config": dict(config_dict)}
         return super().from_dict(config_dict, **kwargs)
 
@@ -296,6 +307,11 @@ class TextClassifierForSequenceClassification(PreTrainedModel):
         self._encoder_takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         self.post_init()
         self.apply_freezing()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ClassificationHead) and module.layer_weights is not None:
+            nn.init.zeros_(module.layer_weights)
 
     def trainable_encoder_modules(self) -> list[nn.Module]:
         """Lists the parts of the encoder that are trained.

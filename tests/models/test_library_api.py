@@ -12,6 +12,8 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BertForPreTraining,
+    BertForSequenceClassification,
     BertModel,
     RobertaConfig,
     RobertaModel,
@@ -131,6 +133,19 @@ class TestFolders:
         loaded = TextClassifier.from_pretrained(tmp_path, num_labels=4).eval()
         assert loaded(**INPUTS).logits.shape == (2, 4)
         torch.testing.assert_close(loaded.encoder(**INPUTS).last_hidden_state, encoder(**INPUTS).last_hidden_state)
+
+    @pytest.mark.parametrize("stock", [BertForPreTraining, BertForSequenceClassification])
+    def test_a_folder_of_an_encoder_with_a_head_is_refused(self, tmp_path: Path, stock: type) -> None:
+        """Its weights have other names, and the encoder would be random."""
+        stock(FAMILIES["bert"]).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="not a bare encoder: save its encoder alone first"):
+            TextClassifier.from_pretrained(tmp_path)
+
+    def test_new_layer_weights_begin_equal(self, tmp_path: Path) -> None:
+        BertModel(FAMILIES["bert"]).save_pretrained(tmp_path)
+        options = {"pooling": "mean", "pooling_layers": 3, "pooling_layers_merge": "weighted"}
+        loaded = TextClassifier.from_pretrained(tmp_path, **options)
+        assert torch.equal(loaded.head.layer_weights, torch.zeros(3))
 
     def test_another_number_of_labels(self, tmp_path: Path) -> None:
         model().save_pretrained(tmp_path)
