@@ -25,6 +25,7 @@ from bertcls_hf.errors import ArgumentsError, one_line
 
 
 Pooling = Literal["cls", "pooler", "mean", "max", "cls_mean"]
+FileFormat = Literal["csv", "tsv", "txt", "json", "jsonl", "parquet", "xlsx", "fasttext", "trec"]
 
 # Options of TrainingArguments that must keep their default, because they would break an evaluation or have no effect.
 # The value is the reason in the error.
@@ -165,7 +166,7 @@ class DataArguments:
         default=None, aliases=["--valid_path"], help="Like --train_file. Absent: a part of train, never of test."
     )
     test_file: str | None = HfArg(default=None, help="Like --train_file; evaluated once, after training.")
-    file_format: Literal["csv", "tsv", "txt", "json", "jsonl", "parquet", "xlsx", "fasttext", "trec"] | None = HfArg(
+    file_format: FileFormat | None = HfArg(
         default=None,
         help="Format of the files, where their names do not tell it. txt is read as tsv; fasttext is "
         "`__label__x text`, trec is `LABEL:sub text`.",

@@ -79,7 +79,7 @@ class Columns:
     @property
     def is_combined(self) -> bool:
         """Whether a text or a label is made of several columns."""
-        return len(self.labels) > 1 or (self.text_delimiter is not None and len(self.texts) > 1)
+        return len(self.labels) > 1 or self._joins_texts
 
     def standard_names(self) -> dict[str, str]:
         """Maps the source's column names to the standard names `text`, `text_pair`, `label` and `id`.

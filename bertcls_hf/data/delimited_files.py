@@ -52,6 +52,10 @@ class DelimitedReader(TextTableReader):
         super().__init__(*args, **kwargs)
         self._samples: dict[TextFormat, list[list[str]]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The sample only serves to find the format and the columns, which a copy takes over.
+        return {**self.__dict__, "_samples": {}}
+
     def for_content(self) -> TextTableReader:
         """Returns a reader of fastText's or TREC's layout if the file has it, and else this reader."""
         if format_suffix(self.path, self.args) != ".txt" or self.args.csv_delimiter is not None:
@@ -144,11 +148,8 @@ class DelimitedReader(TextTableReader):
         named_by_user = {*(self.args.text_column_names or ()), *(self.args.label_column_name or ())}
         if named_by_user & set(first):
             return True
-        for position, name in enumerate(first):
-            later = {row[position] for row in rows if len(row) > position}
-            if usual_spelling(name) in KNOWN_COLUMNS and name not in later:
-                return True
-        return False
+        usual = [(position, name) for position, name in enumerate(first) if usual_spelling(name) in KNOWN_COLUMNS]
+        return any(all(row[position : position + 1] != [name] for row in rows) for position, name in usual)
 
     def _first_label_recurs(self, first: list[str], rows: list[list[str]]) -> bool:
         """Says whether the label of the first row, or its last field, is also in a later row."""
@@ -235,10 +236,16 @@ class DelimitedReader(TextTableReader):
     def column_names(self) -> list[str]:
         """Returns the column names of the header or the options, or standard names if the file has no header.
 
+        A copy for another file has the names of this one.
+
         Raises:
             DataError: a file without header has more than 3 columns, or its label seems to be another column than the
                 last, or `--column_names` gives another number of names.
         """
+        return self._column_names
+
+    @cached_property
+    def _column_names(self) -> list[str]:
         rows = self._sample(self.text_format)
         width = _filled_width(rows)
         if self.args.column_names:

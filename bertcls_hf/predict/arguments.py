@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from transformers.hf_argparser import HfArg
 
-from bertcls_hf.config.arguments import DataArguments, ModelArguments
+from bertcls_hf.config.arguments import DataArguments, FileFormat, ModelArguments
 from bertcls_hf.errors import ArgumentsError
 
 
@@ -49,9 +49,7 @@ class PredictionArguments:
     stdin_format: Literal["lines", "jsonl"] = HfArg(
         default="lines", help="What standard input holds: a text per line, or a JSON object per line."
     )
-    file_format: Literal["csv", "tsv", "txt", "json", "jsonl", "parquet", "xlsx", "fasttext", "trec"] | None = _as_in(
-        DataArguments, "file_format"
-    )
+    file_format: FileFormat | None = _as_in(DataArguments, "file_format")  # noqa: RUF009
     text_column_names: list[str] | None = _as_in(DataArguments, "text_column_names")  # noqa: RUF009
     text_column_delimiter: str | None = _as_in(DataArguments, "text_column_delimiter")
     column_names: list[str] | None = _as_in(DataArguments, "column_names")  # noqa: RUF009
