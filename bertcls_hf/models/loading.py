@@ -26,6 +26,7 @@ from bertcls_hf.models.modeling import (
     STOCK_HEADS,
     TextClassifier,
     TextClassifierConfig,
+    TextClassifierModel,
     encoder_has_pooler,
     from_stock,
     pooler_option,
@@ -140,9 +141,10 @@ def _hub_options(args: ModelArguments) -> dict[str, Any]:
 def labels_of(config: PreTrainedConfig) -> LabelSet | None:
     """Returns the labels of a trained classifier, or None for an encoder."""
     architectures = config.architectures or []
-    is_classifier = isinstance(config, TextClassifierConfig) or any(
-        "ForSequenceClassification" in a for a in architectures
-    )
+    if isinstance(config, TextClassifierConfig):
+        is_classifier = TextClassifierModel.__name__ not in architectures
+    else:
+        is_classifier = any("ForSequenceClassification" in name for name in architectures)
     if not is_classifier:
         return None
     problem_type = config.problem_type or (REGRESSION if config.num_labels == 1 else SINGLE_LABEL)

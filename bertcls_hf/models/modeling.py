@@ -1,7 +1,7 @@
 """A BERT-family encoder with a pooling and a classification head.
 
 This file is copied beside the weights of every saved model that no stock class can represent. It therefore imports
-only torch, transformers and what transformers requires.
+only torch and transformers, and runs on transformers 4.57 and later.
 """
 
 import inspect
@@ -11,76 +11,130 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import (
+    CONFIG_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
     AutoConfig,
     AutoModel,
-    PreTrainedConfig,
+    BertConfig,
     PreTrainedModel,
 )
 from transformers.activations import ACT2FN
-from transformers.configuration_utils import SubConfigSpec
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
 
-@strict
+try:
+    from transformers import PreTrainedConfig
+except ImportError:  # transformers 4
+    from transformers import PretrainedConfig as PreTrainedConfig
+
+
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "pooling": ("cls", "pooler", "mean", "max", "cls_mean"),
+    "pooling_layers_merge": ("mean", "concat", "weighted"),
+    "head": ("linear", "mlp"),
+    "loss": (None, "cross_entropy", "focal", "bce", "mse"),
+}
+SINGLE_LABEL, MULTI_LABEL, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+# The task of a loss that fits only one, for configurations that do not name their task.
+TASK_OF_LOSS = {"bce": MULTI_LABEL, "mse": REGRESSION}
+# The classes of this file that transformers' auto classes load from a saved folder.
+AUTO_MAP = {
+    "AutoModel": "TextClassifierModel",
+    "AutoModelForSequenceClassification": "TextClassifierForSequenceClassification",
+}
+# What a classifier takes over from the configuration of the encoder that it is built on.
+TASK_FIELDS = ("id2label", "label2id", "problem_type")
+# The options of `from_pretrained` that say which files are read, and how.
+FILE_OPTIONS = frozenset({
+    "cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token",
+    "trust_remote_code", "use_safetensors", "variant", "weights_only",
+})  # fmt: skip
+
+
+def _of_encoder(name: str) -> property:
+    """Makes a property that reads and writes a value of the encoder's configuration."""
+    return property(
+        lambda config: getattr(config.encoder_config, name),
+        lambda config, value: setattr(config.encoder_config, name, value),
+        doc=f"`{name}` of the encoder.",
+    )
+
+
 class TextClassifierConfig(PreTrainedConfig):
-    """The configuration of a [`TextClassifier`]; its fields have the names of the command line's options."""
+    """The configuration of a [`TextClassifierForSequenceClassification`].
+
+    Its arguments have the names of the command line's options. Sizes of the encoder, such as `vocab_size`, can be read
+    and set here too.
+
+    Args:
+        encoder_config: the encoder's configuration, or its values in a dict; by default that of a BERT.
+        pooling: how the hidden states of a layer become one vector.
+        pooling_layers: how many of the last layers are pooled.
+        pooling_layers_merge: how the pooled layers become one vector.
+        head: `linear` or `mlp`.
+        head_activation: the activation of the mlp.
+        head_layer_norm: whether the mlp has a layer norm.
+        dropout: the dropout of the head's inputs.
+        loss: the loss; None stands for the usual loss of the task.
+        class_weights: one weight per label for the loss, or None for equal weights.
+        label_smoothing: the share of a single label that is spread over all labels.
+        focal_gamma: the exponent of the focal loss.
+        freeze_backbone: whether only the head is trained.
+        trainable_layers: how many of the encoder's top layers are trained; None for all.
+        pad_token_id: the id of the padding token.
+        **kwargs: the arguments of every configuration, such as `num_labels`, `id2label` and `problem_type`.
+
+    Raises:
+        ValueError: if a pooling, merge, head or loss is unknown.
+    """
 
     model_type = "bert_text_classifier"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+    # transformers 5 reads the default from the first, and older versions the class from the second.
+    sub_configs_defaults = {"encoder_config": BertConfig}
+    sub_configs = {"encoder_config": AutoConfig}
 
-    encoder_config: Any = None
-    pooling: Literal["cls", "pooler", "mean", "max", "cls_mean"] = "cls"
-    pooling_layers: int = 1
-    pooling_layers_merge: Literal["mean", "concat", "weighted"] = "concat"
-    head: Literal["linear", "mlp"] = "linear"
-    head_activation: str = "gelu"
-    head_layer_norm: bool = False
-    dropout: float | int = 0.1
-    loss: Literal["cross_entropy", "focal", "bce", "mse"] = "cross_entropy"
-    class_weights: list[float] | None = None
-    label_smoothing: float | int = 0.0
-    focal_gamma: float | int = 2.0
-    freeze_backbone: bool = False
-    trainable_layers: int | None = None
-    pad_token_id: int | None = None
+    vocab_size = _of_encoder("vocab_size")
+    hidden_size = _of_encoder("hidden_size")
+    num_hidden_layers = _of_encoder("num_hidden_layers")
+    num_attention_heads = _of_encoder("num_attention_heads")
+    max_position_embeddings = _of_encoder("max_position_embeddings")
 
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Builds a configuration; that of a bare encoder becomes the `encoder_config` of a new classifier.
+    def __init__(
+        self,
+        encoder_config: PreTrainedConfig | dict[str, Any] | None = None,
+        pooling: str = "cls",
+        pooling_layers: int = 1,
+        pooling_layers_merge: str = "concat",
+        head: str = "linear",
+        head_activation: str = "gelu",
+        head_layer_norm: bool = False,
+        dropout: float = 0.1,
+        loss: str | None = None,
+        class_weights: list[float] | None = None,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 2.0,
+        freeze_backbone: bool = False,
+        trainable_layers: int | None = None,
+        pad_token_id: int | None = None,
+        **kwargs: Any,
+    ):
+        self.encoder_config = _as_config(encoder_config)
+        self.pooling, self.pooling_layers, self.pooling_layers_merge = pooling, pooling_layers, pooling_layers_merge
+        self.head, self.head_activation, self.head_layer_norm = head, head_activation, head_layer_norm
+        self.dropout = dropout
+        self.loss, self.label_smoothing, self.focal_gamma = loss, label_smoothing, focal_gamma
+        self.freeze_backbone, self.trainable_layers = freeze_backbone, trainable_layers
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}: use one of {', '.join(map(str, allowed))}")
+        self.class_weights = class_weights
+        super().__init__(pad_token_id=pad_token_id, **kwargs)
 
-        Raises:
-            ValueError: if the configuration is of an encoder with a head, whose weights have other names than those of
-                a bare encoder, so that the classifier's encoder would be left with random weights.
-        """
-        model_type = config_dict.get("model_type")
-        if model_type not in (None, cls.model_type):
-            with_head = [name for name in config_dict.get("architectures") or [] if not name.endswith("Model")]
-            if with_head:
-                raise ValueError(
-                    f"the folder holds a {with_head[0]}, not a bare encoder: save its encoder alone first, with "
-                    "AutoModel.from_pretrained(folder).save_pretrained(other_folder)"
-                )
-            config_dict = {"encoder_config": dict(config_dict)}
-        return super().from_dict(config_dict, **kwargs)
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the encoder's hidden states."""
-        return self.encoder_config.hidden_size
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of the encoder's tokens; `resize_token_embeddings` sets it."""
-        return self.encoder_config.vocab_size
-
-    @vocab_size.setter
-    def vocab_size(self, size: int) -> None:
-        self.encoder_config.vocab_size = size
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
 
     @property
     def layer_size(self) -> int:
@@ -91,6 +145,32 @@ class TextClassifierConfig(PreTrainedConfig):
     def feature_size(self) -> int:
         """Width of a text's pooled features, which are the input of the head."""
         return self.layer_size * (1 if self.pooling_layers_merge == "mean" else self.pooling_layers)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict]:
+        """Reads the values of a saved configuration; those of an encoder become the values of a classifier of it."""
+        values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if values.get("model_type", cls.model_type) == cls.model_type:
+            return values, kwargs
+        task = {name: values[name] for name in TASK_FIELDS if name in values}
+        return {"model_type": cls.model_type, "encoder_config": values, **task}, kwargs
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Saves the configuration, which names a class of this file for every auto class that can load it.
+
+        transformers itself names only the class of the model that is saved.
+        """
+        if self._auto_class is not None:
+            module = type(self).__module__.rpartition(".")[2]
+            self.auto_map = {auto_class: f"{module}.{name}" for auto_class, name in AUTO_MAP.items()}
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+
+def _as_config(encoder_config: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedConfig:
+    if isinstance(encoder_config, PreTrainedConfig):
+        return encoder_config
+    values = dict(encoder_config or {})
+    return CONFIG_MAPPING[values.pop("model_type", BertConfig.model_type)](**values)
 
 
 def encoder_has_pooler(encoder_config: PreTrainedConfig) -> bool:
@@ -197,6 +277,20 @@ def _head_norm(encoder_config: PreTrainedConfig) -> nn.LayerNorm:
     return nn.LayerNorm(encoder_config.hidden_size, eps=eps, bias=getattr(encoder_config, "norm_bias", True))
 
 
+def task_of(labels: torch.Tensor, config: TextClassifierConfig) -> str:
+    """Returns `config.problem_type`, or, if it is not set, the task that transformers' classes infer from the labels.
+
+    A single label is a regression. With several, integers are single labels, and all other types are multi-label.
+    """
+    if config.problem_type is not None:
+        return config.problem_type
+    if config.loss in TASK_OF_LOSS:
+        return TASK_OF_LOSS[config.loss]
+    if config.num_labels == 1:
+        return REGRESSION
+    return SINGLE_LABEL if labels.dtype in (torch.int64, torch.int32) else MULTI_LABEL
+
+
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: TextClassifierConfig) -> torch.Tensor:
     """Computes the mean loss over the rows.
 
@@ -210,28 +304,27 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Text
 
     Args:
         logits: (batch, labels).
-        labels: (batch,) int64 for single label, (batch, labels) float for multi-label, and (batch,) or (batch, labels)
-            float for regression.
-        config: the configuration, which names the task, the loss and its settings. If it does not name the task, the
-            labels tell it, as in transformers' own classifiers.
+        labels: (batch,) integers for single label, (batch, labels) numbers for multi-label, (batch,) numbers for
+            regression, or (batch, labels) for a regression of several values.
+        config: the configuration, which names the loss and its settings.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: if the labels have another shape than the task needs, or the class weights another number.
+        ValueError: if the labels have another shape, if single labels are not integers, or if there is another number
+            of class weights than of labels.
     """
     logits = logits.float()
-    problem_type = config.problem_type or _problem_type_of(logits, labels)
-    _require_shape(logits, labels, problem_type)
+    task = task_of(labels, config)
+    labels = _checked_labels(logits, labels, task)
+    if task == REGRESSION:
+        return F.mse_loss(logits, labels)
     weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
     if weights is not None and len(weights) != logits.shape[-1]:
         raise ValueError(f"class_weights has {len(weights)} numbers for {logits.shape[-1]} labels: set it to None")
-    if problem_type == "regression":
-        return F.mse_loss(logits.reshape(-1), labels.to(logits.dtype).reshape(-1))
-    if problem_type == "multi_label_classification":
-        return _multi_label_loss(logits, labels.to(logits.dtype), weights, config)
-    labels = labels.view(-1)
+    if task == MULTI_LABEL:
+        return _multi_label_loss(logits, labels, weights, config)
     losses = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing, reduction="none")
     if config.loss == "focal":
         gold = logits.softmax(dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
@@ -241,21 +334,23 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Text
     return losses.mean()
 
 
-def _problem_type_of(logits: torch.Tensor, labels: torch.Tensor) -> str:
-    if logits.shape[-1] == 1:
-        return "regression"
-    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
-
-
-def _require_shape(logits: torch.Tensor, labels: torch.Tensor, problem_type: str) -> None:
-    rows = logits.shape[0]
-    shapes = {
-        "single_label_classification": [(rows,), (rows, 1)],
-        "multi_label_classification": [tuple(logits.shape)],
-        "regression": [(logits.numel(),), tuple(logits.shape)],
-    }[problem_type]
-    if tuple(labels.shape) not in shapes:
-        raise ValueError(f"labels have the shape {tuple(labels.shape)}, but {problem_type} needs {shapes[0]}")
+def _checked_labels(logits: torch.Tensor, labels: torch.Tensor, task: str) -> torch.Tensor:
+    """Returns the labels in the shape and the dtype of their loss: (batch,) int64, or (batch, labels) floats."""
+    rows, columns = logits.shape
+    per_row = 1 if task == SINGLE_LABEL else columns
+    # One value per row may come as a column; several values per row must not come in another order.
+    fits = labels.numel() == rows if per_row == 1 else labels.shape == logits.shape
+    if not fits:
+        expected = (rows,) if per_row == 1 else (rows, columns)
+        raise ValueError(
+            f"labels have the shape {tuple(labels.shape)}, but {task} of {rows} texts with {columns} outputs takes "
+            f"{expected}"
+        )
+    if task != SINGLE_LABEL:
+        return labels.to(logits.dtype).view(rows, columns)
+    if labels.is_floating_point():
+        raise ValueError(f"labels are {labels.dtype}, but {task} takes integers: the numbers of the labels")
+    return labels.view(-1).long()
 
 
 def _multi_label_loss(
@@ -274,17 +369,13 @@ def classify_features(
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
     """Applies the head to pooled features; returns the loss, which is None without labels, and the logits."""
     weight = head.out_proj.weight
-    # The weight of a module that torch has quantised is a method, and the module takes float32.
+    # A quantised projection has a method in place of the tensor, and takes float32.
     logits = head(features.to(weight.dtype if isinstance(weight, torch.Tensor) else torch.float32))
     return None if labels is None else classification_loss(logits, labels, config), logits
 
 
-class TextClassifierForSequenceClassification(PreTrainedModel):
-    """Encoder, pooling, head and loss in one model.
-
-    If `features` are given, the encoder is skipped. A model whose head is trained on cached features can therefore be
-    saved as it is, and classifies raw text.
-    """
+class TextClassifierPreTrainedModel(PreTrainedModel):
+    """What the encoder alone and the classifier have in common: settings, loading, and the encoder's inputs."""
 
     config_class = TextClassifierConfig
     base_model_prefix = "encoder"
@@ -292,19 +383,178 @@ class TextClassifierForSequenceClassification(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
+
+    def __init__(self, config: TextClassifierConfig):
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(
+            config.encoder_config, **pooler_option(config.encoder_config, config.pooling)
+        )
+        self._encoder_inputs = frozenset(inspect.signature(self.encoder.forward).parameters)
+        if getattr(config.encoder_config, "type_vocab_size", 2) < 2:
+            # A tokenizer may give the second text of a pair a type for which the encoder has no embedding.
+            self._encoder_inputs -= {"token_type_ids"}
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any
+    ) -> "TextClassifierPreTrainedModel":
+        """Loads a saved model, or the checkpoint of an encoder, which gets a new head.
+
+        Args:
+            pretrained_model_name_or_path: a local folder or a Hub id.
+            *args: passed on to transformers.
+            config: the configuration; by default the stored one, or the default one for an encoder.
+            **kwargs: see transformers' `from_pretrained`; values of the configuration can be given too.
+        """
+        files = {name: value for name, value in kwargs.items() if name in FILE_OPTIONS}
+        if not _is_encoder(pretrained_model_name_or_path, files):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if name not in FILE_OPTIONS}
+        loading = {name: kwargs.pop(name) for name in ("dtype", "torch_dtype") if name in kwargs}
+        if not isinstance(config, PreTrainedConfig):
+            named = config or pretrained_model_name_or_path
+            options = {name: value for name, value in files.items() if name != "trust_remote_code"}
+            config, kwargs = cls.config_class.from_pretrained(named, return_unused_kwargs=True, **options, **kwargs)
+            kwargs = {name: value for name, value in kwargs.items() if name not in FILE_OPTIONS}
+        pooler = pooler_option(config.encoder_config, config.pooling)
+        encoder = AutoModel.from_pretrained(pretrained_model_name_or_path, **files, **loading, **pooler)
+        weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+        loaded = super().from_pretrained(None, *args, config=config, state_dict=weights, **loading, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.config.name_or_path = str(pretrained_model_name_or_path)
+        return loaded
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resizes the encoder's token embeddings as in transformers, and corrects the size in its configuration."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        self.encoder.config.vocab_size = self.config.vocab_size = embeddings.num_embeddings
+        return embeddings
+
+    def encode(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **options: Any,
+    ) -> BaseModelOutput:
+        """Runs the encoder.
+
+        Args:
+            input_ids: (batch, length) int64.
+            attention_mask: (batch, length), 1 for real tokens; by default all tokens are real.
+            token_type_ids: like `input_ids`; encoders that have no token types ignore them.
+            position_ids: like `input_ids`; by default the encoder counts.
+            inputs_embeds: (batch, length, embedding) floats in place of `input_ids`.
+            **options: further arguments of the encoder; those that are None are left out.
+        """
+        inputs = {"input_ids": input_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds, **options}
+        inputs["attention_mask"] = _attention_mask(input_ids, attention_mask, inputs_embeds)
+        if "token_type_ids" in self._encoder_inputs:
+            inputs["token_type_ids"] = token_type_ids
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        return self.encoder(**inputs, return_dict=True)
+
+
+def _is_encoder(name: Any, files: dict[str, Any]) -> bool:
+    """Says whether the checkpoint is that of an encoder, and not of a class of this file."""
+    if name is None:
+        return False
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(name, **files)
+    except OSError:  # There is no configuration, as in the folder of an adapter.
+        return False
+    own = TextClassifierConfig.model_type
+    return values.get("model_type", own) != own
+
+
+def _attention_mask(
+    input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, inputs_embeds: torch.Tensor | None
+) -> torch.Tensor:
+    """Returns the mask, which is 1 everywhere if it is not given.
+
+    Raises:
+        ValueError: if there are neither ids nor embeddings, or both.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("give input_ids, or inputs_embeds or features in their place")
+    if attention_mask is not None:
+        return attention_mask
+    if input_ids is not None:
+        return torch.ones_like(input_ids)
+    assert inputs_embeds is not None
+    return torch.ones(inputs_embeds.shape[:2], dtype=torch.int64, device=inputs_embeds.device)
+
+
+class TextClassifierModel(TextClassifierPreTrainedModel):
+    """The encoder of a classifier alone, which `AutoModel` loads; it has a pooler if the classifier uses one."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^head\."]
+
+    def __init__(self, config: TextClassifierConfig):
+        super().__init__(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput | tuple:
+        """Runs the encoder; see [`TextClassifierPreTrainedModel.encode`] for the inputs.
+
+        Returns:
+            The encoder's output, as a tuple if `return_dict` is false here or in the configuration.
+        """
+        outputs = self.encode(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds,
+            output_attentions=_first_set(output_attentions, self.config.output_attentions),
+            output_hidden_states=_first_set(output_hidden_states, self.config.output_hidden_states), **kwargs,
+        )  # fmt: skip
+        return outputs if _first_set(return_dict, self.config.return_dict) else outputs.to_tuple()
+
+
+def _first_set(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _selected_states(
+    states: tuple[torch.Tensor, ...] | None, asked: bool | int | list[int] | None
+) -> tuple[torch.Tensor | None, ...] | None:
+    """Returns the hidden states that `output_hidden_states` asks for.
+
+    These are all for True, none for False, and otherwise those with the given numbers, among None for the others.
+    """
+    if states is None or asked is None or asked is False:
+        return None
+    if asked is True:
+        return states
+    numbers = [asked] if isinstance(asked, int) else asked
+    chosen = {number % len(states) for number in numbers if -len(states) <= number < len(states)}
+    return tuple(state if number in chosen else None for number, state in enumerate(states))
+
+
+class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
+    """Encoder, pooling, head and loss in one model.
+
+    If `features` are given, the encoder is skipped. A model whose head is trained on cached features can therefore be
+    saved as it is, and classifies raw text.
+    """
+
     # Otherwise, the Trainer would pass `num_items_in_batch`, or assume that the loss is already divided by it.
     accepts_loss_kwargs = False
 
     def __init__(self, config: TextClassifierConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.encoder = AutoModel.from_config(
-            config.encoder_config, **pooler_option(config.encoder_config, config.pooling)
-        )
         self.head = ClassificationHead(config)
-        parameters = inspect.signature(self.encoder.forward).parameters
-        self._encoder_inputs = frozenset(parameters)
-        self._encoder_takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         self.post_init()
         self.apply_freezing()
 
@@ -364,40 +614,21 @@ class TextClassifierForSequenceClassification(PreTrainedModel):
         if self.trainable_encoder_modules() == [self.encoder]:
             super().enable_input_require_grads()
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> Any:
-        """Saves the model with this file, and names the class that `AutoModel` loads in its configuration."""
-        self.config.auto_map = {"AutoModel": f"{__name__.rpartition('.')[2]}.{TextEncoder.__name__}"}
-        return super().save_pretrained(save_directory, **kwargs)
+    def encode_parts(self, parts: Sequence[PooledPart], **inputs: Any) -> list[torch.Tensor]:
+        """Runs the encoder once, and pools its output into the parts, each (batch, hidden); see [`pooled_parts`].
 
-    def encode_parts(
-        self, parts: Sequence[PooledPart], input_ids: torch.Tensor | None = None, **inputs: Any
-    ) -> list[torch.Tensor]:
-        """Runs the encoder once, and pools its output into the parts, each (batch, hidden); see [`pooled_parts`]."""
-        return self._encode(parts, input_ids, **inputs)[0]
+        Args:
+            parts: the parts to compute.
+            **inputs: see [`TextClassifierPreTrainedModel.encode`].
+        """
+        return self._encode_and_pool(parts, **inputs)[1]
 
-    def _encode(
-        self,
-        parts: Sequence[PooledPart],
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
-        **inputs: Any,
-    ) -> tuple[list[torch.Tensor], Any]:
-        """Returns the pooled parts, and the outputs of the encoder."""
-        tokens = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
-        if tokens is None or (input_ids is not None and inputs_embeds is not None):
-            raise ValueError("give exactly one of input_ids, inputs_embeds and features")
-        mask = torch.ones_like(tokens, dtype=torch.long) if attention_mask is None else attention_mask
-        given = {**inputs, "input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": mask}
-        given = {name: value for name, value in given.items() if value is not None}
-        # Families without token types are given none; an unknown argument is passed on if the encoder takes any.
-        if not self._encoder_takes_any:
-            given = {name: value for name, value in given.items() if name in self._encoder_inputs}
-        elif "token_type_ids" not in self._encoder_inputs:
-            given.pop("token_type_ids", None)
-        needs_layers = output_hidden_states or any(part.layer < -1 for part in parts)
-        outputs = self.encoder(**given, output_hidden_states=needs_layers, return_dict=True)
+    def _encode_and_pool(
+        self, parts: Sequence[PooledPart], output_hidden_states: Any = None, **inputs: Any
+    ) -> tuple[BaseModelOutput, list[torch.Tensor]]:
+        needs_layers = any(part.layer < -1 for part in parts)
+        outputs = self.encode(output_hidden_states=True if needs_layers else output_hidden_states, **inputs)
+        mask = _attention_mask(inputs.get("input_ids"), inputs.get("attention_mask"), inputs.get("inputs_embeds"))
 
         def pooled(part: PooledPart) -> torch.Tensor:
             if part.kind == "pooler":
@@ -406,11 +637,11 @@ class TextClassifierForSequenceClassification(PreTrainedModel):
             states = outputs.last_hidden_state if part.layer == -1 else outputs.hidden_states[part.layer]
             return pool_hidden_states(states, mask, part.kind)
 
-        return [pooled(part) for part in parts], outputs
+        return outputs, [pooled(part) for part in parts]
 
     def pooled_features(self, input_ids: torch.Tensor | None = None, **inputs: Any) -> torch.Tensor:
         """Computes the input of the head, (batch, `config.feature_size`), from the inputs of the encoder."""
-        return merge_parts(self.encode_parts(pooled_parts(self.config), input_ids, **inputs), self.config)
+        return merge_parts(self.encode_parts(pooled_parts(self.config), input_ids=input_ids, **inputs), self.config)
 
     def forward(
         self,
@@ -419,76 +650,62 @@ class TextClassifierForSequenceClassification(PreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        features: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> SequenceClassifierOutput | tuple[Any, ...]:
+    ) -> SequenceClassifierOutput | tuple:
         """Classifies texts, or features that were computed from them before.
 
         Args:
             input_ids: (batch, length) int64.
             attention_mask: (batch, length), 1 for real tokens.
             token_type_ids: like `input_ids`; families that have no token types ignore them.
-            position_ids: like `input_ids`, or (1, length); by default the encoder's own.
-            inputs_embeds: (batch, length, hidden) floats, instead of `input_ids`.
-            features: (batch, `config.feature_size`) floats; if they are given, the encoder is not run.
+            position_ids: like `input_ids`; by default the encoder counts.
+            inputs_embeds: (batch, length, embedding) floats in place of `input_ids`.
             labels: see [`classification_loss`].
-            output_attentions: whether to return the attention weights; by default as in the configuration.
-            output_hidden_states: whether to return the hidden states; by default as in the configuration.
-            return_dict: whether to return an output object instead of a tuple; by default as in the configuration.
-            **kwargs: further inputs of the encoder.
+            features: (batch, `config.feature_size`) floats; if they are given, the encoder is not run.
+            output_attentions: whether to return the encoder's attentions; by default the configuration says.
+            output_hidden_states: whether to return the encoder's hidden states, or the numbers of those to return; by
+                default the configuration says.
+            return_dict: whether to return an output with names; by default the configuration says.
+            **kwargs: further arguments of the encoder.
 
         Returns:
-            The loss, if labels are given, logits of shape (batch, labels), and the encoder's hidden states and
-            attention weights if they are asked for.
+            The loss, if labels are given, logits of shape (batch, labels), and hidden states and attentions as asked;
+            without `return_dict`, a tuple of those that are not None.
+
+        Raises:
+            ValueError: if no input is given, or both `input_ids` and `inputs_embeds`; or if the labels do not fit the
+                task.
         """
-        hidden_states = attentions = None
+        asked_states = _first_set(output_hidden_states, self.config.output_hidden_states)
+        outputs = BaseModelOutput()
         if features is None:
-            returns_states = self._option("output_hidden_states", output_hidden_states)
-            returns_attentions = self._option("output_attentions", output_attentions)
-            parts, outputs = self._encode(
-                pooled_parts(self.config), input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids,
-                position_ids=position_ids, inputs_embeds=inputs_embeds, output_hidden_states=returns_states,
-                output_attentions=returns_attentions or None, **kwargs,
+            outputs, parts = self._encode_and_pool(
+                pooled_parts(self.config), input_ids=input_ids, attention_mask=attention_mask,
+                token_type_ids=token_type_ids, position_ids=position_ids, inputs_embeds=inputs_embeds,
+                output_attentions=_first_set(output_attentions, self.config.output_attentions),
+                output_hidden_states=asked_states, **kwargs,
             )  # fmt: skip
             features = merge_parts(parts, self.config)
-            hidden_states = outputs.hidden_states if returns_states else None
-            attentions = getattr(outputs, "attentions", None) if returns_attentions else None
         loss, logits = classify_features(self.head, features, labels, self.config)
-        output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states, attentions=attentions)
-        return output if self._option("return_dict", return_dict) else output.to_tuple()
-
-    def _option(self, name: str, asked: bool | None) -> bool:
-        return bool(getattr(self.config, name, False)) if asked is None else asked
-
-
-# The name of the class in folders that were saved by earlier versions, and in code.
-TextClassifier = TextClassifierForSequenceClassification
-
-
-class TextEncoder(PreTrainedModel):
-    """The encoder of a saved classifier alone, which `AutoModel` loads from its folder."""
-
-    config_class = TextClassifierConfig
-    base_model_prefix = "encoder"
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
-    _keys_to_ignore_on_load_unexpected = [r"^head\."]
-
-    def __init__(self, config: TextClassifierConfig):
-        super().__init__(config)
-        self.encoder = AutoModel.from_config(
-            config.encoder_config, **pooler_option(config.encoder_config, config.pooling)
+        if labels is not None and self.config.problem_type is None:
+            # As in transformers' classes: a pipeline reads from the saved task how to make probabilities.
+            self.config.problem_type = task_of(labels, self.config)
+        output = SequenceClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=_selected_states(outputs.hidden_states, asked_states),
+            attentions=outputs.attentions,
         )
-        self.post_init()
+        return output if _first_set(return_dict, self.config.return_dict) else output.to_tuple()
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the output of the encoder, whose arguments it takes."""
-        return self.encoder(*args, **kwargs)
+
+# The name of the class in folders that were saved by earlier versions.
+TextClassifier = TextClassifierForSequenceClassification
 
 
 def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
@@ -672,8 +889,8 @@ def from_stock(stock_model: PreTrainedModel, config: TextClassifierConfig) -> Te
 
 
 AutoConfig.register(TextClassifierConfig.model_type, TextClassifierConfig, exist_ok=True)
-MODEL_MAPPING.register(TextClassifierConfig, TextEncoder, exist_ok=True)
 MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(TextClassifierConfig, TextClassifier, exist_ok=True)
+MODEL_MAPPING.register(TextClassifierConfig, TextClassifierModel, exist_ok=True)
 TextClassifierConfig.register_for_auto_class()
-TextEncoder.register_for_auto_class("AutoModel")
+TextClassifierModel.register_for_auto_class("AutoModel")
 TextClassifier.register_for_auto_class("AutoModelForSequenceClassification")

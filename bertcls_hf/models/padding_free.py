@@ -152,8 +152,12 @@ def _flatten_inputs(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Replaces the inputs of the encoder by one row with all tokens of the batch."""
     flat = FlatTexts(inputs["attention_mask"])
-    per_token = inputs.keys() & {"input_ids", "token_type_ids"}
-    return args, inputs | {name: flat.unpad(inputs[name]) for name in per_token} | flat.encoder_inputs(encoder)
+    per_token = inputs.keys() & {"input_ids", "inputs_embeds", "token_type_ids"}
+    flat_inputs = {name: flat.unpad(inputs[name]) for name in per_token} | flat.encoder_inputs(encoder)
+    if "position_ids" in inputs:
+        # One row of positions may stand for all texts.
+        flat_inputs["position_ids"] = flat.unpad(inputs["position_ids"].expand(flat.mask.shape))
+    return args, inputs | flat_inputs
 
 
 @torch.compiler.disable

@@ -1,10 +1,11 @@
-"""Every saved format is read where transformers and torch are installed, and nothing else."""
+"""Every saved format is read where transformers and torch are installed, and nothing else, and by old transformers."""
 
 import csv
 import importlib.metadata
 import json
 import os
 import subprocess
+import sys
 import venv
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from bertcls_hf.hub.card.sections.introduction import MINIMUM_TRANSFORMERS
 from bertcls_hf.run import main
 from tests.helpers.reviews import review
 
@@ -47,13 +49,14 @@ READ = """
 import importlib.util, json, sys
 asked = json.load(sys.stdin)
 present = [name for name in asked["absent"] if importlib.util.find_spec(name)]
+import transformers
 from transformers import pipeline
 answers = {}
 for name, (folder, trust, texts) in asked["formats"].items():
     classify = pipeline("text-classification", folder, top_k=None, trust_remote_code=trust)
     rows = [{row["label"]: row["score"] for row in rows} for rows in classify(texts)]
     answers[name] = [type(classify.model).__name__, rows]
-json.dump({"present": present, "answers": answers}, sys.stdout)
+json.dump({"present": present, "answers": answers, "version": transformers.__version__}, sys.stdout)
 """
 
 
@@ -112,32 +115,56 @@ def saved(name: str, command: Callable[..., list[str]], folder: Path) -> tuple[P
     return out, [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.slow
-def test_every_saved_format_is_read_with_transformers_and_torch_alone(
-    command: Callable[..., list[str]], bare_python: Path, tmp_path: Path
-) -> None:
-    runs = {name: saved(name, command, tmp_path / name) for name in FORMATS}
+@pytest.fixture(scope="module")
+def oldest_transformers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the oldest transformers that cards promise, and with what it requires."""
+    folder = tmp_path_factory.mktemp("oldest")
+    wanted = f"transformers=={MINIMUM_TRANSFORMERS}.*"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), wanted]
+    done = subprocess.run(pip, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"pip cannot install {wanted}: {done.stderr.strip().splitlines()[-1:]}")
+    return folder
+
+
+def read(python: Path, runs: dict[str, tuple[Path, list[dict]]], folder: Path, *packages: Path) -> dict:
+    """What a new process reads of the runs; it finds the packages of some folders before its own."""
     asked = {
         "absent": ABSENT,
         "formats": {
             name: (str(out), name != "stock", [line["text"] for line in lines]) for name, (out, lines) in runs.items()
         },
     }
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages)), "HF_HOME": str(folder / "home")}
     done = subprocess.run(
-        [str(bare_python), "-c", READ], input=json.dumps(asked), capture_output=True, text=True, cwd=tmp_path,
-        env={**inherited, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}, check=False,
+        [str(python), "-c", READ], input=json.dumps(asked), capture_output=True, text=True, cwd=folder,
+        env={**environment, "HF_HUB_OFFLINE": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    read = json.loads(done.stdout)
-    assert read["present"] == []
-    assert {name: kind for name, (kind, _) in read["answers"].items()} == CLASSES
+    return json.loads(done.stdout)
+
+
+def assert_equal_answers(answers: dict, runs: dict[str, tuple[Path, list[dict]]]) -> None:
+    assert {name: kind for name, (kind, _) in answers.items()} == CLASSES
     for name, (out, lines) in runs.items():
         assert (out / "modeling.py").exists() == (name != "stock")
-        rows = read["answers"][name][1]
+        rows = answers[name][1]
         assert len(rows) == len(lines) == 17
         for row, line in zip(rows, lines, strict=True):
             if name == "regression":
                 assert list(row.values()) == pytest.approx([line["label"]], abs=1e-5)
             else:
                 assert row == pytest.approx(line["probabilities"], abs=2e-6), name  # rounded to six digits
+
+
+@pytest.mark.slow
+def test_every_saved_format_is_read_with_transformers_and_torch_alone(
+    command: Callable[..., list[str]], bare_python: Path, oldest_transformers: Path, tmp_path: Path
+) -> None:
+    runs = {name: saved(name, command, tmp_path / name) for name in FORMATS}
+    new = read(bare_python, runs, tmp_path)
+    old = read(bare_python, runs, tmp_path, oldest_transformers)
+    assert new["present"] == old["present"] == []
+    assert old["version"].startswith(MINIMUM_TRANSFORMERS)
+    for found in (new, old):
+        assert_equal_answers(found["answers"], runs)

@@ -71,6 +71,25 @@ def test_a_trained_head_is_not_silently_replaced(
     assert main(command(**model, pooling="cls", ignore_mismatched_sizes=True)) == 0
 
 
+@pytest.mark.parametrize("pooling", [None, "mean"])
+def test_a_new_head_on_ones_own_model(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture, pooling: str | None
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(command(pooling="mean", num_train_epochs=1, output_dir=first)) == 0
+    other = tmp_path / "other.csv"
+    other.write_text("text,label\n" + "".join(f"good film {n},{'abc'[n % 3]}\n" for n in range(24)))
+    options = {
+        "model_name_or_path": first, "train_file": other, "validation_file": None, "test_file": None,
+        "ignore_mismatched_sizes": True, "num_train_epochs": 1, "output_dir": second,
+    }  # fmt: skip
+    assert main(command(**options, pooling=pooling)) == 0
+    assert json.loads((second / "config.json").read_text())["id2label"] == {"0": "a", "1": "b", "2": "c"}
+    frozen = {**options, "pooling": "pooler", "freeze_backbone": True, "learning_rate": None}
+    assert main(command(**frozen)) == 2
+    assert "the model's pooler was never trained: use cls or mean" in capsys.readouterr().err
+
+
 def test_predictions_as_csv(command: Callable[..., list[str]], tmp_path: Path) -> None:
     assert main(command(num_train_epochs=1, do_train=True, do_predict=True, prediction_format="csv")) == 0
     with (tmp_path / "out/predictions.csv").open(newline="", encoding="utf-8") as file:
