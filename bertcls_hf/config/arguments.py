@@ -451,6 +451,11 @@ class ClassifierTrainingArguments(TrainingArguments):
         "its probabilities (Guo et al. 2017) and, for multi-label, each label's threshold with the best F1. "
         "Predictions apply it; metrics stay those of the model as it is.",
     )
+    lexical_baseline: bool = HfArg(
+        default=True,
+        help="Fit a logistic regression on n-grams of the training texts too (Wang & Manning 2012), and report its "
+        "metrics beside the model's. It takes seconds, a minute at most.",
+    )
     # Here the names of the model's targets, which are always `labels`; `--label_names` is an option of the data.
     label_names: list[str] | None = field(default=None, init=False)
     hub_strategy: Literal["end", "every_save"] = HfArg(

@@ -8,9 +8,14 @@ from datasets import Dataset
 READ_ROWS = 1000
 
 
+def text_columns(dataset: Dataset) -> list[str]:
+    """Lists the columns `text` and, for pairs, `text_pair`."""
+    return [column for column in ("text", "text_pair") if column in dataset.column_names]
+
+
 def rows_of_texts(dataset: Dataset) -> Iterator[tuple[str | None, ...]]:
     """Yields the text or text pair of each row, read in batches because all texts together may not fit into memory."""
-    columns = [column for column in ("text", "text_pair") if column in dataset.column_names]
+    columns = text_columns(dataset)
     for batch in dataset.select_columns(columns).iter(READ_ROWS):
         yield from zip(*(batch[column] for column in columns), strict=True)
 

@@ -45,6 +45,7 @@ PUSHED_FILES = (
     "eval_results.json",
     "test_results.json",
     "all_results.json",
+    "lexical_baseline.json",
     "eval_report.json",
     "test_report.json",
 )

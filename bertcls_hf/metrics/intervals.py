@@ -8,6 +8,8 @@ as the number of times that each distinct outcome occurs, and a thousand resampl
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -32,6 +34,24 @@ Interval = tuple[float, float]
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """The outcome of each evaluated row, such as its cell of the confusion matrix.
+
+    Args:
+        of_row: (rows,) the number of each row's outcome; every number below the greatest occurs.
+        statistics: turns (resamples, outcomes) counts into (resamples,) values of each metric.
+    """
+
+    of_row: np.ndarray
+    statistics: Statistics
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """(outcomes,) rows with each outcome."""
+        return np.bincount(self.of_row)
+
+
 def wilson_interval(hits: int, rows: int) -> Interval:
     """The 95 % interval of a share, `hits` of `rows`; (0, 1) without rows."""
     if rows == 0:
@@ -54,8 +74,8 @@ def metric_intervals(outputs: np.ndarray, gold: np.ndarray, labels: LabelSet, se
     """
     predicted = predicted_labels(outputs, labels.problem_type)
     gold = np.asarray(gold)
-    counts, statistics = _OUTCOMES[labels.problem_type](predicted, gold, len(labels.names))
-    intervals = _percentiles(counts, statistics, seed)
+    outcomes = outcomes_of(predicted, gold, labels)
+    intervals = percentiles(outcomes.counts, outcomes.statistics, seed)
     share = SHARES.get(labels.problem_type)
     if share is not None:
         is_right = (predicted == gold).reshape(len(gold), -1).all(axis=1)
@@ -63,7 +83,18 @@ def metric_intervals(outputs: np.ndarray, gold: np.ndarray, labels: LabelSet, se
     return intervals
 
 
-def _percentiles(counts: np.ndarray, statistics: Statistics, seed: int) -> dict[str, Interval]:
+def outcomes_of(predicted: np.ndarray, gold: np.ndarray, labels: LabelSet) -> Outcomes:
+    """Finds the outcome of each row.
+
+    Args:
+        predicted: (rows,) positions or numbers, or (rows, labels) of 0 and 1.
+        gold: like `predicted`.
+        labels: names the task.
+    """
+    return _OUTCOMES[labels.problem_type](predicted, np.asarray(gold), len(labels.names))
+
+
+def percentiles(counts: np.ndarray, statistics: Statistics, seed: int) -> dict[str, Interval]:
     """The bootstrap: draws resamples from (outcomes,) counts, and takes the percentiles of each metric over them."""
     rows = int(counts.sum())
     resamples = min(max(MOST_DRAWS // len(counts), FEWEST_RESAMPLES), MOST_RESAMPLES)
@@ -79,9 +110,9 @@ def _percentiles(counts: np.ndarray, statistics: Statistics, seed: int) -> dict[
     return {name: (float(low), float(high)) for name, (low, high) in ends.items() if np.isfinite([low, high]).all()}
 
 
-def _single_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[np.ndarray, Statistics]:
+def _single_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> Outcomes:
     """An outcome is a cell of the confusion matrix that holds rows."""
-    cells, counts = np.unique(gold * labels + predicted, return_counts=True)
+    cells, of_row = np.unique(gold * labels + predicted, return_inverse=True)
     gold_of, predicted_of = cells // labels, cells % labels
     is_gold, is_predicted = _indicator(gold_of, labels), _indicator(predicted_of, labels)
     is_right = sparse.diags_array((gold_of == predicted_of).astype(float)) @ is_gold
@@ -89,9 +120,10 @@ def _single_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple
     def statistics(draws: np.ndarray) -> dict[str, np.ndarray]:
         right, positive, claimed = draws @ is_right, draws @ is_gold, draws @ is_predicted
         values = _averages(right, positive, claimed, ("macro", "weighted"))
-        return values | {"mcc": _matthews(right.sum(axis=1), positive, claimed)}
+        hits = right.sum(axis=1)
+        return values | {"accuracy": hits / positive.sum(axis=1), "mcc": _matthews(hits, positive, claimed)}
 
-    return counts, statistics
+    return Outcomes(of_row, statistics)
 
 
 def _indicator(positions: np.ndarray, labels: int) -> sparse.csr_array:
@@ -132,12 +164,12 @@ def _matthews(right: np.ndarray, positive: np.ndarray, claimed: np.ndarray) -> n
     return _share(right * rows - (positive * claimed).sum(axis=1), np.sqrt(spread))
 
 
-def _multi_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[np.ndarray, Statistics]:
+def _multi_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> Outcomes:
     """An outcome is a distinct pair of a gold and a predicted set of labels."""
-    outcomes, counts = np.unique(np.hstack([gold, predicted]).astype(np.int8), axis=0, return_counts=True)
+    outcomes, of_row = np.unique(np.hstack([gold, predicted]).astype(np.int8), axis=0, return_inverse=True)
     gold_of, predicted_of = np.hsplit(outcomes.astype(float), 2)
     right_of = gold_of * predicted_of
-    rows = counts.sum()
+    is_right = (gold_of == predicted_of).all(axis=1).astype(float)
     samples_f1 = _share(2 * right_of.sum(axis=1), (gold_of + predicted_of).sum(axis=1))
     wrong_of = (gold_of != predicted_of).mean(axis=1)
 
@@ -146,12 +178,13 @@ def _multi_label(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[
         averages = _averages(right, positive, claimed, ("macro", "weighted"))
         values = {name: value for name, value in averages.items() if name in METRIC_NAMES[MULTI_LABEL]}
         values["micro_f1"] = _share(2 * right.sum(axis=1), (positive + claimed).sum(axis=1))
-        return values | {"samples_f1": draws @ samples_f1 / rows, "hamming_loss": draws @ wrong_of / rows}
+        means = {"subset_accuracy": is_right, "samples_f1": samples_f1, "hamming_loss": wrong_of}
+        return values | {name: draws @ of_outcome / draws.sum(axis=1) for name, of_outcome in means.items()}
 
-    return counts, statistics
+    return Outcomes(of_row.reshape(-1), statistics)
 
 
-def _regression(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[np.ndarray, Statistics]:
+def _regression(predicted: np.ndarray, gold: np.ndarray, labels: int) -> Outcomes:
     """An outcome is a row of its own. Spearman's correlation has no interval, since counts do not tell ranks."""
     gold, predicted = gold.reshape(-1).astype(float), predicted.reshape(-1).astype(float)
     # Centred numbers keep the digits that the variances would lose.
@@ -166,7 +199,7 @@ def _regression(predicted: np.ndarray, gold: np.ndarray, labels: int) -> tuple[n
             fits = {"r2": 1 - mse / y_var, "pearson": covariance / np.sqrt(x_var * y_var)}
         return {"mse": mse, "rmse": np.sqrt(mse), "mae": mae, **fits}
 
-    return np.ones(len(gold), dtype=int), statistics
+    return Outcomes(np.arange(len(gold)), statistics)
 
 
 _OUTCOMES = {SINGLE_LABEL: _single_label, MULTI_LABEL: _multi_label, REGRESSION: _regression}

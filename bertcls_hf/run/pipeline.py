@@ -15,6 +15,8 @@ from bertcls_hf.hub.push import run_repository
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from bertcls_hf.data.load import ClassificationData
+    from bertcls_hf.features.lexical_baseline import LexicalBaseline
     from bertcls_hf.hub.card.finished_run import FinishedRun
     from bertcls_hf.models.modeling import TextClassifier
     from bertcls_hf.training.resolve import ResolvedRun
@@ -59,6 +61,7 @@ def run(
     from bertcls_hf.models.encoder_checks import check_encoder
     from bertcls_hf.models.loading import load_tokenizer, open_checkpoint
     from bertcls_hf.training import phases
+    from bertcls_hf.training.baseline_results import write_baseline
     from bertcls_hf.training.checkpoints import refuse_other_model
     from bertcls_hf.training.recipe import start_run, write_recipe
     from bertcls_hf.training.resolve import resolve_run
@@ -84,6 +87,7 @@ def run(
     if args.training.process_index == 0:
         write_recipe(args, options, resolved.config, tokenizer.model_max_length)
 
+    baseline = _lexical_baseline(resolved, data)
     model = resolved.load_model()
     inputs = _cached_features(resolved, model, tokenizer, splits) if args.boost.boost else splits
     trainer = phases.build_trainer(resolved.main_phase, model, tokenizer, inputs, data.labels)
@@ -93,16 +97,29 @@ def run(
         trainer.save_model()
     evaluations: list[Any] = []
     if args.training.do_eval and data.has_labels("validation"):
-        evaluations.append(phases.evaluate(trainer, inputs["validation"], data))
+        evaluations.append(phases.evaluate(trainer, inputs["validation"], data, baseline))
     if "test" in splits and (data.has_labels("test") or args.training.do_predict):
-        evaluations.append(phases.predict(trainer, inputs["test"], data))
+        evaluations.append(phases.predict(trainer, inputs["test"], data, baseline))
 
-    finished = FinishedRun(args, options, command, data, splits, trainer, evaluations)
+    finished = FinishedRun(args, options, command, data, splits, trainer, evaluations, baseline)
     if trainer.is_world_process_zero():
+        if baseline is not None:
+            compared = [(e.split, e.baseline) for e in finished.evaluations if e.baseline is not None]
+            write_baseline(finished.folder, baseline, compared)
         write_model_card(finished)
     if push is not None:
         push.finish()
     return finished
+
+
+def _lexical_baseline(resolved: "ResolvedRun", data: "ClassificationData") -> "LexicalBaseline | None":
+    """Fits the lexical baseline of a training, in the process that writes the results."""
+    from bertcls_hf.features.lexical_baseline import lexical_baseline
+
+    training = resolved.args.training
+    if not (training.lexical_baseline and training.do_train and training.process_index == 0):
+        return None
+    return lexical_baseline(data, resolved.class_weights, resolved.args.data.split_seed)
 
 
 def _cached_features(

@@ -15,16 +15,19 @@ from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.features.dataset import FeatureDataset
+from bertcls_hf.features.lexical_baseline import LexicalBaseline
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import build_compute_metrics
 from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.models.padding_free import compute_without_padding
+from bertcls_hf.training.baseline_results import PREFIX, evaluate_baseline, log_baseline
 from bertcls_hf.training.callbacks import training_callbacks
 from bertcls_hf.training.checkpoints import STATE, require_checkpoint_space, stopped_early
 from bertcls_hf.training.collators import ClassificationCollator
 from bertcls_hf.training.head_trainer import HeadTrainer
 from bertcls_hf.training.preemption import StopOnSignal
 from bertcls_hf.training.results import Evaluation, write_predictions, write_report
+from bertcls_hf.training.saved_outputs import write_outputs
 from bertcls_hf.training.stream_trainer import StreamTrainer
 from bertcls_hf.training.trainer import ClassificationTrainer
 
@@ -154,33 +157,49 @@ def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dic
     return metrics
 
 
-def evaluate(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> Evaluation:
-    """Evaluates on the validation split, and writes `eval_results.json` and `eval_report.json`.
+def evaluate(
+    trainer: ClassificationTrainer, split: Dataset, data: ClassificationData, baseline: LexicalBaseline | None = None
+) -> Evaluation:
+    """Evaluates on the validation split; writes `eval_results.json`, `eval_report.json` and `eval_outputs.npz`.
 
     With `calibrate`, it also fits a calibration on this split and writes `calibration.json`.
+
+    Args:
+        trainer: holds the model.
+        split: the tokens or the features of the validation split.
+        data: the splits with their texts.
+        baseline: the lexical baseline, to be compared with the model.
 
     Raises:
         DivergedError: if `calibrate` is set and the model's outputs are not finite.
     """
     output = trainer.predict(split, metric_key_prefix="eval")
-    evaluation = _record(trainer, "eval", output, data)
+    evaluation = _record(trainer, "eval", output, data, baseline)
     if trainer.args.calibrate and trainer.is_world_process_zero():
         path = Path(trainer.args.output_dir, CALIBRATION_FILE)
         write_calibration(path, output.predictions, output.label_ids, data.labels)
     return evaluation
 
 
-def predict(trainer: ClassificationTrainer, split: Dataset, data: ClassificationData) -> Evaluation | None:
+def predict(
+    trainer: ClassificationTrainer, split: Dataset, data: ClassificationData, baseline: LexicalBaseline | None = None
+) -> Evaluation | None:
     """Computes the outputs for the test split.
 
-    Writes `test_results.json` and `test_report.json` if the split has labels. With `do_predict`, writes one line of
-    predictions per text, which are calibrated if `calibrate` is set.
+    Writes `test_results.json`, `test_report.json` and `test_outputs.npz` if the split has labels. With `do_predict`,
+    writes one line of predictions per text, which are calibrated if `calibrate` is set.
+
+    Args:
+        trainer: holds the model.
+        split: the tokens or the features of the test split.
+        data: the splits with their texts.
+        baseline: the lexical baseline, to be compared with the model.
 
     Returns:
         The evaluation, or None for a split without labels.
     """
     output = trainer.predict(split, metric_key_prefix="test")
-    evaluation = _record(trainer, "test", output, data) if data.has_labels("test") else None
+    evaluation = _record(trainer, "test", output, data, baseline) if data.has_labels("test") else None
     if trainer.args.do_predict and trainer.is_world_process_zero():
         folder = Path(trainer.args.output_dir)
         path = folder / f"predictions.{trainer.args.prediction_format}"
@@ -192,17 +211,30 @@ def predict(trainer: ClassificationTrainer, split: Dataset, data: Classification
 
 
 def _record(
-    trainer: ClassificationTrainer, prefix: str, output: PredictionOutput, data: ClassificationData
+    trainer: ClassificationTrainer,
+    prefix: str,
+    output: PredictionOutput,
+    data: ClassificationData,
+    baseline: LexicalBaseline | None,
 ) -> Evaluation:
-    """Writes the metrics and the report of a split, and returns them with the logits and gold labels."""
+    """Writes the metrics, the report and the outputs of a split, and returns what they were made of."""
+    split = "test" if prefix == "test" else "validation"
     logits, gold = output.predictions, output.label_ids
-    _save_metrics(trainer, prefix, {**output.metrics, f"{prefix}_samples": len(gold)})
-    if trainer.is_world_process_zero():
-        write_report(Path(trainer.args.output_dir), prefix, logits, gold, data.labels)
+    compared = None
+    if baseline is not None and split in baseline.logits:
+        compared = evaluate_baseline(baseline.logits[split], logits, gold, data.labels)
     metrics = {name.removeprefix(f"{prefix}_"): value for name, value in output.metrics.items()}
-    return Evaluation("test" if prefix == "test" else "validation", metrics, logits, gold)
+    evaluation = Evaluation(split, metrics, logits, gold, compared)
+    _save_metrics(trainer, prefix, evaluation.results)
+    if trainer.is_world_process_zero():
+        folder = Path(trainer.args.output_dir)
+        write_report(folder, prefix, logits, gold, data.labels)
+        write_outputs(folder, prefix, evaluation, data.splits[split], data.labels)
+        if compared is not None:
+            log_baseline(split, compared, data.labels)
+    return evaluation
 
 
 def _save_metrics(trainer: ClassificationTrainer, split: str, metrics: dict[str, Any]) -> None:
-    trainer.log_metrics(split, metrics)
+    trainer.log_metrics(split, {name: value for name, value in metrics.items() if PREFIX not in name})
     trainer.save_metrics(split, metrics)

@@ -14,6 +14,7 @@ from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.metrics.calibration import Calibration
 from bertcls_hf.metrics.metrics import classification_report
 from bertcls_hf.predict.lines import format_rows, prediction_rows
+from bertcls_hf.training.baseline_results import BaselineEvaluation, flat_results
 
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,26 @@ class Evaluation:
         logits: (rows, labels) floats, in the order of the split's rows.
         gold: the gold labels: (rows,) label indices, (rows,) numbers for regression, or (rows, labels) of 0 and 1 for
             multi-label.
+        baseline: the lexical baseline on the same rows; None where the run has none.
     """
 
     split: str
     metrics: dict[str, float]
     logits: np.ndarray
     gold: np.ndarray
+    baseline: BaselineEvaluation | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The start of the names of this split's files and results: `test` or `eval`."""
+        return "test" if self.split == "test" else "eval"
+
+    @property
+    def results(self) -> dict[str, float]:
+        """The metrics, the baseline's metrics and the number of rows, by their names in the files of results."""
+        baseline = flat_results(self.baseline) if self.baseline else {}
+        metrics = {f"{self.prefix}_{name}": value for name, value in {**self.metrics, **baseline}.items()}
+        return {**metrics, f"{self.prefix}_samples": len(self.gold)}
 
 
 def write_report(folder: Path, split: str, logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> None:

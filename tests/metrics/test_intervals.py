@@ -43,9 +43,9 @@ def test_the_plain_sample_gives_the_metrics_themselves(task: str) -> None:
     """The statistics of the undisturbed counts are scikit-learn's figures."""
     logits, gold, labels = example(task, 300)
     scores = probabilities(logits, task)
-    counts, statistics = intervals._OUTCOMES[task](predicted_labels(scores, task), gold, len(labels.names))
-    assert counts.sum() == 300
-    values = {name: value[0] for name, value in statistics(counts[None]).items()}
+    outcomes = intervals.outcomes_of(predicted_labels(scores, task), gold, labels)
+    assert outcomes.counts.sum() == 300
+    values = {name: value[0] for name, value in outcomes.statistics(outcomes.counts[None]).items()}
     expected = build_compute_metrics(labels)(EvalPrediction(logits, gold))
     assert set(values) <= set(METRIC_NAMES[task])
     assert values == pytest.approx({name: expected[name] for name in values}, abs=1e-9)

@@ -15,6 +15,7 @@ from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.tokenization import token_lengths
+from bertcls_hf.features.lexical_baseline import LexicalBaseline
 from bertcls_hf.hub.card.licences import data_licence, model_licence
 from bertcls_hf.metrics.intervals import Interval, metric_intervals
 from bertcls_hf.metrics.probabilities import probabilities
@@ -39,6 +40,7 @@ class FinishedRun:
         tokenized: the same splits as tokens.
         trainer: has trained the model, or only evaluated it.
         evaluations_or_none: one entry per split after training, which is None where the split has no labels.
+        baseline: the lexical baseline; None where the run fitted none.
     """
 
     args: Arguments
@@ -48,6 +50,7 @@ class FinishedRun:
     tokenized: Mapping[str, Any]
     trainer: ClassificationTrainer
     evaluations_or_none: Sequence[Evaluation | None]
+    baseline: LexicalBaseline | None = None
 
     @property
     def folder(self) -> Path:
@@ -112,9 +115,7 @@ class FinishedRun:
         """Every metric of the run, by its name in `all_results.json`."""
         results = dict(self.train_results)
         for evaluation in self.evaluations:
-            prefix = "test" if evaluation.split == "test" else "eval"
-            results |= {f"{prefix}_{name}": value for name, value in evaluation.metrics.items()}
-            results[f"{prefix}_samples"] = len(evaluation.gold)
+            results |= evaluation.results
         return results
 
     @property

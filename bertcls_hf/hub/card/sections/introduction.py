@@ -10,6 +10,7 @@ from bertcls_hf.hub.card.sections.names import base_model_code, escaped_data_nam
 from bertcls_hf.hub.card.sections.results import interval_words
 from bertcls_hf.metrics.intervals import CONFIDENCE
 from bertcls_hf.metrics.metrics import metric_words
+from bertcls_hf.training.baseline_results import shortfall
 
 
 TASKS = {
@@ -73,7 +74,9 @@ def _headline(run: FinishedRun) -> str:
         value, interval = evaluation.metrics[name], run.intervals.get(name)
         between = f" ({CONFIDENCE:.0%} confidence interval {interval_words(interval)})" if interval else ""
         figures.append(f"{metric_words(name)} **{value:.3f}**{between}")
-    return f"On the {evaluation.split} data, {len(evaluation.gold):,} texts: {', '.join(figures)}."
+    text = f"On the {evaluation.split} data, {len(evaluation.gold):,} texts: {', '.join(figures)}."
+    warning = shortfall(evaluation.baseline, run.labels) if evaluation.baseline else None
+    return text if warning is None else f"{text}\n\n**Note:** {warning}."
 
 
 def _has_custom_code(run: FinishedRun) -> bool:

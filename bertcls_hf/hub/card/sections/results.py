@@ -1,4 +1,4 @@
-"""The results of a model card: all metrics with their intervals, and the figures of each label."""
+"""The results of a model card: all metrics with intervals, beside the baseline's, and the figures of each label."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,7 @@ from bertcls_hf.hub.card.public_text import quote
 from bertcls_hf.hub.card.sections.tables import table
 from bertcls_hf.metrics.intervals import CONFIDENCE, SHARES, Interval
 from bertcls_hf.metrics.metrics import METRIC_NAMES, classification_report, metric_words
+from bertcls_hf.training.baseline_results import BaselineEvaluation
 
 
 MOST_LABELS = 20
@@ -34,12 +35,24 @@ def _metrics_table(run: FinishedRun) -> str:
             metric_words(name),
             f"{headline.metrics[name]:.4f}",
             interval_words(intervals[name]) if name in intervals else "",
+            *(_baseline_cells(headline.baseline, name) if headline.baseline else ()),
             *(f"{other.metrics[name]:.4f}" for other in others),
         ]
         for name in (*names, *_extra_metrics(run, names))
     ]
-    header = ["metric", headline.split, f"{CONFIDENCE:.0%} interval", *(other.split for other in others)]
+    compared = ["lexical baseline", "difference"] if headline.baseline else []
+    header = ["metric", headline.split, f"{CONFIDENCE:.0%} interval", *compared, *(other.split for other in others)]
     return table(header, rows)
+
+
+def _baseline_cells(baseline: BaselineEvaluation, name: str) -> list[str]:
+    """The baseline's value of a metric, and the paired difference with its interval."""
+    differences = baseline.comparison.differences if baseline.comparison else {}
+    value = f"{baseline.metrics[name]:.4f}" if name in baseline.metrics else ""
+    if name not in differences:
+        return [value, ""]
+    low, high = differences[name].interval
+    return [value, f"{differences[name].value:+.4f} ({low:+.3f} to {high:+.3f})"]
 
 
 def interval_words(interval: Interval) -> str:
@@ -67,9 +80,33 @@ def _interval_note(run: FinishedRun) -> str:
         f"Of {len(headline.gold):,} {headline.split} texts. The intervals are {wilson}the percentile bootstrap's "
         "(Efron 1979) over texts, with a fixed seed. They tell of the choice of these texts, not of another training."
     )
+    if headline.baseline is not None:
+        note += f" {_baseline_note(run, headline.baseline)}"
     if run.has_trained and headline.split == "validation" and run.args.training.load_best_model_at_end:
         note += " The validation data also chose the checkpoint, so that its figures are somewhat too good."
     return note
+
+
+def _baseline_note(run: FinishedRun, evaluated: BaselineEvaluation) -> str:
+    baseline = run.baseline
+    assert baseline is not None
+    kind = "ridge regression" if run.labels.problem_type == REGRESSION else "logistic regression (Wang & Manning 2012)"
+    note = (
+        f"The lexical baseline is a {kind} on {baseline.ngrams} of {baseline.train_rows:,} training texts, fitted in "
+        f"{baseline.seconds:,.0f} s. The difference is the model's figure minus the baseline's, with the interval of "
+        "the paired bootstrap."
+    )
+    comparison = evaluated.comparison
+    if comparison is None or comparison.mcnemar_p is None:
+        return note
+    return (
+        f"{note} The model alone is right on {comparison.only_right:,} texts, the baseline alone on "
+        f"{comparison.other_only_right:,}: McNemar's exact test gives p {_p_words(comparison.mcnemar_p)}."
+    )
+
+
+def _p_words(p_value: float) -> str:
+    return "< 0.0001" if p_value < 0.0001 else f"= {p_value:.2g}"
 
 
 def _per_class(run: FinishedRun) -> dict[str, str]:
