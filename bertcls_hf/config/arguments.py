@@ -110,6 +110,16 @@ class ModelArguments:
         help="balanced, or one weight per label in the order of the label names. balanced is rows / (labels x rows of "
         "the label); for multi-label it weighs a label's positives by negatives / positives.",
     )
+    lexical_features: bool = HfArg(
+        default=False,
+        help="Give the head a wide part beside the encoder's vector: the counts of uni-, bi- and trigrams of the "
+        "text's token ids, weighted by a table that is fitted before the training (Wang & Manning 2012), and saved "
+        "with the model.",
+    )
+    lexical_max_seq_length: int | None = HfArg(
+        default=None,
+        help="Longest text in tokens that the lexical features read. Default: 2048; for pairs --max_seq_length.",
+    )
     attn_implementation: str | None = HfArg(
         default=None, help="Attention of the encoder: sdpa, eager, flash_attention_2 … Default: the library's choice."
     )
@@ -124,6 +134,8 @@ class ModelArguments:
             raise ArgumentsError("--trainable_layers 0 freezes the backbone, but --freeze_backbone is false")
         _require_at_least(self, 0, "trainable_layers", "focal_gamma")
         _require_at_least(self, 1, "pooling_layers")
+        if self.lexical_max_seq_length is not None and not self.lexical_features:
+            raise ArgumentsError("--lexical_max_seq_length is for --lexical_features, which is off")
         _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: must lie in [0, 1)")
         if self.focal_gamma != 2 and self.loss != "focal":
             raise ArgumentsError(f"--focal_gamma is for --loss focal, not {self.loss}")

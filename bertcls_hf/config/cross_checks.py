@@ -49,6 +49,8 @@ def _check_combinations(args: Arguments) -> None:
         raise ArgumentsError("--num_train_epochs 0 trains nothing, which only --head_init logistic makes sense of")
     if args.training.extra_metrics and not args.model.trust_remote_code:
         raise ArgumentsError("--extra_metrics runs code from the Hub or a file: it needs --trust_remote_code true")
+    if args.model.lexical_features and not args.training.do_train:
+        raise ArgumentsError("--lexical_features are fitted by a training, and nothing is trained: leave it out")
     _check_calibration(args)
 
 
@@ -98,6 +100,7 @@ def _check_streaming(args: Arguments) -> None:
     if training.max_steps <= 0 and not is_read_once:
         raise ArgumentsError("--streaming has no last row: say with --max_steps when the training ends")
     needs_rows = {
+        "lexical_features": args.model.lexical_features,
         "max_train_samples": data.max_train_samples is not None,
         "test_split_percentage": data.test_split_percentage > 0,
         "duplicated_text error": data.duplicated_text == "error",

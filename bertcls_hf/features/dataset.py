@@ -20,6 +20,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         positions: (rows,) the position of each row's features in the cache; repeated texts share a position.
         labels: (rows,) or (rows, labels), or None if the split has no labels.
         config: the classifier's configuration, which says how components are merged into the head's input.
+        lexical_logits: (rows, labels) logits of the lexical features, or None for a classifier without them.
     """
 
     def __init__(
@@ -28,7 +29,9 @@ class FeatureDataset(torch.utils.data.Dataset):
         positions: np.ndarray,
         labels: torch.Tensor | None,
         config: TextClassifierConfig,
+        lexical_logits: torch.Tensor | None = None,
     ):
+        self.lexical_logits = lexical_logits
         self.parts, self.positions, self.labels, self.config = parts, positions, labels, config
         self._ends = np.cumsum([len(shard) for shard in parts[0]])
         self._hidden = parts[0][0].shape[1]
@@ -43,16 +46,20 @@ class FeatureDataset(torch.utils.data.Dataset):
         return {name: values[0] for name, values in self.__getitems__([row]).items()}
 
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
-        """Reads a batch: `features` of shape (batch, `config.feature_size`), float32, and `labels` if known."""
+        """Reads a batch: `features` of shape (batch, `config.feature_size`), float32, and what else is known.
+
+        These are `labels`, and the `lexical_logits` of a classifier that has them.
+        """
         rows = np.asarray(rows)
         positions = self.positions.take(rows)
         if self._all is None:
             features = self._merge(self._gather(positions))
         else:
             features = torch.from_numpy(self._all.take(positions, axis=0))
-        if self.labels is None:
-            return {"features": features}
-        return {"features": features, "labels": torch.from_numpy(self.labels.numpy().take(rows, axis=0))}
+        known = {"labels": self.labels, "lexical_logits": self.lexical_logits}
+        taken = {name: torch.from_numpy(values.numpy().take(rows, axis=0)) for name, values in known.items()
+                 if values is not None}  # fmt: skip
+        return {"features": features, **taken}
 
     def _read_all(self) -> np.ndarray:
         """Reads all features: (distinct rows, components, hidden) float32."""

@@ -23,6 +23,7 @@ from bertcls_hf.data.streaming import TokenStream, read_ahead
 from bertcls_hf.data.tokenization import pad_flat_texts
 from bertcls_hf.features.cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
 from bertcls_hf.features.dataset import FeatureDataset
+from bertcls_hf.features.lexical_table import COLUMN
 from bertcls_hf.features.plan import ExtractionPlan, TokenColumn, plan_extraction, token_columns
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
 from bertcls_hf.models.modeling import PooledPart, TextClassifier, pooled_parts
@@ -147,7 +148,7 @@ class FeatureExtractor:
             StorageError: if the disk cannot hold the features.
         """
         if split.num_rows is not None:
-            return FeatureDataset(*self._cached(name, split), self.model.config)
+            return FeatureDataset(*self._cached(name, split), self.model.config, _tensor(split, COLUMN))
         parts: list[list[np.ndarray]] = [[] for _ in component_names(self.model)]
         positions: list[np.ndarray] = []
         labels: list[torch.Tensor] = []
@@ -180,7 +181,7 @@ class FeatureExtractor:
         tokens = int(plan.lengths.sum())
         cache.finish(CacheMeta(self.model_name, name, cache.rows, cache.width, cache.dtype, tokens))
         parts = [cache.read(component) for component in components]
-        return parts, plan.positions, _label_tensor(split)
+        return parts, plan.positions, _tensor(split, "labels")
 
     def _cache(self, root: Path, plan: ExtractionPlan) -> FeatureCache:
         return FeatureCache(root / self.key(plan), len(plan.rows), self.model.config.hidden_size, self.storage_dtype)
@@ -277,11 +278,11 @@ def _replicas(model: TextClassifier, devices: tuple[torch.device, ...]) -> list[
     return [replica.to(device).eval() for replica, device in zip(models, devices, strict=True)]
 
 
-def _label_tensor(split: Dataset) -> torch.Tensor | None:
-    """Reads the labels as (rows,), or as (rows, labels) if they are lists, in the column's own number format."""
-    if "labels" not in split.column_names:
+def _tensor(split: Dataset, name: str) -> torch.Tensor | None:
+    """Reads a column as (rows,), or as (rows, values) if it holds lists, in its own number format; None without it."""
+    if name not in split.column_names:
         return None
-    column = split.select_columns("labels").with_format("arrow")[:].column("labels").combine_chunks()
+    column = split.select_columns(name).with_format("arrow")[:].column(name).combine_chunks()
     is_list = column.type.num_fields > 0
-    labels = column.flatten().to_numpy().reshape(len(split), -1) if is_list else column.to_numpy()
-    return torch.from_numpy(labels.copy())
+    values = column.flatten().to_numpy().reshape(len(split), -1) if is_list else column.to_numpy()
+    return torch.from_numpy(values.copy())

@@ -24,6 +24,7 @@ from bertcls_hf.data.tokenization import leave_out_token_types, resolve_max_seq_
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.models.modeling import (
     STOCK_HEADS,
+    LexicalSettings,
     TextClassifier,
     TextClassifierConfig,
     TextClassifierModel,
@@ -61,8 +62,16 @@ class Checkpoint:
 
     @property
     def position_limit(self) -> int:
-        """The largest number of tokens in an input."""
+        """The largest number of tokens in an input; a classifier with lexical features cuts it for its encoder."""
+        if self.lexical is not None:
+            return self.lexical.max_length
         return self.encoder_config.max_position_embeddings - first_position(self.encoder_config)
+
+    @property
+    def lexical(self) -> LexicalSettings | None:
+        """The lexical features of a trained classifier; None if it has none, or gets a new head."""
+        is_kept = isinstance(self.config, TextClassifierConfig) and self.labels is not None
+        return self.config.lexical if is_kept else None
 
     @property
     def has_token_types(self) -> bool:
@@ -123,6 +132,8 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(args), **truncation)
     except (OSError, ValueError, KeyError) as error:
         raise ArgumentsError(f"tokenizer {name}: {one_line(error)}") from error
+    if checkpoint.lexical is not None and max_seq_length is None:
+        max_seq_length = checkpoint.lexical.max_length
     tokenizer.model_max_length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
     fit_token_types(tokenizer, checkpoint)
     return tokenizer
@@ -157,6 +168,7 @@ def resolve_config(
     labels: LabelSet,
     class_weights: list[float] | None = None,
     label_smoothing: float = 0.0,
+    lexical: LexicalSettings | None = None,
 ) -> TextClassifierConfig:
     """Builds the classifier's configuration, and resolves every default for the encoder's family and the task.
 
@@ -189,6 +201,7 @@ def resolve_config(
         focal_gamma=args.focal_gamma,
         freeze_backbone=args.has_frozen_backbone,
         trainable_layers=args.trainable_layers,
+        lexical_features=None if lexical is None else lexical._asdict(),
         problem_type=labels.problem_type,
         id2label=labels.id2label,
         label2id=labels.label2id,

@@ -48,6 +48,8 @@ AUTO_MAP = {
 # What a classifier takes over from the configuration of the encoder that it is built on.
 TASK_FIELDS = ("id2label", "label2id", "problem_type")
 # The options of `from_pretrained` that say which files are read, and how.
+# A large prime below 2^31, modulo which n-grams are hashed, and factors that spread token ids over its range.
+HASH_PRIME, FIRST_FACTOR, NEXT_FACTOR = 2**31 - 1, 1_000_003, 92_821
 FILE_OPTIONS = frozenset({
     "cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token",
     "trust_remote_code", "use_safetensors", "variant", "weights_only",
@@ -84,6 +86,7 @@ class TextClassifierConfig(PreTrainedConfig):
         focal_gamma: the exponent of the focal loss.
         freeze_backbone: whether only the head is trained.
         trainable_layers: how many of the encoder's top layers are trained; None for all.
+        lexical_features: the fields of [`LexicalSettings`]; None for a head that reads the encoder alone.
         pad_token_id: the id of the padding token.
         **kwargs: the arguments of every configuration, such as `num_labels`, `id2label` and `problem_type`.
 
@@ -118,6 +121,7 @@ class TextClassifierConfig(PreTrainedConfig):
         focal_gamma: float = 2.0,
         freeze_backbone: bool = False,
         trainable_layers: int | None = None,
+        lexical_features: dict[str, Any] | None = None,
         pad_token_id: int | None = None,
         **kwargs: Any,
     ):
@@ -127,6 +131,7 @@ class TextClassifierConfig(PreTrainedConfig):
         self.dropout = dropout
         self.loss, self.label_smoothing, self.focal_gamma = loss, label_smoothing, focal_gamma
         self.freeze_backbone, self.trainable_layers = freeze_backbone, trainable_layers
+        self.lexical_features = lexical_features
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: use one of {', '.join(map(str, allowed))}")
@@ -135,6 +140,11 @@ class TextClassifierConfig(PreTrainedConfig):
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
+
+    @property
+    def lexical(self) -> "LexicalSettings | None":
+        """The settings of the lexical features; None for a head that reads the encoder alone."""
+        return None if self.lexical_features is None else LexicalSettings(**self.lexical_features)
 
     @property
     def layer_size(self) -> int:
@@ -171,6 +181,28 @@ def _as_config(encoder_config: PreTrainedConfig | dict[str, Any] | None) -> PreT
         return encoder_config
     values = dict(encoder_config or {})
     return CONFIG_MAPPING[values.pop("model_type", BertConfig.model_type)](**values)
+
+
+class LexicalSettings(NamedTuple):
+    """What the wide part of a classifier reads; see [`LexicalTable`].
+
+    Args:
+        table_size: the number of n-grams that have weights.
+        longest_ngram: the greatest number of tokens in an n-gram.
+        special_ids: the token ids that no n-gram holds, such as those of padding and of the start.
+        separator_id: the token id between the texts of a pair; None if there is none.
+        max_length: the longest text in tokens that the table reads.
+        encoder_max_length: the longest text in tokens that the encoder reads.
+        truncation_side: the side, `left` or `right`, on which texts are cut for the encoder.
+    """
+
+    table_size: int
+    longest_ngram: int
+    special_ids: list[int]
+    separator_id: int | None
+    max_length: int
+    encoder_max_length: int
+    truncation_side: str = "right"
 
 
 def encoder_has_pooler(encoder_config: PreTrainedConfig) -> bool:
@@ -272,6 +304,132 @@ class ClassificationHead(nn.Module):
         return self.out_proj(hidden)
 
 
+def ngram_keys(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, settings: LexicalSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hashes the n-grams that start at each token.
+
+    An n-gram has no special token, so that those of a pair belong to one of its texts, and equal n-grams of its first
+    and its second text have different hashes.
+
+    Args:
+        input_ids: (batch, length) int64.
+        attention_mask: (batch, length), 1 for real tokens.
+        settings: the longest n-gram and the special tokens.
+
+    Returns:
+        (batch, longest n-gram x length) int64 hashes below 2^31, and booleans that say where there is an n-gram.
+    """
+    is_word = attention_mask.bool()
+    for special_id in settings.special_ids:
+        is_word = is_word & (input_ids != special_id)
+    side = torch.zeros_like(input_ids)
+    if settings.separator_id is not None:
+        side = (input_ids == settings.separator_id).long().cumsum(dim=1)
+    keys = ((input_ids + 1) * FIRST_FACTOR + side) % HASH_PRIME
+    all_keys, all_present, present = [keys], [is_word], is_word
+    for offset in range(1, settings.longest_ngram):
+        keys = (keys * NEXT_FACTOR + _shifted(input_ids, offset) + 1 + offset) % HASH_PRIME
+        present = present & _shifted(is_word, offset)
+        all_keys.append(keys)
+        all_present.append(present)
+    return torch.cat(all_keys, dim=1), torch.cat(all_present, dim=1)
+
+
+def _shifted(values: torch.Tensor, offset: int) -> torch.Tensor:
+    """Returns at each position the value that is `offset` positions further on; 0 or False after the end."""
+    return F.pad(values, (0, offset))[:, offset : offset + values.shape[1]]
+
+
+class LexicalTable(nn.Module):
+    """The wide part of a classifier: a linear function of the counts of a text's token n-grams.
+
+    It is fitted before the training (see `bertcls_hf.features.lexical_table`) and fixed, as in a stack of models
+    (Wolpert 1992). The training learns its scale beside the head. N-grams that are not in the table count for nothing.
+    """
+
+    keys: torch.Tensor
+    weights: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, config: TextClassifierConfig):
+        super().__init__()
+        settings = config.lexical
+        assert settings is not None
+        self.settings, self.num_labels = settings, config.num_labels
+        self.is_single_label = config.problem_type == SINGLE_LABEL
+        columns = lexical_columns(config)
+        # The hashes are in ascending order.
+        self.register_buffer("keys", torch.zeros(settings.table_size, dtype=torch.int32))
+        self.register_buffer("weights", torch.zeros(settings.table_size, columns, dtype=torch.float16))
+        self.register_buffer("bias", torch.zeros(columns))
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def fill(self, keys: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor) -> None:
+        """Copies a fitted table into the module."""
+        self.keys.copy_(keys)
+        self.weights.copy_(weights)
+        self.bias.copy_(bias)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Computes (batch, labels) float32 logits, not scaled yet, from (batch, length) token ids and their mask."""
+        keys, present = ngram_keys(input_ids, attention_mask, self.settings)
+        place = self._places(keys)
+        is_known = present & (self.keys[place] == keys)
+        weights = self.weights[place].float() * is_known.unsqueeze(-1)
+        return lexical_logits(weights.sum(dim=1) + self.bias.float(), self.num_labels, self.is_single_label)
+
+    def _places(self, keys: torch.Tensor) -> torch.Tensor:
+        """Returns the place in the table of the greatest hash that is not above each key, by a binary search.
+
+        `torch.searchsorted` would be shorter, but has no operator in ONNX.
+        """
+        place, size = torch.zeros_like(keys), self.settings.table_size
+        step = 1 << max(size - 1, 0).bit_length()
+        while step := step // 2:
+            further = place + step
+            is_below = (further < size) & (self.keys[further.clamp(max=size - 1)] <= keys)
+            place = torch.where(is_below, further, place)
+        return place
+
+
+def lexical_columns(config: TextClassifierConfig) -> int:
+    """Returns the number of linear functions: one for two labels that exclude each other, else one per label."""
+    return 1 if config.problem_type == SINGLE_LABEL and config.num_labels == 2 else config.num_labels
+
+
+def lexical_logits(decisions: torch.Tensor, num_labels: int, is_single_label: bool) -> torch.Tensor:
+    """Turns the (batch, columns) values of the linear functions into (batch, labels) logits.
+
+    Of more than two labels that exclude each other, each has a yes-or-no function, whose probabilities are scaled to a
+    sum of one.
+    """
+    if not is_single_label:
+        return decisions
+    if num_labels == 2:
+        return torch.cat([torch.zeros_like(decisions), decisions], dim=1)
+    return F.logsigmoid(decisions)
+
+
+def _cut_for_encoder(inputs: dict[str, Any], settings: LexicalSettings) -> dict[str, Any]:
+    """Cuts texts that the table reads but that are too long for the encoder, as its tokenizer would have cut them.
+
+    The first and the last token are special tokens, and are kept.
+    """
+    ids, limit = inputs.get("input_ids"), settings.encoder_max_length
+    # A graph for texts of any length always holds the cut.
+    if ids is None or (not torch.compiler.is_compiling() and ids.shape[1] <= limit):
+        return inputs
+    mask = inputs["attention_mask"]
+    lengths = mask.sum(dim=1, keepdim=True)
+    place = torch.arange(ids.shape[1], device=ids.device)[:limit].expand(ids.shape[0], -1)
+    surplus = (lengths - limit).clamp(min=0)
+    is_moved = place > 0 if settings.truncation_side == "left" else place == limit - 1
+    place = torch.where(is_moved, place + surplus, place)
+    names = [name for name in ("input_ids", "token_type_ids", "attention_mask") if inputs.get(name) is not None]
+    return inputs | {name: inputs[name].gather(1, place) for name in names}
+
+
 def _head_norm(encoder_config: PreTrainedConfig) -> nn.LayerNorm:
     eps = getattr(encoder_config, "norm_eps", 1e-5)
     return nn.LayerNorm(encoder_config.hidden_size, eps=eps, bias=getattr(encoder_config, "norm_bias", True))
@@ -365,12 +523,26 @@ def _multi_label_loss(
 
 
 def classify_features(
-    head: ClassificationHead, features: torch.Tensor, labels: torch.Tensor | None, config: TextClassifierConfig
+    head: ClassificationHead,
+    features: torch.Tensor,
+    labels: torch.Tensor | None,
+    config: TextClassifierConfig,
+    wide_logits: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
-    """Applies the head to pooled features; returns the loss, which is None without labels, and the logits."""
+    """Applies the head to pooled features; returns the loss, which is None without labels, and the logits.
+
+    Args:
+        head: the head.
+        features: (batch, `config.feature_size`).
+        labels: see [`classification_loss`].
+        config: the configuration.
+        wide_logits: (batch, labels) scaled logits of the lexical features, which are added to the head's.
+    """
     weight = head.out_proj.weight
     # A quantised projection has a method in place of the tensor, and takes float32.
     logits = head(features.to(weight.dtype if isinstance(weight, torch.Tensor) else torch.float32))
+    if wide_logits is not None:
+        logits = logits + wide_logits.to(logits.dtype)
     return None if labels is None else classification_loss(logits, labels, config), logits
 
 
@@ -555,6 +727,7 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.head = ClassificationHead(config)
+        self.lexical = None if config.lexical_features is None else LexicalTable(config)
         self.post_init()
         self.apply_freezing()
 
@@ -562,6 +735,10 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, ClassificationHead) and module.layer_weights is not None:
             nn.init.zeros_(module.layer_weights)
+        if isinstance(module, LexicalTable):
+            for buffer in module.buffers():
+                nn.init.zeros_(buffer)
+            nn.init.ones_(module.scale)
 
     def trainable_encoder_modules(self) -> list[nn.Module]:
         """Lists the parts of the encoder that are trained.
@@ -627,6 +804,8 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         self, parts: Sequence[PooledPart], output_hidden_states: Any = None, **inputs: Any
     ) -> tuple[BaseModelOutput, list[torch.Tensor]]:
         needs_layers = any(part.layer < -1 for part in parts)
+        if self.lexical is not None:
+            inputs = _cut_for_encoder(inputs, self.lexical.settings)
         outputs = self.encode(output_hidden_states=True if needs_layers else output_hidden_states, **inputs)
         mask = _attention_mask(inputs.get("input_ids"), inputs.get("attention_mask"), inputs.get("inputs_embeds"))
 
@@ -652,6 +831,7 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
+        lexical_logits: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
         return_dict: bool | None = None,
@@ -667,6 +847,8 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
             inputs_embeds: (batch, length, embedding) floats in place of `input_ids`.
             labels: see [`classification_loss`].
             features: (batch, `config.feature_size`) floats; if they are given, the encoder is not run.
+            lexical_logits: (batch, labels) logits of the lexical features, for a classifier that has them; if they are
+                not given, they are computed from `input_ids`.
             output_attentions: whether to return the encoder's attentions; by default the configuration says.
             output_hidden_states: whether to return the encoder's hidden states, or the numbers of those to return; by
                 default the configuration says.
@@ -682,6 +864,9 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
                 task.
         """
         asked_states = _first_set(output_hidden_states, self.config.output_hidden_states)
+        if attention_mask is None and input_ids is not None:
+            attention_mask = torch.ones_like(input_ids)
+        wide_logits = self._wide_logits(input_ids, attention_mask, lexical_logits)
         outputs = BaseModelOutput()
         if features is None:
             outputs, parts = self._encode_and_pool(
@@ -691,7 +876,7 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
                 output_hidden_states=asked_states, **kwargs,
             )  # fmt: skip
             features = merge_parts(parts, self.config)
-        loss, logits = classify_features(self.head, features, labels, self.config)
+        loss, logits = classify_features(self.head, features, labels, self.config, wide_logits)
         if labels is not None and self.config.problem_type is None:
             # As in transformers' classes: a pipeline reads from the saved task how to make probabilities.
             self.config.problem_type = task_of(labels, self.config)
@@ -702,6 +887,20 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
             attentions=outputs.attentions,
         )
         return output if _first_set(return_dict, self.config.return_dict) else output.to_tuple()
+
+    def _wide_logits(
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, lexical_logits: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """Returns the scaled logits of the lexical features, or None for a classifier without them."""
+        if self.lexical is None:
+            return None
+        if lexical_logits is None:
+            if input_ids is None or attention_mask is None:
+                raise ValueError(
+                    "the model has lexical features: give input_ids, or lexical_logits beside the features"
+                )
+            lexical_logits = self.lexical(input_ids, attention_mask)
+        return self.lexical.scale * lexical_logits
 
 
 # The name of the class in folders that were saved by earlier versions.
@@ -805,7 +1004,7 @@ def fold_layer_weights(
 def stock_head_of(config: TextClassifierConfig) -> StockHead | None:
     """Returns the stock head that computes exactly what this configuration does, or None if there is none."""
     stock = STOCK_HEADS.get(config.encoder_config.model_type)
-    if stock is None or config.pooling_layers != 1:
+    if stock is None or config.pooling_layers != 1 or config.lexical_features is not None:
         return None
     # RoBERTa's pooler is a dense layer and tanh on the first token. Its stock head is the same under another name.
     pooler_is_stock_dense = stock is _ROBERTA and (config.pooling, config.head) == ("pooler", "linear")

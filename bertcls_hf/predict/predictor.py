@@ -179,7 +179,8 @@ class Predictor:
         with self._lock, torch.inference_mode():
             columns = self._tokenize(texts, pairs)
             lengths = np.array([len(ids) for ids in columns["input_ids"]], dtype=np.int64)
-            order = np.argsort(-lengths, kind="stable")
+            read_lengths = self._lengths_of_encoder(lengths)
+            order = np.argsort(-read_lengths, kind="stable")
             logits = np.empty((len(texts), len(self.labels.names)), dtype=np.float32)
 
             def classify(batch: slice) -> None:
@@ -191,9 +192,14 @@ class Predictor:
                 if progress is not None:
                     progress(len(rows), int(lengths[rows].sum()))
 
-            batches = token_budget_batches(lengths[order], self.tokens_per_batch)
+            batches = token_budget_batches(read_lengths[order], self.tokens_per_batch)
             run_batches(classify, batches, self.model.device)
         return logits
+
+    def _lengths_of_encoder(self, lengths: np.ndarray) -> np.ndarray:
+        """Returns the tokens that the encoder reads of each text, which may be less than lexical features read."""
+        lexical = getattr(self.model.config, "lexical", None)
+        return lengths if lexical is None else np.minimum(lengths, lexical.encoder_max_length)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """Predicts a label and calibrated probabilities for each text; see [`logits`]."""

@@ -1,6 +1,7 @@
 """One run, from data to a saved model. `run` lists its steps in order and is the best place to start reading."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from bertcls_hf.data.load import ClassificationData
     from bertcls_hf.features.lexical_baseline import LexicalBaseline
+    from bertcls_hf.features.lexical_table import LexicalFeatures
     from bertcls_hf.hub.card.finished_run import FinishedRun
     from bertcls_hf.models.modeling import TextClassifier
     from bertcls_hf.training.resolve import ResolvedRun
@@ -79,6 +81,9 @@ def run(
     report_lengths(splits, tokenizer)
 
     resolved = resolve_run(args, checkpoint, data)
+    if args.model.lexical_features:
+        lexical = _lexical_features(resolved, data, tokenizer)
+        resolved, splits = replace(resolved, lexical=lexical), lexical.with_logits(splits)
     if args.boost.sweep:
         resolved = HeadSweep(resolved, splits, tokenizer).run(args.boost.sweep)
     args = resolved.args
@@ -110,6 +115,18 @@ def run(
     if push is not None:
         push.finish()
     return finished
+
+
+def _lexical_features(
+    resolved: "ResolvedRun", data: "ClassificationData", tokenizer: "PreTrainedTokenizerBase"
+) -> "LexicalFeatures":
+    """Fits the lexical features in one process; the others read them from the cache."""
+    from bertcls_hf.features.lexical_table import fit_lexical_features
+
+    args = resolved.args
+    with args.training.main_process_first(desc="lexical features"):
+        length, seed = args.model.lexical_max_seq_length, args.data.split_seed
+        return fit_lexical_features(data, tokenizer, length, resolved.class_weights, seed)
 
 
 def _lexical_baseline(resolved: "ResolvedRun", data: "ClassificationData") -> "LexicalBaseline | None":

@@ -8,10 +8,15 @@ from transformers import PreTrainedTokenizerBase
 from bertcls_hf.data.tokenization import pad_texts
 
 
+# Columns with the same number of values in each row.
+UNPADDED = ("labels", "lexical_logits")
+
+
 class ClassificationCollator:
     """Pads a batch to its longest text, and returns a batch of cached features unchanged.
 
     Two texts of 3 and 2 tokens give `input_ids` and `attention_mask` of shape (2, 3), and `labels` of shape (2,).
+    With lexical features there are also `lexical_logits` of shape (2, labels).
 
     Args:
         tokenizer: provides the padding token and the padding side.
@@ -27,4 +32,4 @@ class ClassificationCollator:
             return {}  # A resumed stream gives None for the rows that were trained on before.
         columns = {name: [row[name] for row in features] for name in features[0]}
         batch = pad_texts(columns, self.tokenizer)
-        return batch | ({"labels": torch.tensor(columns["labels"])} if "labels" in columns else {})
+        return batch | {name: torch.tensor(columns[name]) for name in UNPADDED if name in columns}

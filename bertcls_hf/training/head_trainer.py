@@ -22,12 +22,12 @@ class HeadOnFeatures(torch.nn.Module):
     encoder at every step.
 
     Args:
-        model: the classifier. The module shares its head and its configuration, and copies neither.
+        model: the classifier. The module shares its head, its lexical table and its configuration, and copies none.
     """
 
     def __init__(self, model: TextClassifier):
         super().__init__()
-        self.head, self.config = model.head, model.config
+        self.head, self.config, self.lexical = model.head, model.config, model.lexical
 
     def train(self, mode: bool = True) -> "HeadOnFeatures":
         """Skips the walk over submodules if the head is already in the asked mode: the loop calls this at every step.
@@ -36,9 +36,14 @@ class HeadOnFeatures(torch.nn.Module):
         """
         return self if self.head.training == mode else super().train(mode)
 
-    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor | None]:
+    def forward(
+        self, features: torch.Tensor, labels: torch.Tensor, lexical_logits: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor | None]:
         """Computes loss and logits from (batch, `config.feature_size`) features, in a plain dict for speed."""
-        loss, logits = classify_features(self.head, features, labels, self.config)
+        wide_logits = None
+        if self.lexical is not None and lexical_logits is not None:
+            wide_logits = self.lexical.scale * lexical_logits
+        loss, logits = classify_features(self.head, features, labels, self.config, wide_logits)
         return {"loss": loss, "logits": logits}
 
 

@@ -14,6 +14,7 @@ from bertcls_hf.data.class_weights import class_weights
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.features.lexical_table import LexicalFeatures
 from bertcls_hf.features.logistic_head import check_head_init
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, greater_is_better
 from bertcls_hf.models.loading import Checkpoint, load_classifier, resolve_config
@@ -34,12 +35,14 @@ class ResolvedRun:
         checkpoint: the encoder or classifier that the run starts from.
         labels: the labels of the task.
         class_weights: one weight per label for the loss, or None for equal weights.
+        lexical: the fitted lexical features; None without `--lexical_features`.
     """
 
     args: Arguments
     checkpoint: Checkpoint
     labels: LabelSet
     class_weights: list[float] | None
+    lexical: LexicalFeatures | None = None
 
     @cached_property
     def config(self) -> TextClassifierConfig:
@@ -49,7 +52,9 @@ class ResolvedRun:
             ArgumentsError: if the encoder or the task does not allow an option.
         """
         smoothing = self.args.training.label_smoothing_factor
-        return resolve_config(self.args.model, self.checkpoint, self.labels, self.class_weights, smoothing)
+        # A model that is only evaluated keeps its lexical features.
+        lexical = self.checkpoint.lexical if self.lexical is None else self.lexical.settings
+        return resolve_config(self.args.model, self.checkpoint, self.labels, self.class_weights, smoothing, lexical)
 
     @property
     def main_phase(self) -> ClassifierTrainingArguments:
@@ -70,7 +75,10 @@ class ResolvedRun:
         """
         set_seed(self.args.training.seed)
         # Freezing the encoder changes the configuration of a model, so the model gets a copy.
-        return load_classifier(self.args.model, self.checkpoint, copy.deepcopy(self.config))
+        model = load_classifier(self.args.model, self.checkpoint, copy.deepcopy(self.config))
+        if self.lexical is not None and model.lexical is not None:
+            self.lexical.fill(model.lexical)
+        return model
 
     def with_options(self, model: ModelArguments, **training: Any) -> "ResolvedRun":
         """Returns the same run with other model options and other training options, and without a sweep."""
@@ -92,6 +100,16 @@ def resolve_run(args: Arguments, checkpoint: Checkpoint, data: ClassificationDat
             from does not exist or is incomplete.
     """
     training = args.training
+    if training.do_train and checkpoint.lexical is not None:
+        raise ArgumentsError(
+            f"--model_name_or_path {args.model.model_name_or_path} has lexical features, which belong to its head: "
+            "train from its encoder, or with --ignore_mismatched_sizes true, which gives it a new head"
+        )
+    if args.model.lexical_features and args.boost.head_init == "logistic" and not data.has_labels("validation"):
+        raise ArgumentsError(
+            "--head_init logistic weighs --lexical_features by the validation data, and there is none: give "
+            "--validation_file, or a --validation_split_percentage above 0"
+        )
     metric = _best_metric(training, data.labels)
     _check_evaluations(training, data)
     checkpoint_folder = _checkpoint_to_resume(training, data)

@@ -1,5 +1,6 @@
 """Saves a trained model as a stock transformers class if one is equivalent, else together with its code."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -38,4 +39,13 @@ def save_with_tokenizer(
     """Saves a model in its own format, and its tokenizer beside it."""
     model.save_pretrained(folder, state_dict=weights)
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        _tokenizer_of(model, tokenizer).save_pretrained(folder)
+
+
+def _tokenizer_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Returns a tokenizer for whole texts if the model has lexical features, which cut texts for its encoder."""
+    lexical = model.config.lexical if isinstance(model, TextClassifier) else None
+    if lexical is not None:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.model_max_length = lexical.max_length
+    return tokenizer

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.features import lexical_baseline as module
+from bertcls_hf.features import lexical_cache
 from bertcls_hf.features.lexical_baseline import LexicalBaseline, lexical_baseline
 from bertcls_hf.features.ngrams import CHARACTERS, WORDS, NgramCounter, ngram_kind
 from bertcls_hf.metrics.metrics import compute_metrics
@@ -23,7 +24,7 @@ FILLER = "the film was in this and of a story plot".split()
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of cached baselines."""
-    monkeypatch.setattr(module, "CACHE_FOLDER", tmp_path / "lexical")
+    monkeypatch.setattr(lexical_cache, "CACHE_FOLDER", tmp_path / "lexical")
     return tmp_path / "lexical"
 
 
@@ -236,6 +237,6 @@ class TestCache:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         (tmp_path / "file").write_text("")
-        monkeypatch.setattr(module, "CACHE_FOLDER", tmp_path / "file" / "lexical")
+        monkeypatch.setattr(lexical_cache, "CACHE_FOLDER", tmp_path / "file" / "lexical")
         assert fitted(two_labels()).logits
-        assert "the lexical baseline is not cached" in caplog.text
+        assert "what was learned from n-grams is not cached" in caplog.text

@@ -1,0 +1,327 @@
+"""Fits the lexical features of `--lexical_features`: a table of weights for the n-grams of token ids.
+
+The table is a naive Bayes logistic regression on counts of n-grams, whose penalty the validation rows choose. It is
+fixed while the encoder or the head learns from what it leaves open. So that the training rows show what it leaves
+open on new texts, their logits are cross-fitted: those of a row come from a table of the other rows (Wolpert 1992;
+van der Laan, Polley & Hubbard 2007). The saved model computes the logits of new texts from their token ids.
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset, List, Value
+from scipy import sparse
+from transformers import PreTrainedTokenizerBase
+
+from bertcls_hf.data.labels import REGRESSION, LabelSet
+from bertcls_hf.data.load import ClassificationData
+from bertcls_hf.data.texts import text_columns, text_keys
+from bertcls_hf.data.tokenization import encode_texts, pad_texts
+from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.features.lexical_cache import content_digests, read_cached, write_cached
+from bertcls_hf.features.linear_models import (
+    DEFAULT_INVERSE_PENALTY,
+    INVERSE_PENALTIES,
+    LinearModel,
+    best_model,
+    logistic_fitter,
+    questions,
+)
+from bertcls_hf.models.fingerprints import tokenizer_fingerprint
+from bertcls_hf.models.modeling import LexicalSettings, LexicalTable, ngram_keys
+
+
+logger = logging.getLogger(__name__)
+
+# Part of the cache key. Increase it when the table or its logits change.
+VERSION = 1
+# The column of a tokenized split that holds the logits of its rows.
+COLUMN = "lexical_logits"
+DEFAULT_LENGTH = 2048
+LONGEST_NGRAM = 3
+FOLDS = 5
+ROWS_AT_ONCE = 250
+# The size of a table: 4 bytes for each n-gram, and 2 for each of its weights. Those with the smallest weights are
+# dropped.
+MOST_NGRAMS, MOST_BYTES = 2**19, 2**25
+# The n-grams of the training texts times labels that are learned from; beyond them, from a random sample of the rows.
+MOST_MARKS = 150_000_000
+# The rows whose cut is compared with the tokenizer's.
+CHECKED_ROWS = 100
+
+
+@dataclass(frozen=True)
+class LexicalFeatures:
+    """A fitted table, and its logits for every row of the run.
+
+    Args:
+        settings: what the table reads.
+        keys: (n-grams,) int32 hashes, ascending.
+        weights: (n-grams, functions) float16.
+        bias: (functions,) float32.
+        penalty: C of the logistic regressions.
+        train_rows: the training rows that it was fitted to.
+        seconds: the time that it took.
+        logits: (rows, labels) float32 by split, in the order of the split's rows; those of `train` are cross-fitted.
+    """
+
+    settings: LexicalSettings
+    keys: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    penalty: float
+    train_rows: int
+    seconds: float
+    logits: dict[str, np.ndarray]
+
+    @property
+    def words(self) -> str:
+        """What the table holds, for logs and cards."""
+        megabytes = (self.keys.nbytes + self.weights.nbytes) / 1e6
+        return (
+            f"{len(self.keys):,} n-grams of 1 to {self.settings.longest_ngram} tokens ({megabytes:.1f} MB), of up to "
+            f"{self.settings.max_length} tokens of a text"
+        )
+
+    def fill(self, table: LexicalTable) -> None:
+        """Copies the weights into the module of a model."""
+        table.fill(*map(torch.from_numpy, (self.keys, self.weights, self.bias)))
+
+    def with_logits(self, splits: dict[str, Any]) -> dict[str, Any]:
+        """Returns the tokenized splits with the column of logits."""
+        values = List(Value("float32"))
+        return {
+            name: split.add_column(COLUMN, self.logits[name].tolist(), feature=values)
+            for name, split in splits.items()
+        }
+
+
+def fit_lexical_features(
+    data: ClassificationData,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    class_weights: Sequence[float] | None,
+    seed: int,
+) -> LexicalFeatures:
+    """Fits the table, or reads it from the cache.
+
+    Args:
+        data: the splits, all of them loaded; every row of each gets logits.
+        tokenizer: the encoder's tokenizer, whose `model_max_length` is the encoder's longest text.
+        max_length: the longest text in tokens that the table reads; by default 2048, or the encoder's for pairs.
+        class_weights: one weight per label, which weigh the rows.
+        seed: of the folds, and of the sample where there are too many rows.
+
+    Raises:
+        ArgumentsError: if the task is a regression, if the texts are pairs and `max_length` is not the encoder's, or
+            if the tokenizer's special tokens do not allow a cut inside the model.
+    """
+    start = time.perf_counter()
+    settings = _settings(data, tokenizer, max_length)
+    reader = _KeyReader(tokenizer, settings)
+    _check_cut(data, reader.tokenizer, tokenizer)
+    key = _cache_key(data, reader.tokenizer, settings, class_weights, seed)
+    cached = read_cached(key)
+    if cached is not None:
+        found = _from_cache(*cached)
+    else:
+        found = _fit(data, reader, class_weights, seed)
+        found = replace(found, seconds=time.perf_counter() - start)
+        write_cached(key, *_for_cache(found))
+    logger.info("lexical features: %s, from %d training rows in %.0f s (penalty %g)", found.words, found.train_rows,
+                found.seconds, found.penalty)  # fmt: skip
+    return found
+
+
+def _settings(data: ClassificationData, tokenizer: PreTrainedTokenizerBase, asked: int | None) -> LexicalSettings:
+    if data.labels.problem_type == REGRESSION:
+        raise ArgumentsError(f"--lexical_features is for classification, and the task is a {REGRESSION}: leave it out")
+    encoder_length = tokenizer.model_max_length
+    if data.is_pair and asked not in (None, encoder_length):
+        raise ArgumentsError(
+            f"--lexical_max_seq_length {asked}: the texts are pairs, which are cut together: leave it out, or set it "
+            f"to --max_seq_length, {encoder_length}"
+        )
+    length = encoder_length if data.is_pair else max(asked or DEFAULT_LENGTH, encoder_length)
+    if asked is not None and asked < encoder_length:
+        raise ArgumentsError(
+            f"--lexical_max_seq_length {asked} is less than --max_seq_length, {encoder_length}: the encoder could not "
+            "read its part"
+        )
+    # An unknown token is a word like others.
+    special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+    return LexicalSettings(
+        0, LONGEST_NGRAM, special, tokenizer.sep_token_id, length, encoder_length, tokenizer.truncation_side
+    )
+
+
+def _check_cut(data: ClassificationData, long: PreTrainedTokenizerBase, short: PreTrainedTokenizerBase) -> None:
+    """Refuses a tokenizer whose texts the model cannot cut for the encoder as the tokenizer does."""
+    limit, is_left = short.model_max_length, short.truncation_side == "left"
+    texts = next(cast(Dataset, data.splits["train"]).select_columns("text").iter(CHECKED_ROWS))["text"]
+    if data.is_pair:
+        return
+    expected = encode_texts(short, texts)["input_ids"]
+    for whole, cut in zip(encode_texts(long, texts)["input_ids"], expected, strict=True):
+        ours = [whole[0], *whole[-limit + 1 :]] if is_left else [*whole[: limit - 1], whole[-1]]
+        if list(cut) != list(whole if len(whole) <= limit else ours):
+            raise ArgumentsError(
+                f"--lexical_features: the special tokens of {type(short).__name__} do not let the model cut texts for "
+                f"the encoder: set --lexical_max_seq_length to --max_seq_length, {limit}"
+            )
+
+
+def _cache_key(
+    data: ClassificationData,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: LexicalSettings,
+    class_weights: Sequence[float] | None,
+    seed: int,
+) -> str:
+    digests = {name: content_digests(cast(Dataset, split)) for name, split in data.splits.items()}
+    content = [VERSION, settings, data.labels.problem_type, data.labels.names, class_weights, seed, digests]
+    return hashlib.sha256(json.dumps([content, tokenizer_fingerprint(tokenizer)]).encode()).hexdigest()[:32]
+
+
+def _for_cache(found: LexicalFeatures) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    description = {**asdict(replace(found, logits={})), "settings": found.settings._asdict()}
+    arrays = {name: description.pop(name) for name in ("keys", "weights", "bias")}
+    description.pop("logits")
+    return description, arrays | {f"logits of {name}": logits for name, logits in found.logits.items()}
+
+
+def _from_cache(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> LexicalFeatures:
+    settings = LexicalSettings(**description.pop("settings"))
+    table: dict[str, Any] = {name: arrays.pop(name) for name in ("keys", "weights", "bias")}
+    logits = {name.removeprefix("logits of "): values for name, values in arrays.items()}
+    return LexicalFeatures(settings=settings, **table, **description, logits=logits)
+
+
+class _KeyReader:
+    """Turns texts into hashes of their n-grams, with the model's own function.
+
+    Args:
+        tokenizer: the encoder's tokenizer, which is copied.
+        settings: the longest text and n-gram.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: LexicalSettings):
+        self.settings = settings
+        self.tokenizer = copy.deepcopy(tokenizer)
+        self.tokenizer.model_max_length = settings.max_length
+
+    def chunks(self, split: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the (n-grams,) int64 hashes of a few hundred rows, and the (rows,) number of n-grams of each."""
+        for batch in split.select_columns(text_columns(split)).iter(ROWS_AT_ONCE):
+            columns = pad_texts(encode_texts(self.tokenizer, batch["text"], batch.get("text_pair")), self.tokenizer)
+            keys, present = ngram_keys(columns["input_ids"], columns["attention_mask"], self.settings)
+            yield keys[present].numpy(), present.sum(dim=1).numpy()
+
+
+def _counts(keys: np.ndarray, per_row: np.ndarray, known: np.ndarray) -> sparse.csr_array:
+    """Returns (rows, known n-grams) float32 counts.
+
+    Args:
+        keys: (n-grams,) hashes, row by row.
+        per_row: (rows,) the number of n-grams of each row.
+        known: (known n-grams,) ascending hashes; others are left out.
+    """
+    column = np.searchsorted(known, keys).clip(max=len(known) - 1)
+    is_known = known[column] == keys
+    row = np.repeat(np.arange(len(per_row)), per_row)[is_known]
+    ends = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(per_row)))])
+    counts = sparse.csr_array(
+        (np.ones(len(row), dtype=np.float32), column[is_known].astype(np.int32), ends.astype(np.int32)),
+        (len(per_row), len(known)),
+    )
+    counts.sum_duplicates()
+    return counts
+
+
+def _fit(
+    data: ClassificationData, reader: _KeyReader, class_weights: Sequence[float] | None, seed: int
+) -> LexicalFeatures:
+    train, labels = cast(Dataset, data.splits["train"]), data.labels
+    counts, known, rows = _training_counts(train, reader, labels, seed)
+    gold = np.asarray(train["label"][:])[rows]
+
+    def fitter(chosen: np.ndarray) -> Callable[[float], LinearModel]:
+        return logistic_fitter(counts[chosen], gold[chosen], labels, class_weights)
+
+    penalty = DEFAULT_INVERSE_PENALTY
+    fit = fitter(np.arange(len(rows)))
+    if data.has_labels("validation"):
+        validation = cast(Dataset, data.splits["validation"])
+        chunks = [_counts(*chunk, known) for chunk in reader.chunks(validation)]
+        validation_gold = np.asarray(validation["label"][:])
+        penalty, model = best_model(fit, INVERSE_PENALTIES, chunks, validation_gold, labels)
+    else:
+        model = fit(penalty)
+    table, kept = _pruned(model)
+    # Each text is in one fold, however often it occurs.
+    _, text = np.unique(np.asarray(text_keys(train))[rows], return_inverse=True)
+    fold_of_text = np.random.default_rng(seed).permutation(text.max() + 1) % FOLDS
+    fold = fold_of_text[text]
+    crossed = np.empty((len(rows), len(labels.names)), dtype=np.float32)
+    for number in range(FOLDS):
+        is_held_out = fold == number
+        if is_held_out.any():
+            other, other_kept = _pruned(fitter(np.flatnonzero(~is_held_out))(penalty))
+            crossed[is_held_out] = other.logits([counts[is_held_out][:, other_kept]], labels)
+    logits = {
+        name: table.logits((_counts(*chunk, known[kept]) for chunk in reader.chunks(cast(Dataset, split))), labels)
+        for name, split in data.splits.items()
+        if name != "train" or len(rows) < len(train)
+    }
+    logits.setdefault("train", np.empty((len(train), len(labels.names)), dtype=np.float32))[rows] = crossed
+    return LexicalFeatures(
+        reader.settings._replace(table_size=len(kept)), known[kept].astype(np.int32), table.weights.astype(np.float16),
+        table.biases.astype(np.float32), penalty, len(rows), 0.0, logits,
+    )  # fmt: skip
+
+
+def _training_counts(
+    train: Dataset, reader: _KeyReader, labels: LabelSet, seed: int
+) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
+    """Returns the counts of n-grams that at least two rows hold, their hashes, and the rows that were read."""
+    order = np.random.default_rng(seed).permutation(len(train))
+    chunks, read, marks = [], 0, 0
+    for keys, per_row in reader.chunks(train.select(order)):
+        chunks.append((keys, per_row))
+        read, marks = read + len(per_row), marks + len(keys)
+        if marks * questions(labels) > MOST_MARKS:
+            break
+    all_keys, per_row = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    known, column = np.unique(all_keys, return_inverse=True)
+    row = np.repeat(np.arange(read), per_row)
+    # The last row with each n-gram differs from the first where two rows hold it.
+    first, last = np.full(len(known), read), np.full(len(known), -1)
+    np.minimum.at(first, column, row)
+    np.maximum.at(last, column, row)
+    known = known[last > first]
+    counts = _counts(all_keys, per_row, known)
+    rows = order[:read]
+    ascending = np.argsort(rows)
+    return counts[ascending], known, rows[ascending]
+
+
+def _pruned(model: LinearModel) -> tuple[LinearModel, np.ndarray]:
+    """Drops the n-grams with the smallest weights, and rounds the others as the table stores them.
+
+    Returns:
+        The model, and the places of its n-grams, ascending.
+    """
+    ngrams, functions = model.weights.shape
+    size = min(ngrams, MOST_NGRAMS, MOST_BYTES // (4 + 2 * functions))
+    greatest = np.abs(model.weights).max(axis=1)
+    kept = np.sort(np.argpartition(-greatest, size - 1)[:size]) if size < ngrams else np.arange(ngrams)
+    weights = model.weights[kept].astype(np.float16).astype(np.float32)
+    return LinearModel(weights, model.biases), kept
