@@ -52,6 +52,25 @@ def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield item
 
 
+def sample_rows(texts: TextStream, row_count: int) -> dict[str, list[Any]]:
+    """Reads and checks the first rows of several parts of a stream, since the first file may hold one label alone.
+
+    Args:
+        texts: the stream.
+        row_count: the number of rows to read, of which the options may drop some.
+
+    Returns:
+        See [`TextStream.checked`].
+
+    Raises:
+        DataError: a file cannot be read, or a row is refused.
+    """
+    dataset = texts.source.dataset
+    parts = min(INTERLEAVED_SHARDS, dataset.num_shards)
+    shards = [dataset.shard(parts, part, contiguous=False) for part in range(parts)]
+    return texts.checked(_InterleavedReader(shards, []).read(row_count))
+
+
 class TokenStream(torch.utils.data.IterableDataset):
     """Reads and tokenizes the rows of a stream without end, one buffer at a time.
 

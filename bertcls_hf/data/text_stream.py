@@ -17,8 +17,6 @@ from bertcls_hf.errors import DataError
 LONGEST_QUOTE = 60
 # The rows that show how a stream writes its labels.
 SAMPLE_ROWS = 100
-# The parts of a stream, each of some files, that a sample is taken from.
-SAMPLED_PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -98,21 +96,6 @@ class TextStream:
         columns["label"] = encode_labels(raw_labels, self.labels)
         columns.pop("id", None)
         return {name: list(itertools.compress(values, is_kept)) for name, values in columns.items()}
-
-    def sample(self, rows: int) -> dict[str, list[Any]]:
-        """Reads and checks rows from the start of several files, since the first file may hold one label alone.
-
-        Args:
-            rows: the number of rows to read, of which the options may drop some.
-
-        Returns:
-            See [`checked`].
-        """
-        dataset = self.source.dataset
-        parts = min(SAMPLED_PARTS, dataset.num_shards)
-        shards = (dataset.shard(parts, part, contiguous=False) for part in range(parts))
-        heads = (itertools.islice(shard, rows // parts) for shard in shards)
-        return self.checked(list(itertools.chain.from_iterable(heads)))
 
     def _keeps(self, texts: tuple[Any, ...], label: RawLabel) -> bool:
         non_text = next((text for text in texts if not isinstance(text, str | None)), None)

@@ -21,6 +21,7 @@ from datasets import Dataset
 
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
+from bertcls_hf.data.streaming import sample_rows
 from bertcls_hf.data.text_stream import TextStream
 from bertcls_hf.data.texts import rows_of_texts, text_columns
 from bertcls_hf.features.lexical_cache import READ_ROWS, content_digests, read_cached, write_cached
@@ -88,7 +89,8 @@ def lexical_baseline(
         seed: of the sample, where there are too many rows.
 
     Returns:
-        None if the training rows that are read hold one label alone, as the start of a sorted stream does.
+        None if the training rows that are read hold one label alone, as the start of a sorted stream may, or if no two
+        of their texts have an n-gram in common.
     """
     start = time.perf_counter()
     kind, train = _training_rows(data, seed)
@@ -103,8 +105,11 @@ def lexical_baseline(
         if len(np.unique(np.asarray(train["label"][:]), axis=0)) < 2:
             logger.warning("no lexical baseline: all %d rows that it would learn from have one label", len(train))
             return None
-        found = _fit(kind, train, evaluated, data.labels, class_weights, seed)
-        found = replace(found, seconds=time.perf_counter() - start)
+        fitted = _fit(kind, train, evaluated, data.labels, class_weights, seed)
+        if fitted is None:
+            logger.warning("no lexical baseline: no two training texts share a word")
+            return None
+        found = replace(fitted, seconds=time.perf_counter() - start)
         if found.seconds > CACHED_SECONDS:
             write_cached(key, found.description(), found.logits)
     _log(found, evaluated, data.labels)
@@ -114,7 +119,7 @@ def lexical_baseline(
 def _training_rows(data: ClassificationData, seed: int) -> tuple[NgramKind, Dataset]:
     """Returns the kind of n-grams that fits the texts, and the rows to learn from."""
     split = data.splits["train"]
-    train = Dataset.from_dict(split.sample(STREAM_ROWS)) if isinstance(split, TextStream) else split
+    train = Dataset.from_dict(sample_rows(split, STREAM_ROWS)) if isinstance(split, TextStream) else split
     kind = ngram_kind(text or "" for texts in rows_of_texts(train) for text in texts)
     most = MOST_CHARACTERS[kind.unit]
     if train.data.nbytes <= most:
@@ -175,9 +180,11 @@ def _fit(
     labels: LabelSet,
     class_weights: Sequence[float] | None,
     seed: int,
-) -> LexicalBaseline:
+) -> LexicalBaseline | None:
     counter = NgramCounter(kind)
     marks, gold = counter.fit_transform(train), _gold(train, labels)
+    if marks.shape[1] == 0:
+        return None
     most_rows = int(MOST_MARKS / max(marks.nnz * questions(labels), 1) * len(gold))
     if most_rows < len(gold):
         rows = np.sort(np.random.default_rng(seed).permutation(len(gold))[: max(most_rows, FEWEST_ROWS)])
@@ -191,7 +198,8 @@ def _fit(
     if "validation" in evaluated:
         # The same few rows are read for each penalty.
         validation = list(counter.transform(evaluated["validation"]))
-        penalty, model = best_model(fit, penalties, validation, _gold(evaluated["validation"], labels), labels)
+        validation_gold, metric = _gold(evaluated["validation"], labels), DEFAULT_METRIC[labels.problem_type]
+        penalty, model = best_model(fit, penalties, validation, validation_gold, labels, metric)
     else:
         penalty, model = default, fit(default)
     logits = {name: model.logits(counter.transform(split), labels) for name, split in evaluated.items()}

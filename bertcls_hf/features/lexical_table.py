@@ -42,7 +42,7 @@ from bertcls_hf.models.modeling import LexicalSettings, LexicalTable, ngram_keys
 logger = logging.getLogger(__name__)
 
 # Part of the cache key. Increase it when the table or its logits change.
-VERSION = 1
+VERSION = 2
 # The column of a tokenized split that holds the logits of its rows.
 COLUMN = "lexical_logits"
 DEFAULT_LENGTH = 2048
@@ -237,11 +237,13 @@ def _counts(keys: np.ndarray, per_row: np.ndarray, known: np.ndarray) -> sparse.
     column = np.searchsorted(known, keys).clip(max=len(known) - 1)
     is_known = known[column] == keys
     row = np.repeat(np.arange(len(per_row)), per_row)[is_known]
-    ends = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(per_row)))])
-    counts = sparse.csr_array(
-        (np.ones(len(row), dtype=np.float32), column[is_known].astype(np.int32), ends.astype(np.int32)),
-        (len(per_row), len(known)),
-    )
+    return _count_matrix(row, column[is_known], (len(per_row), len(known)))
+
+
+def _count_matrix(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
+    """Counts pairs of an ascending row and a column."""
+    ends = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=shape[0]))]).astype(np.int32)
+    counts = sparse.csr_array((np.ones(len(row), dtype=np.float32), column.astype(np.int32), ends), shape)
     counts.sum_duplicates()
     return counts
 
@@ -251,6 +253,8 @@ def _fit(
 ) -> LexicalFeatures:
     train, labels = cast(Dataset, data.splits["train"]), data.labels
     counts, known, rows = _training_counts(train, reader, labels, seed)
+    if not len(known):
+        raise ArgumentsError("--lexical_features: no two training texts share a token: leave it out")
     gold = np.asarray(train["label"][:])[rows]
 
     def fitter(chosen: np.ndarray) -> Callable[[float], LinearModel]:
@@ -262,7 +266,8 @@ def _fit(
         validation = cast(Dataset, data.splits["validation"])
         chunks = [_counts(*chunk, known) for chunk in reader.chunks(validation)]
         validation_gold = np.asarray(validation["label"][:])
-        penalty, model = best_model(fit, INVERSE_PENALTIES, chunks, validation_gold, labels)
+        # The logits are added to others, so that their size matters, and not their sign alone.
+        penalty, model = best_model(fit, INVERSE_PENALTIES, chunks, validation_gold, labels, "log_loss")
     else:
         model = fit(penalty)
     table, kept = _pruned(model)
@@ -306,11 +311,12 @@ def _training_counts(
     first, last = np.full(len(known), read), np.full(len(known), -1)
     np.minimum.at(first, column, row)
     np.maximum.at(last, column, row)
-    known = known[last > first]
-    counts = _counts(all_keys, per_row, known)
+    is_shared = last > first
+    kept = is_shared[column]
+    counts = _count_matrix(row[kept], (np.cumsum(is_shared) - 1)[column[kept]], (read, int(is_shared.sum())))
     rows = order[:read]
     ascending = np.argsort(rows)
-    return counts[ascending], known, rows[ascending]
+    return counts[ascending], known[is_shared], rows[ascending]
 
 
 def _pruned(model: LinearModel) -> tuple[LinearModel, np.ndarray]:

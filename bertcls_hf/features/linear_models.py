@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, LabelSet
-from bertcls_hf.metrics.metrics import DEFAULT_METRIC, compute_metrics, greater_is_better
+from bertcls_hf.metrics.metrics import compute_metrics, greater_is_better
 
 
 # The penalties, from the strongest on: C of the logistic regressions, and alpha of the ridge regression.
@@ -72,9 +72,9 @@ def best_model(
     validation: Sequence[sparse.csr_array],
     gold: np.ndarray,
     labels: LabelSet,
+    metric: str,
 ) -> tuple[float, LinearModel]:
-    """Weakens the penalty until the task's main metric on the validation rows no longer improves."""
-    metric = DEFAULT_METRIC[labels.problem_type]
+    """Weakens the penalty until a metric on the validation rows no longer improves."""
     sign = 1 if greater_is_better(metric) else -1
     best: tuple[float, float, LinearModel] | None = None
     for penalty in penalties:

@@ -97,7 +97,8 @@ def _differences(
         ours, theirs = (
             system.statistics(draws @ marginal) for system, marginal in zip(systems, marginals, strict=True)
         )
-        return {name: ours[name] - theirs[name] for name in ours}
+        with np.errstate(invalid="ignore"):  # Some metrics have no value for some resamples.
+            return {name: ours[name] - theirs[name] for name in ours}
 
     observed = statistics(counts[None])
     intervals = percentiles(counts, statistics, seed)

@@ -190,6 +190,11 @@ def test_one_label_alone_gives_no_baseline(caplog: pytest.LogCaptureFixture) -> 
     assert "all 2 rows that it would learn from have one label" in caplog.text
 
 
+def test_texts_without_a_common_word_give_no_baseline(caplog: pytest.LogCaptureFixture) -> None:
+    assert lexical_baseline(two_labels(train={"text": ["a", "b"], "label": [0, 1]}), None, 0) is None
+    assert "no two training texts share a word" in caplog.text
+
+
 class TestBounds:
     def test_characters(self, monkeypatch: pytest.MonkeyPatch) -> None:
         of = two_labels(400)

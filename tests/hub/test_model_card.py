@@ -137,7 +137,10 @@ def test_metadata_holds_the_figures_of_all_results(
     assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
     shown = rows_of(section(text, "Results"), "metric")
     for name in set(names) & {"accuracy", "macro_f1", "micro_f1", "rmse", "mae"}:
-        value, interval, validation = shown[metric_words(name)]
+        value, interval, baseline, difference, validation = shown[metric_words(name)]
+        assert baseline == f"{results[f'test_lexical_{name}']:.4f}"
+        expected = results[f"test_{name}"] - results[f"test_lexical_{name}"]
+        assert float(difference.split(" (")[0]) == pytest.approx(expected, abs=6e-5)
         low, high = map(float, interval.split(" to "))
         assert value == f"{results[f'test_{name}']:.4f}"
         assert low <= float(value) + 1e-3
