@@ -111,7 +111,9 @@ class ModelArguments:
         "the label); for multi-label it weighs a label's positives by negatives / positives.",
     )
     attn_implementation: str | None = HfArg(
-        default=None, help="Attention of the encoder: sdpa, eager, flash_attention_2 … Default: the library's choice."
+        default=None,
+        help="Attention of the encoder: sdpa, eager, flash_attention_2 … Default: sdpa, or eager where the encoder "
+        "has no other, as DeBERTa and MPNet.",
     )
 
     def __post_init__(self) -> None:
