@@ -121,7 +121,9 @@ class ModelArguments:
         help="Longest text in tokens that the lexical features read. Default: 2048; for pairs --max_seq_length.",
     )
     attn_implementation: str | None = HfArg(
-        default=None, help="Attention of the encoder: sdpa, eager, flash_attention_2 … Default: the library's choice."
+        default=None,
+        help="Attention of the encoder: sdpa, eager, flash_attention_2 … Default: sdpa, or eager where the encoder "
+        "has no other, as DeBERTa and MPNet.",
     )
 
     def __post_init__(self) -> None:

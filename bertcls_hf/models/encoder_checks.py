@@ -52,7 +52,7 @@ def check_encoder(args: Arguments, checkpoint: Checkpoint) -> None:
 
 def _check_device_and_precision(args: Arguments, option: str) -> None:
     if args.training.device.type == "cpu":
-        raise ArgumentsError(f"{option} needs a GPU, and this run has none: leave it out, or use sdpa")
+        raise ArgumentsError(f"{option} needs a GPU, and this run has none: leave it out")
     if args.boost.boost and args.boost.boost_dtype != "bfloat16":
         raise ArgumentsError(f"{option} computes in 16 bits: with --boost, add --boost_dtype bfloat16")
     if (not args.boost.boost or args.is_head_then_all) and args.training.mixed_precision == "no":
@@ -85,7 +85,9 @@ def _check_support(args: Arguments, checkpoint: Checkpoint, attention: str, opti
                 trust_remote_code=args.model.trust_remote_code,
             )
     except (ValueError, ImportError, OSError) as error:
-        raise ArgumentsError(f"{option}: {one_line(error)}") from error
+        # transformers adds advice for its own developers, with the name of another model.
+        reason, _, advice = one_line(error).partition(" Please request ")
+        raise ArgumentsError(f"{option}: {reason}{' Leave it out.' if advice else ''}") from error
 
 
 def _check_padding_free(checkpoint: Checkpoint, attention: str | None, is_flash: bool) -> None:

@@ -1,5 +1,6 @@
 """Loads a classifier and its tokenizer from the checkpoint of an encoder, of a stock classifier or of this package."""
 
+import inspect
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    MODEL_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
@@ -75,12 +77,16 @@ class Checkpoint:
 
     @property
     def has_token_types(self) -> bool:
-        """Whether the encoder tells the texts of a pair apart by token types, as far as its configuration says.
+        """Whether the encoder tells the texts of a pair apart by token types.
 
-        Some models have only one type, such as a RoBERTa with the tokenizer of BERT. The second type of that tokenizer
-        would lie outside their embeddings.
+        Some families, such as MPNet, take no types, whatever their tokenizer returns. Some models have only one type,
+        such as a RoBERTa with the tokenizer of BERT. The second type of that tokenizer would lie outside their
+        embeddings.
         """
-        return getattr(self.encoder_config, "type_vocab_size", 2) >= 2
+        # The class is unknown for code of the Hub.
+        forward = getattr(MODEL_MAPPING.get(type(self.encoder_config), None), "forward", None)
+        takes_types = forward is None or "token_type_ids" in inspect.signature(forward).parameters
+        return takes_types and getattr(self.encoder_config, "type_vocab_size", 2) >= 2
 
 
 def open_checkpoint(args: ModelArguments) -> Checkpoint:
@@ -313,7 +319,8 @@ def _load_encoder(checkpoint: Checkpoint, config: TextClassifierConfig, options:
     else:
         model.encoder, loading_info = AutoModel.from_pretrained(
             checkpoint.path,
-            attn_implementation=config._attn_implementation,
+            # That of the whole classifier may be one that this encoder lacks.
+            attn_implementation=model.encoder.config._attn_implementation,
             output_loading_info=True,
             **pooler_option(config.encoder_config, config.pooling),
             **options,

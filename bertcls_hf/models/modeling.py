@@ -962,6 +962,7 @@ STOCK_HEADS: dict[str, StockHead] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
+    "mpnet": _ROBERTA,
     "electra": _ELECTRA,
     "distilbert": StockHead(head="mlp", dense="pre_classifier", activation="relu"),
     "deberta": _DEBERTA,
@@ -1006,7 +1007,7 @@ def stock_head_of(config: TextClassifierConfig) -> StockHead | None:
     stock = STOCK_HEADS.get(config.encoder_config.model_type)
     if stock is None or config.pooling_layers != 1 or config.lexical_features is not None:
         return None
-    # RoBERTa's pooler is a dense layer and tanh on the first token. Its stock head is the same under another name.
+    # The pooler of RoBERTa and MPNet is a dense layer and tanh on the first token, and so is their stock head.
     pooler_is_stock_dense = stock is _ROBERTA and (config.pooling, config.head) == ("pooler", "linear")
     same_head = (
         (config.pooling, config.head) == (stock.pooling, stock.head)

@@ -24,7 +24,7 @@ from bertcls_hf.models.positions import first_position
 
 
 # In these families, tokens interact only in attention, and the attention mask and the positions can be passed in.
-# DeBERTa is not among them, since its attention has no flash kernel.
+# DeBERTa and MPNet are not among them, since their attention adds terms of its own and has no fused kernel.
 PADDING_FREE_FAMILIES = frozenset(
     {"albert", "bert", "camembert", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta"}
 )

@@ -10,6 +10,7 @@ from bertcls_hf.config.arguments import ClassifierTrainingArguments
 
 
 LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.(\d+)\.")
+BELOW_THE_LAYERS = ("embedding", "relative_attention_bias")
 
 
 def parameter_groups(
@@ -49,11 +50,14 @@ def _depth(name: str, layers: int, encoder_name: str, layerwise_lr_decay: float)
 
 
 def parameter_depth(name: str, layers: int) -> int:
-    """Returns 0 for the embeddings, i + 1 for layer i, and `layers` for encoder parameters after the last layer."""
+    """Returns 0 for the embeddings, i + 1 for layer i, and `layers` for encoder parameters after the last layer.
+
+    MPNet's `relative_attention_bias` counts as an embedding: all layers read it, from the lowest on.
+    """
     match = LAYER_NUMBER.search(name)
     if match is not None:
         return int(match.group(1)) + 1
-    return 0 if "embedding" in name else layers
+    return 0 if any(part in name for part in BELOW_THE_LAYERS) else layers
 
 
 def _group(depth: int, layers: int, decays: bool, args: ClassifierTrainingArguments) -> dict[str, Any]:

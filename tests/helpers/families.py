@@ -12,6 +12,7 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     ModernBertConfig,
+    MPNetConfig,
     PreTrainedConfig,
     RobertaConfig,
     XLMRobertaConfig,
@@ -42,9 +43,10 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "modernbert": ModernBertConfig(
         **SIZES, local_attention=8, cls_token_id=1, sep_token_id=2, bos_token_id=1, eos_token_id=2
     ),
+    "mpnet": MPNetConfig(**{**SIZES, "pad_token_id": 1}),
 }
 INPUTS = {
-    "input_ids": torch.tensor([[1, 5, 6, 7, 8, 2], [1, 9, 10, 2, 0, 0]]),
+    "input_ids": torch.tensor([[3, 5, 6, 7, 8, 2], [3, 9, 10, 2, 0, 0]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]]),
 }
 LABELS = LabelSet(SINGLE_LABEL, ("bad", "fair", "good"))

@@ -86,15 +86,20 @@ def test_a_kernel_in_its_place_is_remote_code(gpu: None, monkeypatch: pytest.Mon
         check(attn_implementation=FLASH, bf16=True, trust_remote_code=True)
 
 
-def test_a_family_without_the_attention_says_so() -> None:
+@pytest.mark.parametrize(("family", "encoder"), [("deberta", "DebertaModel"), ("mpnet", "MPNetModel")])
+@pytest.mark.parametrize("attention", ["sdpa", "flex_attention", FLASH])
+def test_a_family_without_the_attention_says_so(gpu: None, family: str, encoder: str, attention: str) -> None:
     check("bert", attn_implementation="sdpa")
-    with pytest.raises(ArgumentsError, match="--attn_implementation sdpa: DebertaModel does not support"):
-        check("deberta", attn_implementation="sdpa")
+    with pytest.raises(ArgumentsError) as refused:
+        check(family, attn_implementation=attention, bf16=True)
+    message = str(refused.value)
+    assert message.startswith(f"--attn_implementation {attention}: {encoder} does not support")
+    assert message.endswith(". Leave it out.")
+    assert "http" not in message
 
 
-def test_layers_that_cannot_be_computed_again() -> None:
+@pytest.mark.parametrize(("family", "encoder"), [("albert", "AlbertModel"), ("mpnet", "MPNetModel")])
+def test_layers_that_cannot_be_computed_again(family: str, encoder: str) -> None:
     check("bert", activation_checkpointing=True)
-    with pytest.raises(
-        ArgumentsError, match="--activation_checkpointing: AlbertModel cannot compute its layers again"
-    ):
-        check("albert", activation_checkpointing=True)
+    with pytest.raises(ArgumentsError, match=f"--activation_checkpointing: {encoder} cannot compute its layers again"):
+        check(family, activation_checkpointing=True)

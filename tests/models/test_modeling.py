@@ -132,6 +132,12 @@ class TestFreezing:
         assert not model.encoder.encoder.layer[1].training
         assert not model.encoder.embeddings.dropout.training
 
+    def test_what_all_layers_read_stays_as_it_is(self) -> None:
+        model = make_model(FAMILIES["mpnet"], trainable_layers=3, pooling="mean")
+        frozen = {name for name, p in model.encoder.named_parameters() if not p.requires_grad}
+        assert "encoder.relative_attention_bias.weight" in frozen
+        assert all("embeddings" in name or "relative_attention_bias" in name for name in frozen)
+
     def test_too_many_trainable_layers_are_refused(self) -> None:
         with pytest.raises(ValueError, match="trainable_layers=4, but the encoder has 3 layers"):
             make_model(trainable_layers=4)
@@ -179,8 +185,9 @@ class TestStockExport:
         assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
         torch.testing.assert_close(logits(from_stock(loaded, model.config).eval()), logits(model))
 
-    def test_robertas_pooler_is_its_stock_heads_dense(self) -> None:
-        model = make_model(FAMILIES["roberta"], pooling="pooler", head="linear")
+    @pytest.mark.parametrize("family", ["roberta", "mpnet"])
+    def test_a_pooler_that_is_the_stock_heads_dense(self, family: str) -> None:
+        model = make_model(FAMILIES[family], pooling="pooler", head="linear")
         torch.testing.assert_close(logits(to_stock(model)), logits(model))
 
     @pytest.mark.parametrize(

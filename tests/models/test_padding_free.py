@@ -280,19 +280,21 @@ class TestRefused:
         assert main(command(boost=True, padding_free=True)) == 2
         assert "--padding_free: --boost extracts texts of like length" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("family", ["deberta-v2", "mpnet"])
     def test_a_family_that_cannot(
-        self, command: Callable[..., list[str]], tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-    ) -> None:
-        FAMILIES["deberta-v2"].save_pretrained(tmp_path / "deberta")
+        self, command: Callable[..., list[str]], tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+        family: str,
+    ) -> None:  # fmt: skip
+        FAMILIES[family].save_pretrained(tmp_path / family)
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            (tmp_path / "deberta" / name).write_bytes((tiny_bert / name).read_bytes())
+            (tmp_path / family / name).write_bytes((tiny_bert / name).read_bytes())
         # Neither weights nor data are looked at first.
         broken = tmp_path / "broken.csv"
         broken.write_text("text,label\n")
-        options = {"model_name_or_path": tmp_path / "deberta", "train_file": broken, "padding_free": True}
+        options = {"model_name_or_path": tmp_path / family, "train_file": broken, "padding_free": True}
         assert main(command(**options)) == 2
         error = capsys.readouterr().err
         assert error.startswith(
-            "error: --padding_free: deberta-v2 cannot keep the texts of one row apart; albert, bert,"
+            f"error: --padding_free: {family} cannot keep the texts of one row apart; albert, bert,"
         )
         assert len(error.splitlines()) == 1

@@ -153,7 +153,7 @@ class TestRecomputedLayers:
         first, second = runs("plain", **options), runs("recomputed", **options, activation_checkpointing=True)
         assert_same_run(first, second)
 
-    @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"albert"}))
+    @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"albert", "mpnet"}))
     def test_layers_are_computed_twice(self, family: str) -> None:
         model = make_model(FAMILIES[family], pooling="mean").train()
         torch.manual_seed(1)

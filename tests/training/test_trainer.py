@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.run import main
 from bertcls_hf.training.callbacks import training_callbacks
 from bertcls_hf.training.collators import ClassificationCollator
+from bertcls_hf.training.optimizer import parameter_depth
 from bertcls_hf.training.samplers import EpochSampler
 from bertcls_hf.training.trainer import ClassificationTrainer
+from tests.helpers.families import FAMILIES
 from tests.helpers.trainers import our_model, tokenized
 
 
@@ -117,6 +119,12 @@ class TestLearningRates:
         ]
         assert all(".layer.2." in name or "pooler" in name for name in by_depth["depth_3 0.001"])
         assert all("embeddings" in name for name in by_depth["depth_0 0.000125"])
+
+    def test_what_all_layers_read_learns_as_slowly_as_the_embeddings(self) -> None:
+        encoder = AutoModel.from_config(FAMILIES["mpnet"])
+        depths = {name: parameter_depth(name, 3) for name, _ in encoder.named_parameters()}
+        assert depths["encoder.relative_attention_bias.weight"] == depths["embeddings.LayerNorm.bias"] == 0
+        assert depths["encoder.layer.2.attention.attn.q.weight"] == depths["pooler.dense.weight"] == 3
 
     def test_frozen_parameters_are_in_no_group(self, tiny_bert: Path, tmp_path: Path) -> None:
         groups = self.groups(tiny_bert, tmp_path, our_model(tiny_bert, freeze_backbone=True), head_learning_rate=1e-2)
