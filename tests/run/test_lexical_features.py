@@ -1,0 +1,218 @@
+"""Runs with --lexical_features: the saved model reads raw text, with every way to train, and refusals."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from bertcls_hf.models.modeling import TextClassifier
+from bertcls_hf.predict.predictor import Predictor
+from bertcls_hf.run import main
+from bertcls_hf.training.saved_outputs import read_outputs
+from tests.helpers.reviews import NEGATIVE, POSITIVE, WORDS
+
+
+Command = Callable[..., list[str]]
+# The encoder reads 16 tokens of texts that have 30 and more.
+LENGTH = 16
+
+
+def write_texts(path: Path, rows: int, seed: int, pairs: bool = False) -> Path:
+    """Texts of 30 to 45 words, with two words that tell the label among the last ten."""
+    generator = np.random.default_rng(seed)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sentence1", "sentence2", "label"] if pairs else ["text", "label"])
+        for _ in range(rows):
+            label = int(generator.integers(2))
+            words = list(generator.choice(WORDS[10:], generator.integers(30, 46)))
+            for place in generator.choice(10, 2, replace=False):
+                words[-1 - place] = generator.choice((NEGATIVE, POSITIVE)[label])
+            gold = ("neg", "pos")[label]
+            writer.writerow([" ".join(words[:3]), " ".join(words[-6:]), gold] if pairs else [" ".join(words), gold])
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    sizes = {"train": 160, "validation": 60, "test": 50}
+    return {
+        f"{name}_file": write_texts(tmp_path / f"{name}.csv", rows, seed)
+        for seed, (name, rows) in enumerate(sizes.items())
+    }
+
+
+@pytest.fixture
+def lexical(command: Command, files: dict[str, Path]) -> Command:
+    """A command line with lexical features."""
+
+    def build(**options: Any) -> list[str]:
+        phases = {"do_train": True, "do_eval": True, "do_predict": True, "lexical_baseline": False}
+        defaults = {"lexical_features": True, "max_seq_length": LENGTH, "num_train_epochs": 1}
+        return command(**{**files, **phases, **defaults, **options})
+
+    return build
+
+
+def texts_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_reads_raw_text(out: Path, test_file: Path) -> None:
+    """The saved folder gives the run's logits, through the Predictor and through the pipeline."""
+    rows = texts_of(test_file)
+    kept = read_outputs(out / "test_outputs.npz")
+    predictor = Predictor.from_pretrained(str(out), device="cpu")
+    columns = [[row[name] for row in rows] for name in ("text", "sentence1", "sentence2") if name in rows[0]]
+    np.testing.assert_allclose(predictor.logits(*columns), kept.logits, atol=2e-5)
+    classify = pipeline("text-classification", str(out), top_k=None)
+    inputs = [dict(zip(("text", "text_pair"), texts, strict=False)) for texts in zip(*columns, strict=True)][:8]
+    scores = [
+        {row["label"]: row["score"] for row in classify(given, truncation=True, max_length=predictor.max_seq_length)}
+        for given in inputs
+    ]
+    shares = torch.tensor(kept.logits[:8]).softmax(dim=-1).numpy()
+    for row, expected in zip(scores, shares, strict=True):
+        assert [row["neg"], row["pos"]] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "fine-tuned": {},
+    "stock pooling": {"pooling": "pooler"},
+    "frozen": {"freeze_backbone": True, "learning_rate": None},
+    "boost": {"boost": True, "learning_rate": None},
+    "closed form": {"boost": True, "learning_rate": None, "head_init": "logistic", "num_train_epochs": 0},
+    "LP-FT": {"boost": True, "freeze_backbone": False, "head_num_train_epochs": 1},
+    "top layer": {"trainable_layers": 1},
+    "left": {"truncation_side": "left", "pooling": "mean"},
+    "weighted layers": {"pooling": "cls_mean", "pooling_layers": 2, "pooling_layers_merge": "weighted"},
+    "padding-free": {"padding_free": True, "train_sampling_strategy": "random"},
+    "class weights": {"class_weights": "balanced", "label_smoothing_factor": 0.1},
+    "accumulated": {"gradient_accumulation_steps": 2, "loss": "focal"},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_saved_model_reads_raw_text(lexical: Command, files: dict[str, Path], tmp_path: Path, mode: str) -> None:
+    assert main(lexical(**MODES[mode])) == 0
+    out = tmp_path / "out"
+    config = json.loads((out / "config.json").read_text())
+    assert config["architectures"] == ["TextClassifierForSequenceClassification"]
+    settings = config["lexical_features"]
+    assert (settings["max_length"], settings["encoder_max_length"]) == (2048, LENGTH)
+    assert json.loads((out / "tokenizer_config.json").read_text())["model_max_length"] == 2048
+    results = json.loads((out / "test_results.json").read_text())
+    # The encoder alone cannot read the word that tells the label, except from the right end.
+    assert results["test_accuracy"] > 0.85
+    assert_reads_raw_text(out, files["test_file"])
+
+
+def test_pairs(command: Command, tmp_path: Path) -> None:
+    files = {
+        f"{name}_file": write_texts(tmp_path / f"{name}.csv", rows, seed, pairs=True)
+        for seed, (name, rows) in enumerate({"train": 120, "validation": 60, "test": 50}.items())
+    }
+    options = {"lexical_features": True, "num_train_epochs": 1, "max_seq_length": 32}
+    assert main(command(**files, **options, do_train=True, do_predict=True)) == 0
+    assert json.loads((tmp_path / "out/config.json").read_text())["lexical_features"]["max_length"] == 32
+    assert_reads_raw_text(tmp_path / "out", files["test_file"])
+
+
+def test_the_features_are_cached_whether_or_not_there_are_lexical_ones(
+    lexical: Command, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = {"boost": True, "learning_rate": None, "boost_cache_dir": tmp_path / "cache"}
+    assert main(lexical(**options, lexical_features=False)) == 0
+    capsys.readouterr()
+    assert main(lexical(**options, disable_tqdm=False)) == 0
+    assert "Features of" not in capsys.readouterr().err
+
+
+def test_a_frozen_run_and_a_boosted_run_are_equal(lexical: Command, tmp_path: Path) -> None:
+    options = {"learning_rate": None, "num_train_epochs": 2, "head_learning_rate": 0.01, "dropout": 0.0}
+    frozen, boosted = tmp_path / "frozen", tmp_path / "boosted"
+    assert main(lexical(**options, freeze_backbone=True, output_dir=frozen)) == 0
+    assert main(lexical(**options, boost=True, output_dir=boosted)) == 0
+    logits = [read_outputs(folder / "test_outputs.npz").logits for folder in (frozen, boosted)]
+    np.testing.assert_allclose(*logits, atol=1e-4)
+    assert TextClassifier.from_pretrained(boosted).lexical.scale.item() != 1
+
+
+def test_a_killed_training_goes_on(lexical: Command, tmp_path: Path) -> None:
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    options = {"num_train_epochs": 2, "save_strategy": "epoch", "save_total_limit": 0}
+    assert main(lexical(**options, output_dir=whole)) == 0
+    shutil.copytree(whole, halted)
+    last = max(halted.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    shutil.rmtree(last)
+    assert main(lexical(**options, output_dir=halted, resume_from_checkpoint="auto")) == 0
+    assert np.array_equal(*(read_outputs(folder / "test_outputs.npz").logits for folder in (whole, halted)))
+
+
+def test_a_saved_model_is_evaluated_and_not_trained_further(
+    lexical: Command, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(lexical()) == 0
+    out, evaluated = tmp_path / "out", tmp_path / "evaluated"
+    own = {"model_name_or_path": out, "output_dir": evaluated, "max_seq_length": None}
+    assert main(lexical(**own, do_train=False, lexical_features=False)) == 0
+    logits = [read_outputs(folder / "test_outputs.npz").logits for folder in (out, evaluated)]
+    np.testing.assert_allclose(*logits, atol=2e-5)
+    for lexical_features in (True, False):
+        capsys.readouterr()
+        assert main(lexical(**own, lexical_features=lexical_features)) == 2
+        assert "has lexical features, which belong to its head: train from its encoder" in capsys.readouterr().err
+    fresh = {**own, "output_dir": tmp_path / "fresh", "max_seq_length": LENGTH, "ignore_mismatched_sizes": True}
+    assert main(lexical(**fresh)) == 0
+
+
+def test_remote_code_in_the_folder_reads_it_too(lexical: Command, files: dict[str, Path], tmp_path: Path) -> None:
+    assert main(lexical(pooling="mean")) == 0
+    out = tmp_path / "out"
+    model = AutoModelForSequenceClassification.from_pretrained(out, trust_remote_code=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    text = texts_of(files["test_file"])[0]["text"]
+    with torch.no_grad():
+        logits = model(**tokenizer(text, return_tensors="pt")).logits[0]
+    assert logits.tolist() == pytest.approx(read_outputs(out / "test_outputs.npz").logits[0].tolist(), abs=2e-5)
+
+
+def test_an_exported_graph_computes_the_same(lexical: Command, files: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from bertcls_hf.export.__main__ import main as export
+
+    assert main(lexical(pooling="mean")) == 0
+    out, graph = tmp_path / "out", tmp_path / "onnx"
+    assert export([str(out), "--output_dir", str(graph)]) == 0
+    report = json.loads((graph / "onnx_report.json").read_text())
+    assert report["largest_difference"] < 1e-4
+    from bertcls_hf.export.onnx_graph import session_runner
+
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    texts = [row["text"] for row in texts_of(files["test_file"])[:10]]
+    batch = dict(tokenizer(texts, padding=True, return_tensors="np"))
+    logits = session_runner(graph / "onnx/model.onnx", 1)(batch)
+    np.testing.assert_allclose(logits, read_outputs(out / "test_outputs.npz").logits[:10], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lexical_features": False, "lexical_max_seq_length": 64}, "is for --lexical_features, which is off"),
+        ({"do_train": False}, "--lexical_features are fitted by a training"),
+        ({"lexical_max_seq_length": 8}, "is less than --max_seq_length, 16"),
+        ({"validation_file": None, "validation_split_percentage": 0, "eval_strategy": "no", "boost": True,
+          "learning_rate": None, "head_init": "logistic"}, "--head_init logistic weighs --lexical_features"),
+    ],
+)  # fmt: skip
+def test_refusals(lexical: Command, capsys: pytest.CaptureFixture, options: dict[str, Any], message: str) -> None:
+    assert main(lexical(**options)) == 2
+    assert message in capsys.readouterr().err
