@@ -470,6 +470,11 @@ class ClassifierTrainingArguments(TrainingArguments):
         help="Fit a logistic regression on n-grams of the training texts too (Wang & Manning 2012), and report its "
         "metrics beside the model's. It takes seconds, a minute at most.",
     )
+    seeds: int = HfArg(
+        default=1,
+        help="Train with this many seeds in all (--seed, --seed + 1 …), and report the means and standard deviations. "
+        "The saved model is that of --seed.",
+    )
     # Here the names of the model's targets, which are always `labels`; `--label_names` is an option of the data.
     label_names: list[str] | None = field(default=None, init=False)
     hub_strategy: Literal["end", "every_save"] = HfArg(
@@ -575,7 +580,12 @@ class ClassifierTrainingArguments(TrainingArguments):
 
     def _check_ranges(self) -> None:
         _require_at_least(
-            self, 1, "gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size"
+            self,
+            1,
+            "gradient_accumulation_steps",
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "seeds",
         )
         _require_at_least(self, 0, "learning_rate", "weight_decay", "early_stopping_threshold", "save_total_limit",
                           "num_train_epochs")  # fmt: skip

@@ -51,7 +51,21 @@ def _check_combinations(args: Arguments) -> None:
         raise ArgumentsError("--extra_metrics runs code from the Hub or a file: it needs --trust_remote_code true")
     if args.model.lexical_features and not args.training.do_train:
         raise ArgumentsError("--lexical_features are fitted by a training, and nothing is trained: leave it out")
+    _check_seeds(args)
     _check_calibration(args)
+
+
+def _check_seeds(args: Arguments) -> None:
+    """Refuses more seeds where there is nothing to repeat, or where a repetition would not start afresh."""
+    if args.training.seeds == 1:
+        return
+    if not args.training.do_train:
+        raise ArgumentsError("--seeds repeats the training, and nothing is trained: leave it out")
+    if args.data.streaming and not args.boost.boost:
+        raise ArgumentsError("--seeds: a stream is read once, in order; run the command once for each --seed")
+    last = args.training.seed + args.training.seeds - 1
+    if last >= 2**32:
+        raise ArgumentsError(f"--seeds {args.training.seeds}: the last seed would be {last}, which is above 2^32")
 
 
 def _check_frozen(args: Arguments) -> None:

@@ -67,6 +67,7 @@ def run(
     from bertcls_hf.training.checkpoints import refuse_other_model
     from bertcls_hf.training.recipe import start_run, write_recipe
     from bertcls_hf.training.resolve import resolve_run
+    from bertcls_hf.training.seed_runs import repeat_with_other_seeds
     from bertcls_hf.training.sweep import HeadSweep
 
     start_run(args)
@@ -94,17 +95,14 @@ def run(
 
     baseline = _lexical_baseline(resolved, data)
     model = resolved.load_model()
-    inputs = _cached_features(resolved, model, tokenizer, splits) if args.boost.boost else splits
+    features = _cached_features(resolved, model, tokenizer, splits) if args.boost.boost else None
+    inputs = phases.prepare_inputs(resolved, model, tokenizer, splits, features)
     trainer = phases.build_trainer(resolved.main_phase, model, tokenizer, inputs, data.labels)
     push = PushRun(trainer, args.training) if args.training.push_to_hub else None
     if args.training.do_train:
         phases.train(trainer)
         trainer.save_model()
-    evaluations: list[Any] = []
-    if args.training.do_eval and data.has_labels("validation"):
-        evaluations.append(phases.evaluate(trainer, inputs["validation"], data, baseline))
-    if "test" in splits and (data.has_labels("test") or args.training.do_predict):
-        evaluations.append(phases.predict(trainer, inputs["test"], data, baseline))
+    evaluations = phases.evaluate_splits(trainer, inputs, data, baseline)
 
     finished = FinishedRun(args, options, command, data, splits, trainer, evaluations, baseline)
     if trainer.is_world_process_zero():
@@ -112,6 +110,10 @@ def run(
             compared = [(e.split, e.baseline) for e in finished.evaluations if e.baseline is not None]
             write_baseline(finished.folder, baseline, compared)
         write_model_card(finished)
+    if args.training.seeds > 1:
+        repeat_with_other_seeds(resolved, tokenizer, splits, features, data, evaluations)
+        if trainer.is_world_process_zero():
+            write_model_card(finished)
     if push is not None:
         push.finish()
     return finished
@@ -145,25 +147,11 @@ def _cached_features(
     tokenizer: "PreTrainedTokenizerBase",
     splits: Mapping[str, Any],
 ) -> Mapping[str, Any]:
-    """Computes the cached features of `--boost`, and returns the splits that the Trainer reads.
-
-    Returns:
-        The features of each split, if the encoder is frozen. With `--freeze_backbone false` (LP-FT), this function
-        trains the head on the features as a first phase, and returns the token ids in `splits`.
-    """
+    """Returns the features of each split that the run reads, computed once by the encoder and cached."""
     from bertcls_hf.features.extractor import FeatureExtractor
-    from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
-    from bertcls_hf.training.phases import train_head
 
     args = resolved.args
-    trains_head_first = args.training.do_train and args.is_head_then_all
-    extractor = FeatureExtractor(model, tokenizer, args)
     # LP-FT never evaluates the head of its first phase on the test split, so no features of it are needed.
-    names = [name for name in splits if not (trains_head_first and name == "test")]
-    features = {name: extractor.features(name, splits[name]) for name in names}
-    if args.training.do_train and args.boost.head_init == "logistic":
-        init_head_by_logistic_regression(model, features["train"], features.get("validation"), args.training.seed)
-    if not trains_head_first:
-        return features
-    train_head(args, model, tokenizer, features, resolved.labels)
-    return splits
+    is_unread = bool(args.training.do_train) and args.is_head_then_all
+    extractor = FeatureExtractor(model, tokenizer, args)
+    return {name: extractor.features(name, splits[name]) for name in splits if not (is_unread and name == "test")}

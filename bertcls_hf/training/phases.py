@@ -16,6 +16,7 @@ from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.lexical_baseline import LexicalBaseline
+from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import build_compute_metrics
 from bertcls_hf.models.modeling import TextClassifier
@@ -26,6 +27,7 @@ from bertcls_hf.training.checkpoints import STATE, require_checkpoint_space, sto
 from bertcls_hf.training.collators import ClassificationCollator
 from bertcls_hf.training.head_trainer import HeadTrainer
 from bertcls_hf.training.preemption import StopOnSignal
+from bertcls_hf.training.resolve import ResolvedRun
 from bertcls_hf.training.results import Evaluation, write_predictions, write_report
 from bertcls_hf.training.saved_outputs import write_outputs
 from bertcls_hf.training.stream_trainer import StreamTrainer
@@ -53,6 +55,36 @@ def trainer_arguments(args: ClassifierTrainingArguments) -> ClassifierTrainingAr
         # Several GPUs of one process serve the feature extraction only; DataParallel would slow the head down.
         _n_gpu=min(args.n_gpu, 1),
     )
+
+
+def prepare_inputs(
+    resolved: ResolvedRun,
+    model: TextClassifier,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: Mapping[str, Any],
+    features: Mapping[str, Any] | None,
+) -> Mapping[str, Any]:
+    """Starts the head of a run with cached features, and returns what the main training reads.
+
+    Args:
+        resolved: the run.
+        model: its model, whose head is started by a logistic regression or, with LP-FT, trained as a first phase.
+        tokenizer: its tokenizer.
+        splits: the tokenized splits.
+        features: the cached features of the splits; None without `--boost`.
+
+    Returns:
+        The features if the encoder is frozen, else the tokens in `splits`.
+    """
+    args = resolved.args
+    if features is None:
+        return splits
+    if args.training.do_train and args.boost.head_init == "logistic":
+        init_head_by_logistic_regression(model, features["train"], features.get("validation"), args.training.seed)
+    if not (args.training.do_train and args.is_head_then_all):
+        return features
+    train_head(args, model, tokenizer, features, resolved.labels)
+    return splits
 
 
 def build_trainer(
@@ -155,6 +187,31 @@ def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dic
     trainer.log(metrics)
     trainer._load_best_model()
     return metrics
+
+
+def evaluate_splits(
+    trainer: ClassificationTrainer,
+    inputs: Mapping[str, Any],
+    data: ClassificationData,
+    baseline: LexicalBaseline | None = None,
+) -> list[Evaluation | None]:
+    """Evaluates on the validation data if the run asks for it, and evaluates and predicts the test data.
+
+    Args:
+        trainer: holds the model.
+        inputs: the tokens or the features of the splits.
+        data: the splits with their texts.
+        baseline: the lexical baseline, to be compared with the model.
+
+    Returns:
+        One entry per split, which is None where the test data has no labels.
+    """
+    evaluations: list[Evaluation | None] = []
+    if trainer.args.do_eval and data.has_labels("validation"):
+        evaluations.append(evaluate(trainer, inputs["validation"], data, baseline))
+    if "test" in inputs and (data.has_labels("test") or trainer.args.do_predict):
+        evaluations.append(predict(trainer, inputs["test"], data, baseline))
+    return evaluations
 
 
 def evaluate(

@@ -33,9 +33,11 @@ LEFT_OUT_OF_RECIPE = frozenset({*COMMAND_LINE_ONLY, "resume_from_checkpoint"})
 HARMLESS_ON_RESUME = frozenset(
     {
         "output_dir",
+        "lexical_baseline",
         "logging_steps",
         "report_to",
         "save_total_limit",
+        "seeds",
         "preprocessing_num_workers",
         "overwrite_cache",
         "do_train",

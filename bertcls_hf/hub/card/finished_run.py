@@ -21,6 +21,7 @@ from bertcls_hf.metrics.intervals import Interval, metric_intervals
 from bertcls_hf.metrics.probabilities import probabilities
 from bertcls_hf.training.phases import HEAD_FOLDER
 from bertcls_hf.training.results import Evaluation
+from bertcls_hf.training.seed_runs import SEEDS_FILE
 from bertcls_hf.training.sweep import SWEEP_FILE
 from bertcls_hf.training.trainer import ClassificationTrainer
 
@@ -66,6 +67,12 @@ class FinishedRun:
     def max_seq_length(self) -> int:
         """The longest text in tokens."""
         return self.trainer.processing_class.model_max_length
+
+    @property
+    def pipeline_max_length(self) -> int:
+        """The longest text in tokens that the saved model takes, which may read more of a text than its encoder."""
+        lexical = getattr(self.trainer.model.config, "lexical", None)
+        return self.max_seq_length if lexical is None else lexical.max_length
 
     @property
     def has_trained(self) -> bool:
@@ -135,6 +142,12 @@ class FinishedRun:
         """The trials of the search that this run began with; None without one."""
         path = self.folder / SWEEP_FILE
         return json.loads(path.read_text()) if self.options.get("sweep") and path.is_file() else None
+
+    @property
+    def seeds(self) -> dict[str, Any] | None:
+        """The metrics over several seeds, once the run has repeated its training; None with one seed."""
+        path = self.folder / SEEDS_FILE
+        return json.loads(path.read_text()) if self.args.training.seeds > 1 and path.is_file() else None
 
     @property
     def is_streamed(self) -> bool:

@@ -96,4 +96,4 @@ def _usage(run: FinishedRun, has_custom_code: bool) -> str:
     text = '"One text, or a list of them"'
     if run.data.is_pair:
         text = '{"text": "One text", "text_pair": "and the other"}'
-    return f"classify = {call}\nclassify({text}, truncation=True, max_length={run.max_seq_length})"
+    return f"classify = {call}\nclassify({text}, truncation=True, max_length={run.pipeline_max_length})"

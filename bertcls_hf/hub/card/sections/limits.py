@@ -29,7 +29,7 @@ def limits(run: FinishedRun) -> list[str]:
     if lengths is not None:
         share = (lengths >= run.max_seq_length).mean()
         sentences.append(
-            f"Longer texts are cut at {run.max_seq_length} tokens, which {share:.1%} of the {split} texts reach."
+            f"{_reader(run)} cut at {run.max_seq_length} tokens, which {share:.1%} of the {split} texts reach."
         )
     if run.args.training.calibrate:
         sentences.append(
@@ -37,6 +37,11 @@ def limits(run: FinishedRun) -> list[str]:
             "`python -m bertcls_hf.predict`, and not by a pipeline."
         )
     return [*sentences, *_rare_labels(run)]
+
+
+def _reader(run: FinishedRun) -> str:
+    reads_more = run.pipeline_max_length > run.max_seq_length
+    return "For the encoder, longer texts are" if reads_more else "Longer texts are"
 
 
 def _rare_labels(run: FinishedRun) -> list[str]:

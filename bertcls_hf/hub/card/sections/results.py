@@ -1,6 +1,6 @@
 """The results of a model card: all metrics with intervals, beside the baseline's, and the figures of each label."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,10 +18,11 @@ MOST_LABELS = 20
 
 def results_section(run: FinishedRun) -> dict[str, str]:
     """The table of metrics and, for a classification, the table of labels; empty without an evaluation."""
-    section = dict.fromkeys(("metrics_table", "interval_note", "per_class_table", "per_class_note"), "")
+    section = dict.fromkeys(("metrics_table", "interval_note", "seeds_table", "per_class_table", "per_class_note"), "")
     if run.headline is None:
         return section
     section |= {"metrics_table": _metrics_table(run), "interval_note": _interval_note(run)}
+    section |= {"seeds_table": _seeds_table(run)}
     return section if run.labels.problem_type == REGRESSION else section | _per_class(run)
 
 
@@ -53,6 +54,22 @@ def _baseline_cells(baseline: BaselineEvaluation, name: str) -> list[str]:
         return [value, ""]
     low, high = differences[name].interval
     return [value, f"{differences[name].value:+.4f} ({low:+.3f} to {high:+.3f})"]
+
+
+def _seeds_table(run: FinishedRun) -> str:
+    """The mean and the standard deviation of each metric over the seeds; empty with one seed."""
+    if run.seeds is None:
+        return ""
+    seeds, splits = run.seeds["seeds"], run.seeds["splits"]
+    rows = [
+        [metric_words(name), *(_mean_words(metrics[name]) for metrics in splits.values())]
+        for name in METRIC_NAMES[run.labels.problem_type]
+    ]
+    return table([f"mean ± standard deviation of seeds {seeds[0]} to {seeds[-1]}", *splits], rows)
+
+
+def _mean_words(figures: Mapping[str, float]) -> str:
+    return f"{figures['mean']:.4f} ± {figures['standard_deviation']:.4f}"
 
 
 def interval_words(interval: Interval) -> str:

@@ -51,6 +51,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "pooling and head": f"{config.pooling}{layers if config.pooling_layers > 1 else ''}, {config.head}",
         "dropout of the head": f"{config.dropout:g}",
         "loss": _loss(config),
+        "lexical features": _lexical_features(model),
         "longest text": f"{run.max_seq_length} tokens, cut on the {run.trainer.processing_class.truncation_side}",
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
         "start of the head": run.args.boost.head_init,
@@ -68,6 +69,19 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "checkpoint": _checkpoint(run),
     }
     return {name: value if name == "encoder" else escape_markdown(value) for name, value in settings.items()}
+
+
+def _lexical_features(model: Any) -> str:
+    """What the wide part of the head is; empty without one."""
+    if model.lexical is None:
+        return ""
+    settings, table = model.lexical.settings, model.lexical
+    megabytes = (table.keys.nbytes + table.weights.nbytes) / 1e6
+    return (
+        f"weights of {settings.table_size:,} n-grams of 1 to {settings.longest_ngram} tokens ({megabytes:.1f} MB), of "
+        f"up to {settings.max_length:,} tokens of a text, fitted before the training (Wang & Manning 2012); they "
+        f"count {table.scale.item():.2f} times beside the head"
+    )
 
 
 def _training_length(run: FinishedRun) -> str:
