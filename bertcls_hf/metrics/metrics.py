@@ -243,6 +243,12 @@ METRICS: dict[str, tuple[Metric, ...]] = {
     ),
 }  # fmt: skip
 DEFAULT_METRIC = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "macro_f1", REGRESSION: "mse"}
+# The metrics that a short report names.
+HEADLINES = {
+    SINGLE_LABEL: ("accuracy", "macro_f1"),
+    MULTI_LABEL: ("micro_f1", "macro_f1"),
+    REGRESSION: ("rmse", "pearson"),
+}
 METRIC_NAMES = {task: tuple(metric.name for metric in metrics) for task, metrics in METRICS.items()}
 _BY_NAME = {metric.name: metric for metrics in METRICS.values() for metric in metrics}
 

@@ -25,6 +25,7 @@ class Command:
 COMMANDS = {
     "train": Command("bertcls_hf.run.pipeline", "train, evaluate and save a classifier, from a recipe or options"),
     "predict": Command("bertcls_hf.predict.__main__", "classify the texts of files or of standard input"),
+    "compare": Command("bertcls_hf.run.compare", "compare runs that were evaluated on the same texts"),
     "features": Command("bertcls_hf.features.__main__", "list, verify or prune the caches of --boost"),
     "export": Command("bertcls_hf.export.__main__", "write a classifier as an ONNX graph, and measure it"),
     "hub": Command("bertcls_hf.hub.__main__", "push a finished run to the Hugging Face Hub"),

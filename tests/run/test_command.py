@@ -29,7 +29,7 @@ def test_without_a_command_it_lists_them(capsys: pytest.CaptureFixture) -> None:
 
 def test_a_wrong_command_is_one_line(capsys: pytest.CaptureFixture) -> None:
     assert main(["trian"]) == ExitCode.BAD_ARGUMENTS
-    expected = "error: unknown command 'trian': use train, predict, features, export, hub, demo\n"
+    expected = "error: unknown command 'trian': use train, predict, compare, features, export, hub, demo\n"
     assert capsys.readouterr().err == expected
 
 
@@ -48,9 +48,10 @@ def test_each_command_shows_its_help_under_its_name(name: str, capsys: pytest.Ca
 
 def test_the_old_forms_show_their_own_names(capsys: pytest.CaptureFixture) -> None:
     for name in set(COMMANDS) - {"train"}:
+        module = COMMANDS[name].module
         with pytest.raises(SystemExit):
-            importlib.import_module(COMMANDS[name].module).main(["--help"])
-        assert capsys.readouterr().out.startswith(f"usage: python -m bertcls_hf.{name}")
+            importlib.import_module(module).main(["--help"])
+        assert capsys.readouterr().out.startswith(f"usage: python -m {module.removesuffix('.__main__')} ")
 
 
 def test_a_commands_errors_and_exit_codes_are_its_own(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

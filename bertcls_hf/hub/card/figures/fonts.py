@@ -14,21 +14,25 @@ UNFIT_FONTS = ("Emoji", "Color", "LastResort", "Last Resort")
 MOST_FONTS_OPENED = 100
 
 
-def drawable_names(names: Sequence[str]) -> list[str]:
-    """Replaces names that no font of the machine can draw by `label 3`, with the place of the label."""
+def drawable_names(names: Sequence[str], kind: str = "label") -> list[str]:
+    """Replaces names that no font of the machine can draw by `label 3`, with the place of the label.
+
+    Args:
+        names: of labels, or of something else.
+        kind: the word for what has the names.
+    """
     _, undrawable = _fonts_for(_letters(names))
     return [
-        f"label {place}" if undrawable & _letters([name]) else " ".join(name.split())
+        f"{kind} {place}" if undrawable & _letters([name]) else " ".join(name.split())
         for place, name in enumerate(names)
     ]
 
 
-def numbers_note(names: Sequence[str]) -> str:
+def numbers_note(names: Sequence[str], kind: str = "label") -> str:
     """A sentence that explains the replaced names of [`drawable_names`]; empty where there are none."""
     all_drawable = not _fonts_for(_letters(names))[1]
-    return (
-        "" if all_drawable else " No font of the machine has all letters: labels without a name stand by their number."
-    )
+    note = f" No font of the machine has all letters: {kind}s without a name stand by their number."
+    return "" if all_drawable else note
 
 
 def short_name(name: str) -> str:

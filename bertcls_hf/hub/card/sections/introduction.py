@@ -7,9 +7,9 @@ from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.public_text import escape_markdown, without_local_paths
 from bertcls_hf.hub.card.sections.names import base_model_code, escaped_data_name, model_name
-from bertcls_hf.hub.card.sections.results import interval_words
+from bertcls_hf.hub.card.sections.tables import interval_words
 from bertcls_hf.metrics.intervals import CONFIDENCE
-from bertcls_hf.metrics.metrics import metric_words
+from bertcls_hf.metrics.metrics import HEADLINES, metric_words
 from bertcls_hf.training.baseline_results import shortfall
 
 
@@ -20,12 +20,6 @@ TASKS = {
 }
 # The oldest version that the code beside a saved model runs on; tests/models/test_load_anywhere.py tries it.
 MINIMUM_TRANSFORMERS = "4.57"
-# The metrics that the introduction names.
-HEADLINES = {
-    SINGLE_LABEL: ("accuracy", "macro_f1"),
-    MULTI_LABEL: ("micro_f1", "macro_f1"),
-    REGRESSION: ("rmse", "pearson"),
-}
 
 
 def introduction(run: FinishedRun) -> dict[str, Any]:

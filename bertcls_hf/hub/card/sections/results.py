@@ -7,8 +7,8 @@ import numpy as np
 from bertcls_hf.data.labels import REGRESSION
 from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.public_text import quote
-from bertcls_hf.hub.card.sections.tables import table
-from bertcls_hf.metrics.intervals import CONFIDENCE, SHARES, Interval
+from bertcls_hf.hub.card.sections.tables import difference_words, interval_words, p_words, table
+from bertcls_hf.metrics.intervals import CONFIDENCE, SHARES
 from bertcls_hf.metrics.metrics import METRIC_NAMES, classification_report, metric_words
 from bertcls_hf.training.baseline_results import BaselineEvaluation
 
@@ -52,8 +52,7 @@ def _baseline_cells(baseline: BaselineEvaluation, name: str) -> list[str]:
     value = f"{baseline.metrics[name]:.4f}" if name in baseline.metrics else ""
     if name not in differences:
         return [value, ""]
-    low, high = differences[name].interval
-    return [value, f"{differences[name].value:+.4f} ({low:+.3f} to {high:+.3f})"]
+    return [value, difference_words(differences[name])]
 
 
 def _seeds_table(run: FinishedRun) -> str:
@@ -70,11 +69,6 @@ def _seeds_table(run: FinishedRun) -> str:
 
 def _mean_words(figures: Mapping[str, float]) -> str:
     return f"{figures['mean']:.4f} ± {figures['standard_deviation']:.4f}"
-
-
-def interval_words(interval: Interval) -> str:
-    """An interval as `0.812 to 0.871`."""
-    return f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def _extra_metrics(run: FinishedRun, names: Sequence[str]) -> list[str]:
@@ -118,12 +112,8 @@ def _baseline_note(run: FinishedRun, evaluated: BaselineEvaluation) -> str:
         return note
     return (
         f"{note} The model alone is right on {comparison.only_right:,} texts, the baseline alone on "
-        f"{comparison.other_only_right:,}: McNemar's exact test gives p {_p_words(comparison.mcnemar_p)}."
+        f"{comparison.other_only_right:,}: McNemar's exact test gives {p_words(comparison.mcnemar_p)}."
     )
-
-
-def _p_words(p_value: float) -> str:
-    return "< 0.0001" if p_value < 0.0001 else f"= {p_value:.2g}"
 
 
 def _per_class(run: FinishedRun) -> dict[str, str]:
