@@ -64,9 +64,7 @@ class Checkpoint:
 
     @property
     def position_limit(self) -> int:
-        """The largest number of tokens in an input; a classifier with lexical features cuts it for its encoder."""
-        if self.lexical is not None:
-            return self.lexical.max_length
+        """The largest number of tokens that the encoder reads."""
         return self.encoder_config.max_position_embeddings - first_position(self.encoder_config)
 
     @property
@@ -74,6 +72,21 @@ class Checkpoint:
         """The lexical features of a trained classifier; None if it has none, or gets a new head."""
         is_kept = isinstance(self.config, TextClassifierConfig) and self.labels is not None
         return self.config.lexical if is_kept else None
+
+    def lexical_lengths(self, asked: int | None) -> LexicalSettings | None:
+        """Returns the settings of a trained classifier's lexical features with the lengths that an option asks for.
+
+        Features of whole texts read as much as in the training, whatever the encoder reads; those of pairs read the
+        same as the encoder.
+
+        Args:
+            asked: the longest text of the encoder in tokens; None for that of the training.
+        """
+        if self.lexical is None or asked is None:
+            return self.lexical
+        reads_more = self.lexical.max_length > self.lexical.encoder_max_length
+        length = self.lexical.max_length if reads_more else asked
+        return self.lexical._replace(max_length=length, encoder_max_length=asked)
 
     @property
     def has_token_types(self) -> bool:
@@ -138,9 +151,9 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(args), **truncation)
     except (OSError, ValueError, KeyError) as error:
         raise ArgumentsError(f"tokenizer {name}: {one_line(error)}") from error
-    if checkpoint.lexical is not None and max_seq_length is None:
-        max_seq_length = checkpoint.lexical.max_length
-    tokenizer.model_max_length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
+    length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
+    lexical = checkpoint.lexical_lengths(max_seq_length)
+    tokenizer.model_max_length = length if lexical is None else lexical.max_length
     fit_token_types(tokenizer, checkpoint)
     return tokenizer
 

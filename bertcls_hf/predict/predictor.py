@@ -137,9 +137,14 @@ class Predictor:
         try:
             checkpoint = _open_checkpoint(path, options)
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
-            tokenizer.model_max_length = _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
+            length = _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
+            lexical = checkpoint.lexical_lengths(max_seq_length)
+            tokenizer.model_max_length = length if lexical is None else lexical.max_length
             fit_token_types(tokenizer, checkpoint)
             classifier = _load_model(path, options, getattr(torch, dtype)).to(torch_device)
+            if lexical is not None:
+                classifier.config.lexical_features = lexical._asdict()
+                classifier.lexical.settings = lexical
             labels = checkpoint.labels
             assert labels is not None
             calibration = _find_calibration(path, revision, labels) if calibrated else Calibration()

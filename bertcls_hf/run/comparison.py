@@ -12,6 +12,7 @@ from bertcls_hf.metrics.paired import PairedComparison, compare
 from bertcls_hf.metrics.probabilities import probabilities
 from bertcls_hf.run.compared_runs import ComparedRun
 from bertcls_hf.run.run_costs import Cost, baseline_cost, run_cost
+from bertcls_hf.training.seed_runs import read_seeds
 
 
 BASELINE = "lexical baseline"
@@ -32,6 +33,7 @@ class System:
         intervals: the 95 % intervals of those metrics that have one.
         against_reference: its metrics minus those of the reference; None for the reference itself.
         cost: its cost.
+        over_seeds: the main metric over several seeds; None for one seed.
     """
 
     name: str
@@ -40,6 +42,22 @@ class System:
     intervals: Mapping[str, Interval]
     against_reference: PairedComparison | None
     cost: Cost
+    over_seeds: "OverSeeds | None" = None
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """The main metric of a run that was repeated with other seeds.
+
+    Args:
+        seeds: the number of seeds.
+        mean: its mean.
+        standard_deviation: its sample standard deviation.
+    """
+
+    seeds: int
+    mean: float
+    standard_deviation: float
 
 
 @dataclass(frozen=True)
@@ -90,9 +108,22 @@ def compare_runs(runs: Sequence[ComparedRun], reference: ComparedRun, split: str
             cost=cost,
         )
 
-    systems = [system(run.name, run.outputs.logits, run_cost(run.folder), run is reference, False) for run in runs]
+    systems = [
+        _with_seeds(system(run.name, run.outputs.logits, run_cost(run.folder), run is reference, False), run, split)
+        for run in runs
+    ]
     baselines = [system(name, logits, cost, False, True) for name, logits, cost in _baselines(runs)]
     return Comparison(split, labels, len(gold), reference.name, [*systems, *baselines])
+
+
+def _with_seeds(system: System, run: ComparedRun, split: str) -> System:
+    """Adds the main metric over several seeds, if the run has them, and they are those of its present outputs."""
+    found, name = read_seeds(run.folder), DEFAULT_METRIC[run.outputs.labels.problem_type]
+    figures = (found or {}).get("splits", {}).get(split, {}).get(name)
+    if figures is None or not np.isclose(figures["values"][0], system.metrics[name], rtol=1e-4):
+        return system
+    over_seeds = OverSeeds(len(figures["values"]), figures["mean"], figures["standard_deviation"])
+    return replace(system, over_seeds=over_seeds)
 
 
 def with_speeds(comparison: Comparison, speeds: Mapping[str, float], texts: int) -> Comparison:

@@ -70,6 +70,8 @@ def _columns(comparison: Comparison) -> Iterator[Column]:
     yield Column(f"difference in {metric_words(main)}", lambda system: _difference_cell(system, main))
     if comparison.labels.problem_type != REGRESSION:
         yield Column("McNemar's test", _mcnemar_cell)
+    if any(system.over_seeds for system in comparison.systems):
+        yield Column(f"{metric_words(main)} over seeds", _seeds_cell)
     yield Column("training, s", lambda system: _number(system.cost.train_seconds, ",.1f"))
     yield Column("parameters", lambda system: _number(system.cost.parameters, ",d"))
     yield Column("MB", lambda system: _number(system.cost.file_bytes, ",.1f", 1e-6))
@@ -102,6 +104,11 @@ def _mcnemar_cell(system: System) -> str:
     return p_words(compared.mcnemar_p) if compared is not None and compared.mcnemar_p is not None else ""
 
 
+def _seeds_cell(system: System) -> str:
+    figures = system.over_seeds
+    return f"{figures.mean:.4f} ± {figures.standard_deviation:.4f} ({figures.seeds})" if figures else ""
+
+
 def _number(value: float | None, form: str, unit: float | int = 1) -> str:
     return "" if value is None else format(value * unit, form)
 
@@ -125,6 +132,8 @@ def _note(comparison: Comparison) -> str:
     )
     if comparison.labels.problem_type == MULTI_LABEL:
         note += " McNemar's test counts a text as right if all its labels are."
+    if any(system.over_seeds for system in comparison.systems):
+        note += " Over seeds: the mean ± the standard deviation, and the number of seeds."
     if len(comparison.systems) > 2:
         note += " Of many comparisons some look clear by chance: nothing here is corrected for their number."
     return note

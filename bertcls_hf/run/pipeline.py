@@ -91,7 +91,7 @@ def run(
     if args.training.resume_from_checkpoint is not None:
         refuse_other_model(Path(args.training.resume_from_checkpoint), resolved.config)
     if args.training.process_index == 0:
-        write_recipe(args, options, resolved.config, tokenizer.model_max_length)
+        write_recipe(args, options, resolved.config, _encoder_length(resolved, tokenizer))
 
     baseline = _lexical_baseline(resolved, data)
     model = resolved.load_model()
@@ -117,6 +117,12 @@ def run(
     if push is not None:
         push.finish()
     return finished
+
+
+def _encoder_length(resolved: "ResolvedRun", tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Returns the longest text in tokens that the encoder reads; lexical features may read more."""
+    lexical = resolved.config.lexical
+    return tokenizer.model_max_length if lexical is None else lexical.encoder_max_length
 
 
 def _lexical_features(

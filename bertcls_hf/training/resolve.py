@@ -53,7 +53,8 @@ class ResolvedRun:
         """
         smoothing = self.args.training.label_smoothing_factor
         # A model that is only evaluated keeps its lexical features.
-        lexical = self.checkpoint.lexical if self.lexical is None else self.lexical.settings
+        kept = self.checkpoint.lexical_lengths(self.args.data.max_seq_length)
+        lexical = kept if self.lexical is None else self.lexical.settings
         return resolve_config(self.args.model, self.checkpoint, self.labels, self.class_weights, smoothing, lexical)
 
     @property

@@ -64,6 +64,14 @@ def repeat_with_other_seeds(
         _log(summary)
 
 
+def read_seeds(folder: Path) -> dict[str, Any] | None:
+    """Reads `seeds.json`; returns None if the run had one seed, or the file is damaged."""
+    try:
+        return json.loads((folder / SEEDS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def _run(
     resolved: ResolvedRun,
     seed: int,

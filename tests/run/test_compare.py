@@ -403,6 +403,23 @@ class TestFiles:
         assert rows[0]["run"] == "a&#124;b"
 
 
+@pytest.mark.parametrize("is_stale", [False, True])
+def test_a_run_over_seeds_has_its_mean(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture, is_stale: bool
+) -> None:
+    """A summary that an earlier run left in the folder is not that of the outputs."""
+    folders = runs.write("a", runs.noisy(1, 0.1)), runs.write("b", runs.noisy(2, 1.5))
+    own = main_metric(SINGLE_LABEL, runs.noisy(2, 1.5), runs.gold)
+    figures = {"mean": 0.7, "standard_deviation": 0.01, "values": [own + 0.1 * is_stale, 0.7, 0.71]}
+    summary = {"seeds": [42, 43, 44], "splits": {"test": {"accuracy": figures}}}
+    Path(folders[1], "seeds.json").write_text(json.dumps(summary))
+    content, rows = compared(capsys, tmp_path / "comparison", *folders)
+    assert [row.get("accuracy over seeds") for row in rows] == (
+        [None, None] if is_stale else ["", "0.7000 ± 0.0100 (3)"]
+    )
+    assert (content["systems"][1]["over_seeds"] is None) == is_stale
+
+
 class TestRefusals:
     def test_too_few_runs(self, pair: tuple[str, str], capsys: pytest.CaptureFixture) -> None:
         assert "name two runs or more" in refusal(capsys, ExitCode.BAD_ARGUMENTS)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from bertcls_hf.models.modeling import TextClassifier
@@ -162,10 +163,21 @@ def test_a_saved_model_is_evaluated_and_not_trained_further(
 ) -> None:
     assert main(lexical()) == 0
     out, evaluated = tmp_path / "out", tmp_path / "evaluated"
-    own = {"model_name_or_path": out, "output_dir": evaluated, "max_seq_length": None}
-    assert main(lexical(**own, do_train=False, lexical_features=False)) == 0
-    logits = [read_outputs(folder / "test_outputs.npz").logits for folder in (out, evaluated)]
-    np.testing.assert_allclose(*logits, atol=2e-5)
+    own = {"model_name_or_path": out, "output_dir": evaluated}
+    kept = read_outputs(out / "test_outputs.npz").logits
+    # The longest text, here and in the run's recipe, is that of the encoder.
+    for length in (None, LENGTH):
+        assert main(lexical(**own, do_train=False, lexical_features=False, max_seq_length=length)) == 0
+        np.testing.assert_allclose(read_outputs(evaluated / "test_outputs.npz").logits, kept, atol=2e-5)
+        recipe = yaml.safe_load((evaluated / "recipe.yaml").read_text())
+        assert recipe["max_seq_length"] == LENGTH
+    texts = [row["text"] for row in texts_of(tmp_path / "test.csv")]
+    for length in (None, LENGTH):
+        predictor = Predictor.from_pretrained(str(out), device="cpu", max_seq_length=length)
+        assert predictor.max_seq_length == 2048
+        np.testing.assert_allclose(predictor.logits(texts), kept, atol=2e-5)
+    shorter = Predictor.from_pretrained(str(out), device="cpu", max_seq_length=6)
+    assert not np.allclose(shorter.logits(texts), kept, atol=1e-3)
     for lexical_features in (True, False):
         capsys.readouterr()
         assert main(lexical(**own, lexical_features=lexical_features)) == 2

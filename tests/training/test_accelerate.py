@@ -106,6 +106,8 @@ MODES = {
     "frozen": {"freeze_backbone": True, "head_learning_rate": 0.01, "train_sampling_strategy": "random"},
     "boost": {"boost": True, "head_learning_rate": 0.01},
     "without padding": {"padding_free": True, "train_sampling_strategy": "random"},
+    "lexical features": {"lexical_features": True, "train_sampling_strategy": "random"},
+    "lexical features beside cached ones": {"lexical_features": True, "boost": True, "head_learning_rate": 0.01},
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from bertcls_hf.metrics.intervals import Interval, metric_intervals
 from bertcls_hf.metrics.probabilities import probabilities
 from bertcls_hf.training.phases import HEAD_FOLDER
 from bertcls_hf.training.results import Evaluation
-from bertcls_hf.training.seed_runs import SEEDS_FILE
+from bertcls_hf.training.seed_runs import read_seeds
 from bertcls_hf.training.sweep import SWEEP_FILE
 from bertcls_hf.training.trainer import ClassificationTrainer
 
@@ -65,8 +65,9 @@ class FinishedRun:
 
     @property
     def max_seq_length(self) -> int:
-        """The longest text in tokens."""
-        return self.trainer.processing_class.model_max_length
+        """The longest text in tokens that the encoder reads."""
+        lexical = getattr(self.trainer.model.config, "lexical", None)
+        return self.trainer.processing_class.model_max_length if lexical is None else lexical.encoder_max_length
 
     @property
     def pipeline_max_length(self) -> int:
@@ -146,8 +147,7 @@ class FinishedRun:
     @property
     def seeds(self) -> dict[str, Any] | None:
         """The metrics over several seeds, once the run has repeated its training; None with one seed."""
-        path = self.folder / SEEDS_FILE
-        return json.loads(path.read_text()) if self.args.training.seeds > 1 and path.is_file() else None
+        return read_seeds(self.folder) if self.args.training.seeds > 1 else None
 
     @property
     def is_streamed(self) -> bool:
