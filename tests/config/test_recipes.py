@@ -28,6 +28,7 @@ EXPECTED = {
     "imdb/roberta_large_512_gpu.yaml",
     "minilm/imdb_finetuned_256.yaml",
     "minilm/imdb_frozen_256.yaml",
+    "minilm/imdb_lexical_256.yaml",
     "minilm/imdb_logistic_256.yaml",
     "minilm/nsmc_frozen_128.yaml",
     "nsmc/klue_bert_finetuned_128.yaml",
