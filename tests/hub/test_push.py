@@ -168,7 +168,7 @@ class TestARunThatIsPushed:
         assert messages(hub) == ["Trained classifier"]
         expected = MODEL_FILES | {
             "README.md", "calibration.json", "recipe.yaml", "train_results.json", "eval_results.json",
-            "test_results.json", "all_results.json", "eval_report.json", "test_report.json",
+            "test_results.json", "all_results.json", "eval_report.json", "test_report.json", "lexical_baseline.json",
         }  # fmt: skip
         expected |= {path.relative_to(out).as_posix() for path in (out / "figures").glob("*.png")}
         assert "figures/confusion.png" in expected

@@ -21,6 +21,16 @@ def two_systems(task: str, rows: int = 250) -> tuple[np.ndarray, np.ndarray, np.
     return logits, logits + noise, gold, labels
 
 
+def headline(task: str, logits: np.ndarray, gold: np.ndarray) -> float:
+    """The metric of [`HEADLINE`], without the package's code and its other metrics."""
+    if task == REGRESSION:
+        return float(np.sqrt(np.mean((logits.reshape(-1) - gold) ** 2)))
+    if task == SINGLE_LABEL:
+        return float((logits.argmax(axis=1) == gold).mean())
+    predicted = logits > 0
+    return float(2 * (predicted * gold).sum() / (predicted.sum() + gold.sum()))
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_difference_is_that_of_the_metrics(task: str) -> None:
     logits, other, gold, labels = two_systems(task)
@@ -40,8 +50,8 @@ def test_the_interval_agrees_with_plain_resampling_of_rows(task: str) -> None:
     values = []
     for _ in range(300):
         rows = generator.integers(0, len(gold), len(gold))
-        ours, theirs = (compute_metrics(part[rows], gold[rows], task) for part in (logits, other))
-        values.append(ours[name] - theirs[name])
+        ours, theirs = (headline(task, part[rows], gold[rows]) for part in (logits, other))
+        values.append(ours - theirs)
     low, high = np.quantile(values, (0.025, 0.975))
     assert found.differences[name].interval == pytest.approx((low, high), abs=0.25 * (high - low))
 

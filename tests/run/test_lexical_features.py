@@ -197,6 +197,7 @@ def test_remote_code_in_the_folder_reads_it_too(lexical: Command, files: dict[st
     assert logits.tolist() == pytest.approx(read_outputs(out / "test_outputs.npz").logits[0].tolist(), abs=2e-5)
 
 
+@pytest.mark.slow
 def test_an_exported_graph_computes_the_same(lexical: Command, files: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     from bertcls_hf.export.__main__ import main as export
