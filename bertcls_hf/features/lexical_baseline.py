@@ -50,6 +50,8 @@ CACHED_SECONDS = 1.0
 # Beyond them, a random sample of the rows is used, so that the baseline takes about a minute at most.
 MOST_CHARACTERS = {"word": 60_000_000, "char": 15_000_000}
 MOST_MARKS = 150_000_000
+# Each label has a regression of its own; of more than these, the default penalty is taken, without a search.
+MOST_SEARCHED = 500
 FEWEST_ROWS = 100
 # The rows that a stream is asked for.
 STREAM_ROWS = 50_000
@@ -195,7 +197,7 @@ def _fit(
     else:
         penalties, default = INVERSE_PENALTIES, DEFAULT_INVERSE_PENALTY
         fit = logistic_fitter(marks, gold, labels, class_weights)
-    if "validation" in evaluated:
+    if "validation" in evaluated and questions(labels) <= MOST_SEARCHED:
         # The same few rows are read for each penalty.
         validation = list(counter.transform(evaluated["validation"]))
         validation_gold, metric = _gold(evaluated["validation"], labels), DEFAULT_METRIC[labels.problem_type]

@@ -1,6 +1,7 @@
 """The outputs of a run for each row of an evaluated split, in files from which runs can be compared later."""
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,11 @@ from bertcls_hf.data.texts import rows_of_texts
 from bertcls_hf.training.results import Evaluation
 
 
+logger = logging.getLogger(__name__)
+
 SUFFIX = "_outputs.npz"
+# Rows times labels. More outputs than these, 10 MB, are not kept: files of ten thousand labels would fill a disk.
+MOST_NUMBERS = 2_500_000
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class SavedOutputs:
 
 
 def write_outputs(folder: Path, prefix: str, evaluation: Evaluation, split: Dataset, labels: LabelSet) -> None:
-    """Writes `<prefix>_outputs.npz`.
+    """Writes `<prefix>_outputs.npz`, unless it would be too large.
 
     Args:
         folder: output_dir.
@@ -46,6 +51,11 @@ def write_outputs(folder: Path, prefix: str, evaluation: Evaluation, split: Data
         split: the rows, with their texts.
         labels: the labels of the task.
     """
+    path = folder / f"{prefix}{SUFFIX}"
+    if evaluation.logits.size > MOST_NUMBERS:
+        logger.info("%s is not written: %d rows of %d labels are too large", path, *evaluation.logits.shape)
+        path.unlink(missing_ok=True)
+        return
     hashes = [xxhash.xxh3_64_intdigest(json.dumps(texts).encode()) for texts in rows_of_texts(split)]
     arrays = {
         "rows": np.array(hashes, dtype=np.uint64),
@@ -55,7 +65,7 @@ def write_outputs(folder: Path, prefix: str, evaluation: Evaluation, split: Data
     if evaluation.baseline is not None:
         arrays["baseline_logits"] = evaluation.baseline.logits
     description = json.dumps({"problem_type": labels.problem_type, "labels": labels.names})
-    np.savez(folder / f"{prefix}{SUFFIX}", description=description, **cast(Any, arrays))
+    np.savez(path, description=description, **cast(Any, arrays))
 
 
 def read_outputs(path: Path) -> SavedOutputs:

@@ -9,6 +9,7 @@ import pytest
 
 from bertcls_hf.data.labels import REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.run import main
+from bertcls_hf.training import saved_outputs
 from bertcls_hf.training.baseline_results import evaluate_baseline, shortfall
 from bertcls_hf.training.saved_outputs import read_outputs
 from tests.helpers.reviews import review
@@ -133,3 +134,13 @@ def test_the_outputs_of_every_row_are_kept(command: Command, tmp_path: Path) -> 
     assert len(set(kept.rows.tolist())) == len({line["text"] for line in lines})
     assert kept.baseline_logits is not None
     assert kept.baseline_logits.shape == kept.logits.shape
+
+
+def test_outputs_that_are_too_large_are_not_kept(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(command(num_train_epochs=1)) == 0
+    monkeypatch.setattr(saved_outputs, "MOST_NUMBERS", 20)
+    assert main(command(num_train_epochs=1)) == 0
+    assert not list((tmp_path / "out").glob("*_outputs.npz"))
+    assert "test_outputs.npz is not written" in caplog.text
