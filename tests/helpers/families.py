@@ -1,5 +1,6 @@
 """A tiny configuration of each family, and classifiers of them."""
 
+import copy
 from typing import Any
 
 import torch
@@ -54,7 +55,8 @@ LABELS = LabelSet(SINGLE_LABEL, ("bad", "fair", "good"))
 
 def make_config(encoder: PreTrainedConfig = FAMILIES["bert"], **options: Any) -> TextClassifierConfig:
     settings = {"id2label": LABELS.id2label, "label2id": LABELS.label2id, "problem_type": SINGLE_LABEL}
-    return TextClassifierConfig(encoder_config=encoder, **{**settings, **options})
+    # A model writes its attention into its configuration, which the tests share.
+    return TextClassifierConfig(encoder_config=copy.deepcopy(encoder), **{**settings, **options})
 
 
 def make_model(encoder: PreTrainedConfig = FAMILIES["bert"], **options: Any) -> TextClassifier:
