@@ -165,10 +165,10 @@ def _settings(data: ClassificationData, tokenizer: PreTrainedTokenizerBase, aske
 
 def _check_cut(data: ClassificationData, long: PreTrainedTokenizerBase, short: PreTrainedTokenizerBase) -> None:
     """Refuses a tokenizer whose texts the model cannot cut for the encoder as the tokenizer does."""
-    limit, is_left = short.model_max_length, short.truncation_side == "left"
-    texts = next(cast(Dataset, data.splits["train"]).select_columns("text").iter(CHECKED_ROWS))["text"]
     if data.is_pair:
         return
+    limit, is_left = short.model_max_length, short.truncation_side == "left"
+    texts = next(cast(Dataset, data.splits["train"]).select_columns("text").iter(CHECKED_ROWS))["text"]
     expected = encode_texts(short, texts)["input_ids"]
     for whole, cut in zip(encode_texts(long, texts)["input_ids"], expected, strict=True):
         ours = [whole[0], *whole[-limit + 1 :]] if is_left else [*whole[: limit - 1], whole[-1]]

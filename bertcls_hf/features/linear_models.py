@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import sparse
-from scipy.special import log_expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, LabelSet
+from bertcls_hf.data.labels import MULTI_LABEL, SINGLE_LABEL, LabelSet
 from bertcls_hf.metrics.metrics import compute_metrics, greater_is_better
+from bertcls_hf.models.modeling import lexical_columns, lexical_logits
 
 
 # The penalties, from the strongest on: C of the logistic regressions, and alpha of the ridge regression.
@@ -28,7 +29,7 @@ MOST_PASSES = 25
 
 def questions(labels: LabelSet) -> int:
     """The number of yes-or-no questions: one for two labels that exclude each other, else one per label."""
-    return 1 if labels.problem_type != MULTI_LABEL and len(labels.names) <= 2 else len(labels.names)
+    return lexical_columns(len(labels.names), labels.problem_type == SINGLE_LABEL)
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,9 @@ class LinearModel:
     idf: np.ndarray | None = None
 
     def logits(self, chunks: Iterable[sparse.csr_array], labels: LabelSet) -> np.ndarray:
-        """Returns (rows, labels) float32 logits.
-
-        Of several labels that exclude each other, each has its own yes-or-no model; their probabilities are scaled to
-        a sum of one.
-        """
-        decisions = np.concatenate([self._decisions(marks) for marks in chunks])
-        if labels.problem_type in (MULTI_LABEL, REGRESSION):
-            return decisions
-        if len(labels.names) == 2:
-            return np.column_stack([np.zeros(len(decisions), dtype=np.float32), decisions])
-        return log_expit(decisions)
+        """Returns (rows, labels) float32 logits; see [`lexical_logits`]."""
+        decisions = torch.from_numpy(np.concatenate([self._decisions(marks) for marks in chunks]))
+        return lexical_logits(decisions, len(labels.names), labels.problem_type == SINGLE_LABEL).numpy()
 
     def _decisions(self, marks: sparse.csr_array) -> np.ndarray:
         if self.idf is None:

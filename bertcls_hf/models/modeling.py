@@ -47,9 +47,9 @@ AUTO_MAP = {
 }
 # What a classifier takes over from the configuration of the encoder that it is built on.
 TASK_FIELDS = ("id2label", "label2id", "problem_type")
-# The options of `from_pretrained` that say which files are read, and how.
 # A large prime below 2^31, modulo which n-grams are hashed, and factors that spread token ids over its range.
 HASH_PRIME, FIRST_FACTOR, NEXT_FACTOR = 2**31 - 1, 1_000_003, 92_821
+# The options of `from_pretrained` that say which files are read, and how.
 FILE_OPTIONS = frozenset({
     "cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token",
     "trust_remote_code", "use_safetensors", "variant", "weights_only",
@@ -358,7 +358,7 @@ class LexicalTable(nn.Module):
         assert settings is not None
         self.settings, self.num_labels = settings, config.num_labels
         self.is_single_label = config.problem_type == SINGLE_LABEL
-        columns = lexical_columns(config)
+        columns = lexical_columns(self.num_labels, self.is_single_label)
         # The hashes are in ascending order.
         self.register_buffer("keys", torch.zeros(settings.table_size, dtype=torch.int32))
         self.register_buffer("weights", torch.zeros(settings.table_size, columns, dtype=torch.float16))
@@ -393,9 +393,9 @@ class LexicalTable(nn.Module):
         return place
 
 
-def lexical_columns(config: TextClassifierConfig) -> int:
+def lexical_columns(num_labels: int, is_single_label: bool) -> int:
     """Returns the number of linear functions: one for two labels that exclude each other, else one per label."""
-    return 1 if config.problem_type == SINGLE_LABEL and config.num_labels == 2 else config.num_labels
+    return 1 if is_single_label and num_labels == 2 else num_labels
 
 
 def lexical_logits(decisions: torch.Tensor, num_labels: int, is_single_label: bool) -> torch.Tensor:
@@ -804,17 +804,19 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         self, parts: Sequence[PooledPart], output_hidden_states: Any = None, **inputs: Any
     ) -> tuple[BaseModelOutput, list[torch.Tensor]]:
         needs_layers = any(part.layer < -1 for part in parts)
+        inputs["attention_mask"] = _attention_mask(
+            inputs.get("input_ids"), inputs.get("attention_mask"), inputs.get("inputs_embeds")
+        )
         if self.lexical is not None:
             inputs = _cut_for_encoder(inputs, self.lexical.settings)
         outputs = self.encode(output_hidden_states=True if needs_layers else output_hidden_states, **inputs)
-        mask = _attention_mask(inputs.get("input_ids"), inputs.get("attention_mask"), inputs.get("inputs_embeds"))
 
         def pooled(part: PooledPart) -> torch.Tensor:
             if part.kind == "pooler":
                 return outputs.pooler_output
             # The last entry of `hidden_states` lacks the final norm in some families; the last hidden state has it.
             states = outputs.last_hidden_state if part.layer == -1 else outputs.hidden_states[part.layer]
-            return pool_hidden_states(states, mask, part.kind)
+            return pool_hidden_states(states, inputs["attention_mask"], part.kind)
 
         return outputs, [pooled(part) for part in parts]
 
@@ -864,8 +866,6 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
                 task.
         """
         asked_states = _first_set(output_hidden_states, self.config.output_hidden_states)
-        if attention_mask is None and input_ids is not None:
-            attention_mask = torch.ones_like(input_ids)
         wide_logits = self._wide_logits(input_ids, attention_mask, lexical_logits)
         outputs = BaseModelOutput()
         if features is None:
@@ -895,11 +895,11 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         if self.lexical is None:
             return None
         if lexical_logits is None:
-            if input_ids is None or attention_mask is None:
+            if input_ids is None:
                 raise ValueError(
                     "the model has lexical features: give input_ids, or lexical_logits beside the features"
                 )
-            lexical_logits = self.lexical(input_ids, attention_mask)
+            lexical_logits = self.lexical(input_ids, _attention_mask(input_ids, attention_mask, None))
         return self.lexical.scale * lexical_logits
 
 

@@ -12,11 +12,8 @@ import numpy as np
 from bertcls_hf.data.labels import MOST_LISTED, REGRESSION, SINGLE_LABEL
 from bertcls_hf.errors import ArgumentsError, DataError, one_line
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC
+from bertcls_hf.training.results import PREFIXES
 from bertcls_hf.training.saved_outputs import SUFFIX, SavedOutputs, read_outputs
-
-
-# The start of the names of a split's files, by the name of the split; the first that all runs have is compared.
-PREFIXES = {"test": "test", "validation": "eval"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def _common_split(folders: Sequence[Path], split: str | None) -> str:
             raise ArgumentsError(f"{folder}: no such folder; name the output_dir of a run")
     lacking = {
         name: [folder for folder in folders if not _outputs_path(folder, name).is_file()]
-        for name in ([split] if split else PREFIXES)
+        for name in ([split] if split else PREFIXES)  # the test data come first
     }
     common = next((name for name, without in lacking.items() if not without), None)
     if common is not None:

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from bertcls_hf.errors import one_line
+from bertcls_hf.hub.card.finished_run import TRAIN_RESULTS
 from bertcls_hf.training.baseline_results import BASELINE_FILE
 
 
 logger = logging.getLogger(__name__)
 
-TRAIN_RESULTS = "train_results.json"
-WEIGHTS, SHARDS = "model.safetensors", "model-*.safetensors"
+SHARDS = "model-*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _model_size(folder: Path) -> tuple[int | None, int | None]:
     """Returns the parameters and bytes of a model; None and None without a model, such as of an evaluation alone."""
-    whole = folder / WEIGHTS
+    whole = folder / SAFE_WEIGHTS_NAME
     files = [whole] if whole.is_file() else sorted(folder.glob(SHARDS))
     if not files:
         return None, None

@@ -28,7 +28,7 @@ from bertcls_hf.training.collators import ClassificationCollator
 from bertcls_hf.training.head_trainer import HeadTrainer
 from bertcls_hf.training.preemption import StopOnSignal
 from bertcls_hf.training.resolve import ResolvedRun
-from bertcls_hf.training.results import Evaluation, write_predictions, write_report
+from bertcls_hf.training.results import PREFIXES, Evaluation, write_predictions, write_report
 from bertcls_hf.training.saved_outputs import write_outputs
 from bertcls_hf.training.stream_trainer import StreamTrainer
 from bertcls_hf.training.trainer import ClassificationTrainer
@@ -231,7 +231,7 @@ def evaluate(
         DivergedError: if `calibrate` is set and the model's outputs are not finite.
     """
     output = trainer.predict(split, metric_key_prefix="eval")
-    evaluation = _record(trainer, "eval", output, data, baseline)
+    evaluation = _record(trainer, "validation", output, data, baseline)
     if trainer.args.calibrate and trainer.is_world_process_zero():
         path = Path(trainer.args.output_dir, CALIBRATION_FILE)
         write_calibration(path, output.predictions, output.label_ids, data.labels)
@@ -269,13 +269,13 @@ def predict(
 
 def _record(
     trainer: ClassificationTrainer,
-    prefix: str,
+    split: str,
     output: PredictionOutput,
     data: ClassificationData,
     baseline: LexicalBaseline | None,
 ) -> Evaluation:
     """Writes the metrics, the report and the outputs of a split, and returns what they were made of."""
-    split = "test" if prefix == "test" else "validation"
+    prefix = PREFIXES[split]
     logits, gold = output.predictions, output.label_ids
     compared = None
     if baseline is not None and split in baseline.logits:
@@ -286,7 +286,7 @@ def _record(
     if trainer.is_world_process_zero():
         folder = Path(trainer.args.output_dir)
         write_report(folder, prefix, logits, gold, data.labels)
-        write_outputs(folder, prefix, evaluation, data.splits[split], data.labels)
+        write_outputs(folder, evaluation, data.splits[split], data.labels)
         if compared is not None:
             log_baseline(split, compared, data.labels)
     return evaluation

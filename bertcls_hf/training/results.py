@@ -19,6 +19,8 @@ from bertcls_hf.training.baseline_results import BaselineEvaluation, flat_result
 
 logger = logging.getLogger(__name__)
 
+# The start of the names of a split's files and results.
+PREFIXES = {"test": "test", "validation": "eval"}
 # More labels than this are not listed in the log.
 MOST_LOGGED = 50
 
@@ -45,7 +47,7 @@ class Evaluation:
     @property
     def prefix(self) -> str:
         """The start of the names of this split's files and results: `test` or `eval`."""
-        return "test" if self.split == "test" else "eval"
+        return PREFIXES[self.split]
 
     @property
     def results(self) -> dict[str, float]:

@@ -41,17 +41,16 @@ class SavedOutputs:
     baseline_logits: np.ndarray | None
 
 
-def write_outputs(folder: Path, prefix: str, evaluation: Evaluation, split: Dataset, labels: LabelSet) -> None:
-    """Writes `<prefix>_outputs.npz`, unless it would be too large.
+def write_outputs(folder: Path, evaluation: Evaluation, split: Dataset, labels: LabelSet) -> None:
+    """Writes `eval_outputs.npz` or `test_outputs.npz`, unless it would be too large.
 
     Args:
         folder: output_dir.
-        prefix: `eval` or `test`.
         evaluation: the evaluation of the split.
         split: the rows, with their texts.
         labels: the labels of the task.
     """
-    path = folder / f"{prefix}{SUFFIX}"
+    path = folder / f"{evaluation.prefix}{SUFFIX}"
     if evaluation.logits.size > MOST_NUMBERS:
         logger.info("%s is not written: %d rows of %d labels are too large", path, *evaluation.logits.shape)
         path.unlink(missing_ok=True)

@@ -41,3 +41,10 @@ def write_reviews(path: Path, rows: int, start: int = 0, header: bool = True) ->
             writer.writerow(["text", "label"])
         writer.writerows(review(start + index) for index in range(rows))
     return path
+
+
+def write_pairs(path: Path, rows: int = 24) -> Path:
+    """A csv of pairs with the columns premise, hypothesis and label."""
+    lines = [f"good film {row},bad plot,{'yes' if row % 2 else 'no'}" for row in range(rows)]
+    path.write_text("\n".join(["premise,hypothesis,label", *lines]) + "\n", encoding="utf-8")
+    return path

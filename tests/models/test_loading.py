@@ -15,6 +15,7 @@ from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.predict.predictor import Predictor
 from bertcls_hf.run import main
 from tests.helpers.families import FAMILIES, INPUTS, LABELS, SIZES, make_model
+from tests.helpers.reviews import write_pairs
 
 
 def load(folder: Path, **options: str) -> TextClassifier:
@@ -75,10 +76,7 @@ def test_an_mpnet_is_trained_on_pairs_and_read_by_transformers(
     folder = shutil.copytree(tiny_bert, tmp_path / "encoder")
     vocab_size = len(AutoTokenizer.from_pretrained(folder))
     AutoModel.from_config(MPNetConfig(**{**SIZES, "vocab_size": vocab_size})).save_pretrained(folder)
-    pairs = tmp_path / "pairs.csv"
-    rows = "".join(f"good film {n},bad plot,{'yes' if n % 2 else 'no'}\n" for n in range(24))
-    pairs.write_text("premise,hypothesis,label\n" + rows)
-    files = {"train_file": pairs, "validation_file": None, "test_file": None}
+    files = {"train_file": write_pairs(tmp_path / "pairs.csv"), "validation_file": None, "test_file": None}
     assert main(command(**files, model_name_or_path=folder, num_train_epochs=1, **options)) == 0
     out = tmp_path / "out"
     # The tokenizer of BERT gives types, which old versions of the stock class do not take.

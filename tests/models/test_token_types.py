@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, RobertaConfig, RobertaModel, pipeline
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 from bertcls_hf.predict.predictor import Predictor
 from bertcls_hf.run import main
+from tests.helpers.reviews import write_pairs
 
 
 class TestOneTokenType:
@@ -32,10 +33,7 @@ class TestOneTokenType:
     def test_reads_pairs(
         self, command: Callable[..., list[str]], encoder: Path, tmp_path: Path, options: dict[str, Any]
     ) -> None:
-        pairs = tmp_path / "pairs.csv"
-        rows = "".join(f"good film {n},bad plot,{'yes' if n % 2 else 'no'}\n" for n in range(24))
-        pairs.write_text("premise,hypothesis,label\n" + rows)
-        files = {"train_file": pairs, "validation_file": None, "test_file": None}
+        files = {"train_file": write_pairs(tmp_path / "pairs.csv"), "validation_file": None, "test_file": None}
         assert main(command(**files, model_name_or_path=encoder, num_train_epochs=1, **options)) == 0
         out = tmp_path / "out"
         classify = pipeline("text-classification", str(out), top_k=None, trust_remote_code=True)

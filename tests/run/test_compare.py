@@ -68,7 +68,7 @@ class Runs:
         evaluation = Evaluation("test" if prefix == "test" else "validation", {}, logits[order], gold[order], compared)
         folder = self.root / name
         folder.mkdir(parents=True, exist_ok=True)
-        write_outputs(folder, prefix, evaluation, Dataset.from_dict({"text": [texts[row] for row in order]}), labels)
+        write_outputs(folder, evaluation, Dataset.from_dict({"text": [texts[row] for row in order]}), labels)
         return str(folder)
 
 

@@ -124,8 +124,8 @@ def _per_class(run: FinishedRun) -> dict[str, str]:
     names, note = list(run.labels.names), ""
     if len(names) > MOST_LABELS:
         names = sorted(names, key=lambda name: rows[name]["f1-score"])[:MOST_LABELS]
-        prefix = "test" if evaluation.split == "test" else "eval"
-        note = f"The {MOST_LABELS} labels with the lowest F1 of {len(rows)}; all are in `{prefix}_report.json`."
+        file = f"{evaluation.prefix}_report.json"
+        note = f"The {MOST_LABELS} labels with the lowest F1 of {len(rows)}; all are in `{file}`."
     keys = ("precision", "recall", "f1-score")
     lines = [
         [quote(name, 60), *(f"{rows[name][key]:.3f}" for key in keys), f"{rows[name]['support']:,.0f}"]
