@@ -28,9 +28,11 @@ def content_digests(split: Dataset) -> list[str]:
     """Returns a hash of each column of texts and, where there is one, of the labels."""
     names = [*text_columns(split), *(name for name in ("label",) if name in split.column_names)]
     digests = {name: xxhash.xxh3_128() for name in names}
-    for batch in split.select_columns(names).with_format("arrow").iter(READ_ROWS):
+    for table in split.select_columns(names).with_format("arrow").iter(READ_ROWS):
         for name, digest in digests.items():
-            digest.update(json.dumps(batch.column(name).to_pylist()).encode())
+            # What is written to a stream is the column's values alone, wherever they lie in the memory of the table.
+            for batch in table.select([name]).combine_chunks().to_batches():
+                digest.update(batch.serialize())
     return [digest.hexdigest() for digest in digests.values()]
 
 

@@ -42,9 +42,11 @@ from bertcls_hf.models.modeling import LexicalSettings, LexicalTable, ngram_keys
 logger = logging.getLogger(__name__)
 
 # Part of the cache key. Increase it when the table or its logits change.
-VERSION = 2
+VERSION = 3
 # The column of a tokenized split that holds the logits of its rows.
 COLUMN = "lexical_logits"
+# The splits that the table is fitted to, or its penalty chosen on.
+FITTED_SPLITS = ("train", "validation")
 DEFAULT_LENGTH = 2048
 LONGEST_NGRAM = 3
 FOLDS = 5
@@ -136,6 +138,12 @@ def fit_lexical_features(
         found = _fit(data, reader, class_weights, seed)
         found = replace(found, seconds=time.perf_counter() - start)
         write_cached(key, *_for_cache(found))
+    others = {
+        name: _logits_of_other_split(found, cast(Dataset, split), reader, data.labels, key)
+        for name, split in data.splits.items()
+        if name not in FITTED_SPLITS
+    }
+    found = replace(found, logits=found.logits | others)
     logger.info("lexical features: %s, from %d training rows in %.0f s (penalty %g)", found.words, found.train_rows,
                 found.seconds, found.penalty)  # fmt: skip
     return found
@@ -186,7 +194,7 @@ def _cache_key(
     class_weights: Sequence[float] | None,
     seed: int,
 ) -> str:
-    digests = {name: content_digests(cast(Dataset, split)) for name, split in data.splits.items()}
+    digests = [content_digests(cast(Dataset, data.splits[name])) for name in FITTED_SPLITS if name in data.splits]
     content = [VERSION, settings, data.labels.problem_type, data.labels.names, class_weights, seed, digests]
     return hashlib.sha256(json.dumps([content, tokenizer_fingerprint(tokenizer)]).encode()).hexdigest()[:32]
 
@@ -203,6 +211,20 @@ def _from_cache(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> L
     table: dict[str, Any] = {name: arrays.pop(name) for name in ("keys", "weights", "bias")}
     logits = {name.removeprefix("logits of "): values for name, values in arrays.items()}
     return LexicalFeatures(settings=settings, **table, **description, logits=logits)
+
+
+def _logits_of_other_split(
+    found: LexicalFeatures, split: Dataset, reader: "_KeyReader", labels: LabelSet, key: str
+) -> np.ndarray:
+    """Returns the (rows, labels) logits of a split that the table does not depend on, maybe from the cache."""
+    key = f"{key}-{hashlib.sha256(json.dumps(content_digests(split)).encode()).hexdigest()[:32]}"
+    cached = read_cached(key)
+    if cached is not None:
+        return cached[1]["logits"]
+    model = LinearModel(found.weights.astype(np.float32), found.bias)
+    logits = model.logits((_counts(*chunk, found.keys) for chunk in reader.chunks(split)), labels)
+    write_cached(key, {}, {"logits": logits})
+    return logits
 
 
 class _KeyReader:
@@ -282,9 +304,11 @@ def _fit(
             other, other_kept = _pruned(fitter(np.flatnonzero(~is_held_out))(penalty))
             crossed[is_held_out] = other.logits([counts[is_held_out][:, other_kept]], labels)
     logits = {
-        name: table.logits((_counts(*chunk, known[kept]) for chunk in reader.chunks(cast(Dataset, split))), labels)
-        for name, split in data.splits.items()
-        if name != "train" or len(rows) < len(train)
+        name: table.logits(
+            (_counts(*chunk, known[kept]) for chunk in reader.chunks(cast(Dataset, data.splits[name]))), labels
+        )
+        for name in FITTED_SPLITS
+        if name in data.splits and (name != "train" or len(rows) < len(train))
     }
     logits.setdefault("train", np.empty((len(train), len(labels.names)), dtype=np.float32))[rows] = crossed
     return LexicalFeatures(

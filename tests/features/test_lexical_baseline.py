@@ -231,6 +231,13 @@ class TestCache:
         fitted(of, [1.0, 2.0])
         assert len(list(folder.iterdir())) == 4
 
+    def test_rows_count_and_not_where_they_lie(self) -> None:
+        texts = two_labels().splits["train"]["text"][:]
+        digest = lexical_cache.content_digests(Dataset.from_dict({"text": texts}))
+        longer = Dataset.from_dict({"text": ["x", *texts]})
+        assert lexical_cache.content_digests(longer.select(range(1, len(longer)))) == digest
+        assert lexical_cache.content_digests(Dataset.from_dict({"text": texts[::-1]})) != digest
+
     def test_a_damaged_file_is_replaced(self, folder: Path) -> None:
         first = fitted(two_labels())
         (path,) = folder.iterdir()

@@ -256,3 +256,12 @@ def test_equal_content_is_read_from_the_cache(tiny_bert: Path, monkeypatch: pyte
     assert all(np.array_equal(again.logits[name], logits) for name, logits in first.logits.items())
     with pytest.raises(TypeError):
         fit(data(), tokenizer_of(tiny_bert), length=100)
+
+
+def test_other_test_rows_are_read_without_a_new_fit(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = fit(data(), tokenizer_of(tiny_bert))
+    monkeypatch.setattr(module, "_fit", None)
+    reversed_test = {name: values[::-1] for name, values in reviews(90, 2).items()}
+    other = data(train=reviews(200, 0), validation=reviews(80, 1), test=reversed_test)
+    again = fit(other, tokenizer_of(tiny_bert))
+    assert np.array_equal(again.logits["test"][::-1], first.logits["test"])
