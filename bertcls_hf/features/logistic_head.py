@@ -1,6 +1,8 @@
 """Initialises a linear head by scikit-learn's logistic regression (L-BFGS) on the cached features."""
 
+import copy
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ logger = logging.getLogger(__name__)
 # The values of C, the inverse strength of the L2 penalty, among which the validation split chooses.
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 MAX_ITERATIONS = 200
-# The regression uses at most this many rows, because it holds them in memory in double precision.
+# The regression uses at most this many rows, because it holds them in memory.
 MOST_ROWS = 200_000
 
 
@@ -69,14 +71,11 @@ def init_head_by_logistic_regression(
     """
     rows = np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS]
     features, labels = _arrays(train, rows)
-    scaler = StandardScaler().fit(features)
+    scaler = StandardScaler(copy=False).fit(features)
     scaled = scaler.transform(features)
     candidates = PENALTIES if validation is not None else (0.1,)
     class_weights = np.asarray(model.config.class_weights or [1.0] * model.config.num_labels)
-    fitted = [
-        LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(scaled, labels, sample_weight=class_weights[labels])
-        for c in candidates
-    ]
+    fitted = _regressions(candidates, scaled, labels, class_weights[labels])
     best = fitted[0] if validation is None else _best_on(validation, fitted, scaler, class_weights)
     weighed = ", rows weighed by --class_weights" if model.config.class_weights else ""
     logger.info("logistic regression starts the head (C=%g%s)", best.C, weighed)
@@ -89,6 +88,18 @@ def init_head_by_logistic_regression(
         projection.bias.copy_(torch.from_numpy(biases))
     if model.lexical is not None and validation is not None:
         _weigh_lexical_features(model, validation, class_weights)
+
+
+def _regressions(
+    penalties: Sequence[float], features: np.ndarray, labels: np.ndarray, row_weights: np.ndarray
+) -> list[LogisticRegression]:
+    """Fits one regression per penalty, from the strongest to the weakest; each starts where the last one ended."""
+    regression = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
+    fitted = []
+    for inverse_penalty in sorted(penalties):
+        regression.set_params(C=inverse_penalty).fit(features, labels, sample_weight=row_weights)
+        fitted.append(copy.deepcopy(regression))
+    return fitted
 
 
 def _weigh_lexical_features(model: TextClassifier, validation: FeatureDataset, class_weights: np.ndarray) -> None:
@@ -117,7 +128,7 @@ def _weigh_lexical_features(model: TextClassifier, validation: FeatureDataset, c
 
 def _arrays(dataset: FeatureDataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     batch = dataset.__getitems__(rows.tolist())
-    return batch["features"].double().numpy(), batch["labels"].numpy()
+    return batch["features"].float().numpy(), batch["labels"].numpy()
 
 
 def _best_on(
