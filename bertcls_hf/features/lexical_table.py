@@ -1,9 +1,10 @@
-"""Fits the lexical features of `--lexical_features`: a table of weights for the n-grams of token ids.
+"""Fits the lexical features of `--lexical_features`: a table of weights for n-grams of tokens or of characters.
 
-The table is a naive Bayes logistic regression on counts of n-grams, whose penalty the validation rows choose. It is
-fixed while the encoder or the head learns from what it leaves open. So that the training rows show what it leaves
-open on new texts, their logits are cross-fitted: those of a row come from a table of the other rows (Wolpert 1992;
-van der Laan, Polley & Hubbard 2007). The saved model computes the logits of new texts from their token ids.
+The script of the texts chooses between the two, as for the lexical baseline. The table is a naive Bayes logistic
+regression on counts of n-grams, whose penalty the validation rows choose. It is fixed while the encoder or the head
+learns from what it leaves open. So that the training rows show what it leaves open on new texts, their logits are
+cross-fitted: those of a row come from a table of the other rows (Wolpert 1992; van der Laan, Polley & Hubbard 2007).
+The saved model computes the logits of new texts from their token ids.
 """
 
 import copy
@@ -23,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
-from bertcls_hf.data.texts import text_columns, text_keys
+from bertcls_hf.data.texts import rows_of_texts, text_columns, text_keys
 from bertcls_hf.data.tokenization import encode_texts, pad_texts
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features.lexical_cache import content_digests, read_cached, write_cached
@@ -35,6 +36,8 @@ from bertcls_hf.features.linear_models import (
     logistic_fitter,
     questions,
 )
+from bertcls_hf.features.ngrams import CHARACTERS, ngram_kind
+from bertcls_hf.features.token_characters import token_characters
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
 from bertcls_hf.models.modeling import LexicalSettings, LexicalTable, ngram_keys
 
@@ -69,6 +72,7 @@ class LexicalFeatures:
         keys: (n-grams,) int32 hashes, ascending.
         weights: (n-grams, functions) float16.
         bias: (functions,) float32.
+        characters: (tokens, characters) int16 codes of the characters of each token, for n-grams of characters.
         penalty: C of the logistic regressions.
         train_rows: the training rows that it was fitted to.
         seconds: the time that it took.
@@ -79,23 +83,16 @@ class LexicalFeatures:
     keys: np.ndarray
     weights: np.ndarray
     bias: np.ndarray
+    characters: np.ndarray | None
     penalty: float
     train_rows: int
     seconds: float
     logits: dict[str, np.ndarray]
 
-    @property
-    def words(self) -> str:
-        """What the table holds, for logs and cards."""
-        megabytes = (self.keys.nbytes + self.weights.nbytes) / 1e6
-        return (
-            f"{len(self.keys):,} n-grams of 1 to {self.settings.longest_ngram} tokens ({megabytes:.1f} MB), of up to "
-            f"{self.settings.max_length} tokens of a text"
-        )
-
     def fill(self, table: LexicalTable) -> None:
         """Copies the weights into the module of a model."""
-        table.fill(*map(torch.from_numpy, (self.keys, self.weights, self.bias)))
+        characters = None if self.characters is None else torch.from_numpy(self.characters)
+        table.fill(*map(torch.from_numpy, (self.keys, self.weights, self.bias)), characters)
 
     def with_logits(self, splits: dict[str, Any]) -> dict[str, Any]:
         """Returns the tokenized splits with the column of logits."""
@@ -127,13 +124,14 @@ def fit_lexical_features(
             if the tokenizer's special tokens do not allow a cut inside the model.
     """
     start = time.perf_counter()
-    settings = _settings(data, tokenizer, max_length)
-    reader = _KeyReader(tokenizer, settings)
+    characters = _characters(data, tokenizer)
+    settings = _settings(data, tokenizer, max_length, characters)
+    reader = _KeyReader(tokenizer, settings, characters)
     _check_cut(data, reader.tokenizer, tokenizer)
     key = _cache_key(data, reader.tokenizer, settings, class_weights, seed)
     cached = read_cached(key)
     if cached is not None:
-        found = _from_cache(*cached)
+        found = _from_cache(*cached, characters)
     else:
         found = _fit(data, reader, class_weights, seed)
         found = replace(found, seconds=time.perf_counter() - start)
@@ -144,12 +142,30 @@ def fit_lexical_features(
         if name not in FITTED_SPLITS
     }
     found = replace(found, logits=found.logits | others)
-    logger.info("lexical features: %s, from %d training rows in %.0f s (penalty %g)", found.words, found.train_rows,
-                found.seconds, found.penalty)  # fmt: skip
+    logger.info(
+        "lexical features: %d %s, of up to %d tokens of a text, from %d training rows in %.0f s (penalty %g)",
+        len(found.keys), settings.ngrams, settings.max_length, found.train_rows, found.seconds, found.penalty,
+    )  # fmt: skip
     return found
 
 
-def _settings(data: ClassificationData, tokenizer: PreTrainedTokenizerBase, asked: int | None) -> LexicalSettings:
+def _characters(data: ClassificationData, tokenizer: PreTrainedTokenizerBase) -> np.ndarray | None:
+    """Returns the characters of each token if the script asks for n-grams of characters; None for those of tokens."""
+    texts = (text or "" for row in rows_of_texts(cast(Dataset, data.splits["train"])) for text in row)
+    if ngram_kind(texts) != CHARACTERS:
+        return None
+    characters = token_characters(tokenizer)
+    if characters is None:
+        logger.warning(
+            "lexical features: the tokens of %s are bytes, so that n-grams are of tokens instead of characters",
+            type(tokenizer).__name__,
+        )
+    return characters
+
+
+def _settings(
+    data: ClassificationData, tokenizer: PreTrainedTokenizerBase, asked: int | None, characters: np.ndarray | None
+) -> LexicalSettings:
     if data.labels.problem_type == REGRESSION:
         raise ArgumentsError(f"--lexical_features is for classification, and the task is a {REGRESSION}: leave it out")
     encoder_length = tokenizer.model_max_length
@@ -166,8 +182,10 @@ def _settings(data: ClassificationData, tokenizer: PreTrainedTokenizerBase, aske
         )
     # An unknown token is a word like others.
     special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+    longest = LONGEST_NGRAM if characters is None else CHARACTERS.longest
+    shape = None if characters is None else list(characters.shape)
     return LexicalSettings(
-        0, LONGEST_NGRAM, special, tokenizer.sep_token_id, length, encoder_length, tokenizer.truncation_side
+        0, longest, special, tokenizer.sep_token_id, length, encoder_length, tokenizer.truncation_side, shape
     )
 
 
@@ -202,15 +220,19 @@ def _cache_key(
 def _for_cache(found: LexicalFeatures) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     description = {**asdict(replace(found, logits={})), "settings": found.settings._asdict()}
     arrays = {name: description.pop(name) for name in ("keys", "weights", "bias")}
-    description.pop("logits")
+    # The tokenizer tells the characters.
+    for name in ("logits", "characters"):
+        description.pop(name)
     return description, arrays | {f"logits of {name}": logits for name, logits in found.logits.items()}
 
 
-def _from_cache(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> LexicalFeatures:
+def _from_cache(
+    description: dict[str, Any], arrays: dict[str, np.ndarray], characters: np.ndarray | None
+) -> LexicalFeatures:
     settings = LexicalSettings(**description.pop("settings"))
     table: dict[str, Any] = {name: arrays.pop(name) for name in ("keys", "weights", "bias")}
     logits = {name.removeprefix("logits of "): values for name, values in arrays.items()}
-    return LexicalFeatures(settings=settings, **table, **description, logits=logits)
+    return LexicalFeatures(settings=settings, **table, characters=characters, **description, logits=logits)
 
 
 def _logits_of_other_split(
@@ -233,18 +255,20 @@ class _KeyReader:
     Args:
         tokenizer: the encoder's tokenizer, which is copied.
         settings: the longest text and n-gram.
+        characters: (tokens, characters) int16 codes, for n-grams of characters.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: LexicalSettings):
-        self.settings = settings
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: LexicalSettings, characters: np.ndarray | None):
+        self.settings, self.characters = settings, characters
         self.tokenizer = copy.deepcopy(tokenizer)
         self.tokenizer.model_max_length = settings.max_length
 
     def chunks(self, split: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the (n-grams,) int64 hashes of a few hundred rows, and the (rows,) number of n-grams of each."""
+        codes = None if self.characters is None else torch.from_numpy(self.characters)
         for batch in split.select_columns(text_columns(split)).iter(ROWS_AT_ONCE):
             columns = pad_texts(encode_texts(self.tokenizer, batch["text"], batch.get("text_pair")), self.tokenizer)
-            keys, present = ngram_keys(columns["input_ids"], columns["attention_mask"], self.settings)
+            keys, present = ngram_keys(columns["input_ids"], columns["attention_mask"], self.settings, codes)
             yield keys[present].numpy(), present.sum(dim=1).numpy()
 
 
@@ -313,7 +337,7 @@ def _fit(
     logits.setdefault("train", np.empty((len(train), len(labels.names)), dtype=np.float32))[rows] = crossed
     return LexicalFeatures(
         reader.settings._replace(table_size=len(kept)), known[kept].astype(np.int32), table.weights.astype(np.float16),
-        table.biases.astype(np.float32), penalty, len(rows), 0.0, logits,
+        table.biases.astype(np.float32), reader.characters, penalty, len(rows), 0.0, logits,
     )  # fmt: skip
 
 

@@ -49,6 +49,8 @@ AUTO_MAP = {
 TASK_FIELDS = ("id2label", "label2id", "problem_type")
 # A large prime below 2^31, modulo which n-grams are hashed, and factors that spread token ids over its range.
 HASH_PRIME, FIRST_FACTOR, NEXT_FACTOR = 2**31 - 1, 1_000_003, 92_821
+# Stored where a token has no further character.
+NO_CHARACTER = -(2**15)
 # The options of `from_pretrained` that say which files are read, and how.
 FILE_OPTIONS = frozenset({
     "cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token",
@@ -188,12 +190,14 @@ class LexicalSettings(NamedTuple):
 
     Args:
         table_size: the number of n-grams that have weights.
-        longest_ngram: the greatest number of tokens in an n-gram.
+        longest_ngram: the greatest number of tokens or characters in an n-gram.
         special_ids: the token ids that no n-gram holds, such as those of padding and of the start.
         separator_id: the token id between the texts of a pair; None if there is none.
         max_length: the longest text in tokens that the table reads.
         encoder_max_length: the longest text in tokens that the encoder reads.
         truncation_side: the side, `left` or `right`, on which texts are cut for the encoder.
+        token_characters: the numbers of tokens, and of the characters of each, whose characters the model knows; None
+            for n-grams of whole tokens.
     """
 
     table_size: int
@@ -203,6 +207,13 @@ class LexicalSettings(NamedTuple):
     max_length: int
     encoder_max_length: int
     truncation_side: str = "right"
+    token_characters: list[int] | None = None
+
+    @property
+    def ngrams(self) -> str:
+        """What the table counts, for logs and cards."""
+        unit = "tokens" if self.token_characters is None else "characters"
+        return f"n-grams of 1 to {self.longest_ngram} {unit}"
 
 
 def encoder_has_pooler(encoder_config: PreTrainedConfig) -> bool:
@@ -305,9 +316,12 @@ class ClassificationHead(nn.Module):
 
 
 def ngram_keys(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor, settings: LexicalSettings
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    settings: LexicalSettings,
+    characters: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hashes the n-grams that start at each token.
+    """Hashes the n-grams that start at each token, or at each character of the tokens.
 
     An n-gram has no special token, so that those of a pair belong to one of its texts, and equal n-grams of its first
     and its second text have different hashes.
@@ -316,24 +330,59 @@ def ngram_keys(
         input_ids: (batch, length) int64.
         attention_mask: (batch, length), 1 for real tokens.
         settings: the longest n-gram and the special tokens.
+        characters: (tokens, characters) int16 codes for n-grams of characters; see [`LexicalTable`].
 
     Returns:
-        (batch, longest n-gram x length) int64 hashes below 2^31, and booleans that say where there is an n-gram.
+        (batch, longest n-gram x units) int64 hashes below 2^31, and booleans that say where there is an n-gram. Units
+        are tokens or characters.
     """
-    is_word = attention_mask.bool()
+    is_unit = attention_mask.bool()
     for special_id in settings.special_ids:
-        is_word = is_word & (input_ids != special_id)
-    side = torch.zeros_like(input_ids)
+        is_unit = is_unit & (input_ids != special_id)
+    units, side = input_ids, torch.zeros_like(input_ids)
     if settings.separator_id is not None:
         side = (input_ids == settings.separator_id).long().cumsum(dim=1)
-    keys = ((input_ids + 1) * FIRST_FACTOR + side) % HASH_PRIME
-    all_keys, all_present, present = [keys], [is_word], is_word
+    if characters is not None:
+        units, side, is_unit = _characters_of_tokens(input_ids, side, is_unit, characters)
+    keys = ((units + 1) * FIRST_FACTOR + side) % HASH_PRIME
+    all_keys, all_present, present = [keys], [is_unit], is_unit
     for offset in range(1, settings.longest_ngram):
-        keys = (keys * NEXT_FACTOR + _shifted(input_ids, offset) + 1 + offset) % HASH_PRIME
-        present = present & _shifted(is_word, offset)
+        keys = (keys * NEXT_FACTOR + _shifted(units, offset) + 1 + offset) % HASH_PRIME
+        present = present & _shifted(is_unit, offset)
         all_keys.append(keys)
         all_present.append(present)
     return torch.cat(all_keys, dim=1), torch.cat(all_present, dim=1)
+
+
+def _characters_of_tokens(
+    input_ids: torch.Tensor, side: torch.Tensor, is_word: torch.Tensor, characters: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Puts the characters of each text's tokens next to each other.
+
+    Args:
+        input_ids: (batch, length) int64.
+        side: (batch, length) int64, the number of the text of a pair.
+        is_word: (batch, length) booleans; other tokens become one character, which is not marked as one.
+        characters: (tokens, characters) int16 codes.
+
+    Returns:
+        For each character its code, its side, and whether it belongs to a word: int64, int64 and booleans of shape
+        (batch, characters of the longest text).
+    """
+    codes = characters[input_ids.clamp(max=len(characters) - 1)].long() - NO_CHARACTER
+    stand_in = (torch.arange(codes.shape[-1], device=codes.device) == 0).long()
+    is_word = is_word.unsqueeze(-1)
+    codes = torch.where(is_word, codes, stand_in)
+    is_there = (codes != 0).flatten(1)
+    width = is_there.shape[1] if torch.compiler.is_compiling() else int(is_there.sum(dim=1).max())
+    # What is no character lands behind the end, which is cut off.
+    place = torch.where(is_there, is_there.long().cumsum(dim=1) - 1, width)
+
+    def packed(values: torch.Tensor) -> torch.Tensor:
+        values = values.expand(codes.shape).flatten(1)
+        return values.new_zeros(len(values), width + 1).scatter(1, place, values)[:, :width]
+
+    return packed(codes), packed(side.unsqueeze(-1)), packed(is_word.long()).bool()
 
 
 def _shifted(values: torch.Tensor, offset: int) -> torch.Tensor:
@@ -342,15 +391,19 @@ def _shifted(values: torch.Tensor, offset: int) -> torch.Tensor:
 
 
 class LexicalTable(nn.Module):
-    """The wide part of a classifier: a linear function of the counts of a text's token n-grams.
+    """The wide part of a classifier: a linear function of the counts of a text's n-grams, of tokens or characters.
 
     It is fitted before the training (see `bertcls_hf.features.lexical_table`) and fixed, as in a stack of models
     (Wolpert 1992). The training learns its scale beside the head. N-grams that are not in the table count for nothing.
+
+    Characters are read off the token ids: `characters`, (tokens, characters) int16, holds the UTF-16 units of each
+    token, less 32,768, and -32,768 after the last one.
     """
 
     keys: torch.Tensor
     weights: torch.Tensor
     bias: torch.Tensor
+    characters: torch.Tensor | None
 
     def __init__(self, config: TextClassifierConfig):
         super().__init__()
@@ -363,17 +416,28 @@ class LexicalTable(nn.Module):
         self.register_buffer("keys", torch.zeros(settings.table_size, dtype=torch.int32))
         self.register_buffer("weights", torch.zeros(settings.table_size, columns, dtype=torch.float16))
         self.register_buffer("bias", torch.zeros(columns))
+        shape = settings.token_characters
+        self.register_buffer("characters", None if shape is None else torch.zeros(*shape, dtype=torch.int16))
         self.scale = nn.Parameter(torch.ones(1))
 
-    def fill(self, keys: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor) -> None:
+    @property
+    def megabytes(self) -> float:
+        """The size of the table."""
+        return sum(buffer.nbytes for buffer in self.buffers()) / 1e6
+
+    def fill(
+        self, keys: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor, characters: torch.Tensor | None
+    ) -> None:
         """Copies a fitted table into the module."""
         self.keys.copy_(keys)
         self.weights.copy_(weights)
         self.bias.copy_(bias)
+        if self.characters is not None:
+            self.characters.copy_(characters)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Computes (batch, labels) float32 logits, not scaled yet, from (batch, length) token ids and their mask."""
-        keys, present = ngram_keys(input_ids, attention_mask, self.settings)
+        keys, present = ngram_keys(input_ids, attention_mask, self.settings, self.characters)
         place = self._places(keys)
         is_known = present & (self.keys[place] == keys)
         weights = self.weights[place].float() * is_known.unsqueeze(-1)

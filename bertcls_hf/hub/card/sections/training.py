@@ -76,9 +76,8 @@ def _lexical_features(model: Any) -> str:
     if model.lexical is None:
         return ""
     settings, table = model.lexical.settings, model.lexical
-    megabytes = (table.keys.nbytes + table.weights.nbytes) / 1e6
     return (
-        f"weights of {settings.table_size:,} n-grams of 1 to {settings.longest_ngram} tokens ({megabytes:.1f} MB), of "
+        f"weights of {settings.table_size:,} {settings.ngrams} ({table.megabytes:.1f} MB), of "
         f"up to {settings.max_length:,} tokens of a text, fitted before the training (Wang & Manning 2012); they "
         f"count {table.scale.item():.2f} times beside the head"
     )
