@@ -380,7 +380,7 @@ def _characters_of_tokens(
 
     def packed(values: torch.Tensor) -> torch.Tensor:
         values = values.expand(codes.shape).flatten(1)
-        return values.new_zeros(len(values), width + 1).scatter(1, place, values)[:, :width]
+        return values.new_zeros(values.shape[0], width + 1).scatter(1, place, values)[:, :width]
 
     return packed(codes), packed(side.unsqueeze(-1)), packed(is_word.long()).bool()
 

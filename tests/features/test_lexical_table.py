@@ -16,8 +16,10 @@ from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features import lexical_cache
 from bertcls_hf.features import lexical_table as module
 from bertcls_hf.features.lexical_table import LexicalFeatures, fit_lexical_features
+from bertcls_hf.features.token_characters import token_characters
 from bertcls_hf.models.modeling import LexicalTable, TextClassifierConfig, ngram_keys
 from tests.helpers.families import FAMILIES
+from tests.helpers.korean import korean_reviews, write_korean_bert
 from tests.helpers.reviews import NEGATIVE, POSITIVE, WORDS
 
 
@@ -140,6 +142,56 @@ class TestKeys:
         pairs = torch.cartesian_prod(ids, ids)
         keys, _ = ngram_keys(pairs, torch.ones_like(pairs), self.SETTINGS._replace(longest_ngram=2))
         assert len(torch.unique(keys[:, 2])) > len(pairs) - 2500
+
+
+class TestCharacters:
+    """N-grams of the characters of tokens, for scripts whose words say little."""
+
+    def test_their_keys_do_not_depend_on_the_tokens(self, tmp_path: Path) -> None:
+        tokenizer = tokenizer_of(write_korean_bert(tmp_path / "bert"), length=64)
+        characters = torch.from_numpy(token_characters(tokenizer))
+        settings = TestKeys.SETTINGS._replace(
+            longest_ngram=5, special_ids=tokenizer.all_special_ids, separator_id=None
+        )
+        # 영화 is a token, 네요 is none.
+        batch = tokenizer(["영화 네요", "네요 영화 영화"], padding=True, return_tensors="pt")
+        keys, present = ngram_keys(batch["input_ids"], batch["attention_mask"], settings, characters)
+        first, second = (row[there].tolist() for row, there in zip(keys, present, strict=True))
+        expected = [
+            [text[start:end] for start in range(len(text)) for end in range(start + 1, min(start + 5, len(text)) + 1)]
+            for text in ("▁영화▁네요", "▁네요▁영화▁영화")
+        ]
+        assert [len(first), len(second)] == list(map(len, expected))
+        assert len(set(first) | set(second)) == len(set(expected[0]) | set(expected[1]))
+        assert len(set(first) & set(second)) == len(set(expected[0]) & set(expected[1]))
+
+    def test_no_n_gram_spans_the_texts_of_a_pair(self, tmp_path: Path) -> None:
+        tokenizer = tokenizer_of(write_korean_bert(tmp_path / "bert"), length=64)
+        characters = torch.from_numpy(token_characters(tokenizer))
+        settings = TestKeys.SETTINGS._replace(
+            special_ids=tokenizer.all_special_ids, separator_id=tokenizer.sep_token_id
+        )
+        batch = tokenizer(["영화"], ["영화"], return_tensors="pt")
+        keys, present = ngram_keys(batch["input_ids"], batch["attention_mask"], settings, characters)
+        assert len(set(keys[present].tolist())) == present.sum() == 2 * (3 + 2 + 1)
+
+    def test_the_module_computes_the_logits_of_new_texts(self, tmp_path: Path) -> None:
+        tokenizer = tokenizer_of(write_korean_bert(tmp_path / "bert"))
+        of = data(**{name: korean_reviews(120, seed) for seed, name in enumerate(("train", "validation", "test"))})
+        found = fit(of, tokenizer)
+        assert found.settings.ngrams == "n-grams of 1 to 5 characters"
+        np.testing.assert_allclose(logits_of_module(found, of, tokenizer, "test"), found.logits["test"], atol=1e-5)
+        gold = np.asarray(of.splits["test"]["label"][:])
+        assert (found.logits["test"].argmax(axis=1) == gold).mean() > 0.95
+
+    def test_tokens_of_bytes_are_counted_themselves(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(module, "token_characters", lambda _: None)
+        of = data(**{name: korean_reviews(60, seed) for seed, name in enumerate(("train", "validation"))})
+        found = fit(of, tokenizer_of(write_korean_bert(tmp_path / "bert")))
+        assert found.settings.ngrams == "n-grams of 1 to 3 tokens"
+        assert "are bytes" in caplog.text
 
 
 @pytest.mark.parametrize("task", TASKS)

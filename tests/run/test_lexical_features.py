@@ -17,6 +17,7 @@ from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.predict.predictor import Predictor
 from bertcls_hf.run import main
 from bertcls_hf.training.saved_outputs import read_outputs
+from tests.helpers.korean import write_korean_bert, write_korean_reviews
 from tests.helpers.reviews import NEGATIVE, POSITIVE, WORDS
 
 
@@ -116,6 +117,36 @@ def test_the_saved_model_reads_raw_text(lexical: Command, files: dict[str, Path]
     assert_reads_raw_text(out, files["test_file"])
 
 
+@pytest.fixture
+def korean(command: Command, tmp_path: Path) -> Command:
+    """A command line with lexical features of a Korean encoder, which read characters."""
+    encoder = write_korean_bert(tmp_path / "korean_bert")
+    files = {
+        f"{name}_file": write_korean_reviews(tmp_path / f"korean_{name}.csv", rows, seed)
+        for seed, (name, rows) in enumerate({"train": 160, "validation": 60, "test": 50}.items())
+    }
+
+    def build(**options: Any) -> list[str]:
+        defaults = {
+            "lexical_features": True,
+            "lexical_baseline": False,
+            "num_train_epochs": 1,
+            "max_seq_length": LENGTH,
+        }
+        return command(model_name_or_path=encoder, do_train=True, do_eval=True, **{**files, **defaults, **options})
+
+    return build
+
+
+@pytest.mark.parametrize("mode", ["fine-tuned", "closed form"])
+def test_the_saved_model_reads_characters_of_raw_text(korean: Command, tmp_path: Path, mode: str) -> None:
+    assert main(korean(**MODES[mode])) == 0
+    out = tmp_path / "out"
+    assert json.loads((out / "test_results.json").read_text())["test_accuracy"] > 0.9
+    assert "n-grams of 1 to 5 characters" in (out / "README.md").read_text()
+    assert_reads_raw_text(out, tmp_path / "korean_test.csv")
+
+
 def test_pairs(command: Command, tmp_path: Path) -> None:
     files = {
         f"{name}_file": write_texts(tmp_path / f"{name}.csv", rows, seed, pairs=True)
@@ -198,19 +229,22 @@ def test_remote_code_in_the_folder_reads_it_too(lexical: Command, files: dict[st
 
 
 @pytest.mark.slow
-def test_an_exported_graph_computes_the_same(lexical: Command, files: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("units", ["tokens", "characters"])
+def test_an_exported_graph_computes_the_same(
+    lexical: Command, korean: Command, files: dict[str, Path], tmp_path: Path, units: str
+) -> None:
     pytest.importorskip("onnxruntime")
     from bertcls_hf.export.__main__ import main as export
+    from bertcls_hf.export.onnx_graph import session_runner
 
-    assert main(lexical(pooling="mean")) == 0
+    build, test_file = (lexical, files["test_file"]) if units == "tokens" else (korean, tmp_path / "korean_test.csv")
+    assert main(build(pooling="mean")) == 0
     out, graph = tmp_path / "out", tmp_path / "onnx"
     assert export([str(out), "--output_dir", str(graph)]) == 0
     report = json.loads((graph / "onnx_report.json").read_text())
     assert report["largest_difference"] < 1e-4
-    from bertcls_hf.export.onnx_graph import session_runner
-
     tokenizer = AutoTokenizer.from_pretrained(out)
-    texts = [row["text"] for row in texts_of(files["test_file"])[:10]]
+    texts = [row["text"] for row in texts_of(test_file)[:10]]
     batch = dict(tokenizer(texts, padding=True, return_tensors="np"))
     logits = session_runner(graph / "onnx/model.onnx", 1)(batch)
     np.testing.assert_allclose(logits, read_outputs(out / "test_outputs.npz").logits[:10], atol=1e-4)
