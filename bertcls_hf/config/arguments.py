@@ -112,9 +112,9 @@ class ModelArguments:
     )
     lexical_features: bool = HfArg(
         default=False,
-        help="Give the head a wide part beside the encoder's vector: the counts of uni-, bi- and trigrams of the "
-        "text's token ids, weighted by a table that is fitted before the training (Wang & Manning 2012), and saved "
-        "with the model.",
+        help="Give the head a wide part beside the encoder's vector: the counts of the text's n-grams, of tokens or, "
+        "in scripts such as Korean's, of characters, weighted by a table that is fitted before the training (Wang & "
+        "Manning 2012), and saved with the model.",
     )
     lexical_max_seq_length: int | None = HfArg(
         default=None,
