@@ -29,6 +29,8 @@ from bertcls_hf.features.linear_models import (
     DEFAULT_INVERSE_PENALTY,
     DEFAULT_RIDGE_PENALTY,
     INVERSE_PENALTIES,
+    MOST_MARKS,
+    MOST_SEARCHED,
     RIDGE_PENALTIES,
     LinearModel,
     best_model,
@@ -46,12 +48,9 @@ logger = logging.getLogger(__name__)
 VERSION = 2
 # A baseline that took less is not worth a file.
 CACHED_SECONDS = 1.0
-# The characters of training text, by the unit of the n-grams, and the n-grams times labels that are learned from.
-# Beyond them, a random sample of the rows is used, so that the baseline takes about a minute at most.
+# The characters of training text, by the unit of the n-grams, that are learned from. Beyond them, a random sample of
+# the rows is used, so that the baseline takes about a minute at most.
 MOST_CHARACTERS = {"word": 60_000_000, "char": 15_000_000}
-MOST_MARKS = 150_000_000
-# Each label has a regression of its own; of more than these, the default penalty is taken, without a search.
-MOST_SEARCHED = 500
 FEWEST_ROWS = 100
 # The rows that a stream is asked for.
 STREAM_ROWS = 50_000

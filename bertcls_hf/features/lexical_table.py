@@ -31,6 +31,8 @@ from bertcls_hf.features.lexical_cache import content_digests, read_cached, writ
 from bertcls_hf.features.linear_models import (
     DEFAULT_INVERSE_PENALTY,
     INVERSE_PENALTIES,
+    MOST_MARKS,
+    MOST_SEARCHED,
     LinearModel,
     best_model,
     logistic_fitter,
@@ -57,8 +59,6 @@ ROWS_AT_ONCE = 250
 # The size of a table: 4 bytes for each n-gram, and 2 for each of its weights. Those with the smallest weights are
 # dropped.
 MOST_NGRAMS, MOST_BYTES = 2**19, 2**25
-# The n-grams of the training texts times labels that are learned from; beyond them, from a random sample of the rows.
-MOST_MARKS = 150_000_000
 # The rows whose cut is compared with the tokenizer's.
 CHECKED_ROWS = 100
 
@@ -308,7 +308,7 @@ def _fit(
 
     penalty = DEFAULT_INVERSE_PENALTY
     fit = fitter(np.arange(len(rows)))
-    if data.has_labels("validation"):
+    if data.has_labels("validation") and questions(labels) <= MOST_SEARCHED:
         validation = cast(Dataset, data.splits["validation"])
         chunks = [_counts(*chunk, known) for chunk in reader.chunks(validation)]
         validation_gold = np.asarray(validation["label"][:])

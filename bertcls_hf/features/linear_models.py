@@ -25,6 +25,10 @@ INVERSE_PENALTIES, RIDGE_PENALTIES = (0.03, 0.1, 0.3, 1.0), (10.0, 3.0, 1.0, 0.3
 # The penalties where there is no validation data.
 DEFAULT_INVERSE_PENALTY, DEFAULT_RIDGE_PENALTY = 0.1, 1.0
 MOST_PASSES = 25
+# The n-grams of the training texts times labels that are learned from; beyond them, those of a random sample of rows.
+MOST_MARKS = 150_000_000
+# Each label has a regression of its own; of more than these, the default penalty is taken, without a search.
+MOST_SEARCHED = 500
 
 
 def questions(labels: LabelSet) -> int:

@@ -292,6 +292,12 @@ def test_rows_beyond_the_bound_get_logits_of_a_table_without_them(
     assert (found.logits["train"].argmax(axis=1) == gold).mean() > 0.6
 
 
+def test_the_penalty_of_very_many_labels_is_not_searched(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_SEARCHED", 0)
+    monkeypatch.setattr(module, "INVERSE_PENALTIES", ())
+    assert fit(data(), tokenizer_of(tiny_bert)).penalty == module.DEFAULT_INVERSE_PENALTY
+
+
 def test_class_weights_weigh_the_rows(tiny_bert: Path) -> None:
     plain, weighted = (fit(data(), tokenizer_of(tiny_bert), weights=weights) for weights in (None, [1.0, 5.0]))
     assert weighted.logits["test"][:, 1].mean() > plain.logits["test"][:, 1].mean() + 0.3
