@@ -91,8 +91,8 @@ class LexicalFeatures:
 
     def fill(self, table: LexicalTable) -> None:
         """Copies the weights into the module of a model."""
-        characters = None if self.characters is None else torch.from_numpy(self.characters)
-        table.fill(*map(torch.from_numpy, (self.keys, self.weights, self.bias)), characters)
+        keys, weights, bias = map(torch.from_numpy, (self.keys, self.weights, self.bias))
+        table.fill(keys, weights, bias, None if self.characters is None else torch.from_numpy(self.characters))
 
     def with_logits(self, splits: dict[str, Any]) -> dict[str, Any]:
         """Returns the tokenized splits with the column of logits."""

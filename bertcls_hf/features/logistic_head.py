@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
@@ -15,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from bertcls_hf.data.labels import SINGLE_LABEL
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features.dataset import FeatureDataset
+from bertcls_hf.features.lexical_fusion import fitted_factors, fuse
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 
 
@@ -87,7 +86,12 @@ def init_head_by_logistic_regression(
         projection.weight.copy_(torch.from_numpy(weights))
         projection.bias.copy_(torch.from_numpy(biases))
     if model.lexical is not None and validation is not None:
-        _weigh_lexical_features(model, validation, class_weights)
+        batch = validation.__getitems__(range(len(validation)))
+        with torch.no_grad():
+            head = model.head.eval()(batch["features"]).numpy()
+        wide, gold = batch["lexical_logits"].numpy(), batch["labels"].numpy()
+        factors = fitted_factors(head, wide, gold, SINGLE_LABEL, model.config.class_weights)
+        fuse(model, factors, "logistic regression")
 
 
 def _regressions(
@@ -100,30 +104,6 @@ def _regressions(
         regression.set_params(C=inverse_penalty).fit(features, labels, sample_weight=row_weights)
         fitted.append(copy.deepcopy(regression))
     return fitted
-
-
-def _weigh_lexical_features(model: TextClassifier, validation: FeatureDataset, class_weights: np.ndarray) -> None:
-    """Fits a factor of the head and the scale of the lexical features, by the loss on the validation split.
-
-    Both parts were fitted alone, so that the sum of their logits would count twice what both know.
-    """
-    assert model.lexical is not None
-    batch = validation.__getitems__(range(len(validation)))
-    with torch.no_grad():
-        head = model.head.eval()(batch["features"]).double().numpy()
-    wide, gold = batch["lexical_logits"].double().numpy(), batch["labels"].numpy()
-
-    def loss(factors: np.ndarray) -> float:
-        logits = factors[0] * head + factors[1] * wide
-        losses = logsumexp(logits, axis=1) - logits[np.arange(len(gold)), gold]
-        return float(np.average(losses, weights=class_weights[gold]))
-
-    factor, scale = minimize(loss, x0=np.array([0.5, 0.5]), method="Nelder-Mead").x
-    logger.info("the logistic regression counts %.2f times, the lexical features %.2f times", factor, scale)
-    with torch.no_grad():
-        model.head.out_proj.weight.mul_(factor)
-        model.head.out_proj.bias.mul_(factor)
-        model.lexical.scale.fill_(scale)
 
 
 def _arrays(dataset: FeatureDataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -426,13 +426,13 @@ class LexicalTable(nn.Module):
         return sum(buffer.nbytes for buffer in self.buffers()) / 1e6
 
     def fill(
-        self, keys: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor, characters: torch.Tensor | None
+        self, keys: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor, characters: torch.Tensor | None = None
     ) -> None:
-        """Copies a fitted table into the module."""
+        """Copies a fitted table into the module; characters belong to n-grams of characters."""
         self.keys.copy_(keys)
         self.weights.copy_(weights)
         self.bias.copy_(bias)
-        if self.characters is not None:
+        if self.characters is not None and characters is not None:
             self.characters.copy_(characters)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -833,6 +833,8 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         self.encoder.requires_grad_(False)
         for module in self.trainable_encoder_modules():
             module.requires_grad_(True)
+        if self.lexical is not None:
+            self.lexical.scale.requires_grad_(self.config.freeze_backbone)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TextClassifierForSequenceClassification":
@@ -955,8 +957,12 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
     def _wide_logits(
         self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, lexical_logits: torch.Tensor | None
     ) -> torch.Tensor | None:
-        """Returns the scaled logits of the lexical features, or None for a classifier without them."""
-        if self.lexical is None:
+        """Returns the scaled logits of the lexical features, or None where the head stands alone.
+
+        An encoder learns the task by itself, since what n-grams leave open is too faint to train it with; both parts
+        are weighed afterwards. The head of a frozen encoder learns what n-grams leave open.
+        """
+        if self.lexical is None or (self.training and not self.config.freeze_backbone):
             return None
         if lexical_logits is None:
             if input_ids is None:

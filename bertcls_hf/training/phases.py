@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_utils import PredictionOutput
@@ -16,6 +17,8 @@ from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.lexical_baseline import LexicalBaseline
+from bertcls_hf.features.lexical_fusion import EQUAL_FACTORS, fitted_factors, fuse
+from bertcls_hf.features.lexical_table import COLUMN
 from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import build_compute_metrics
@@ -160,10 +163,24 @@ def train(trainer: ClassificationTrainer) -> None:
         metrics = _take_over_finished(trainer, Path(checkpoint))
     else:
         metrics = _train_until_signalled(trainer, checkpoint)
+    if trainer.model.lexical is not None and not trainer.model.config.freeze_backbone:
+        _weigh_lexical_features(trainer)
     if trainer.train_rows is not None:
         metrics["train_samples"] = trainer.train_rows
     _save_metrics(trainer, "train", metrics)
     trainer.save_state()
+
+
+def _weigh_lexical_features(trainer: ClassificationTrainer) -> None:
+    """Weighs a fine-tuned encoder and the lexical features against each other, by the validation data."""
+    model, validation = trainer.model, trainer.eval_dataset
+    factors = EQUAL_FACTORS
+    if validation is not None and "labels" in validation.column_names:
+        wide = np.asarray(validation[COLUMN][:], dtype=np.float32)
+        output = trainer.predict(validation)
+        head = output.predictions - model.lexical.scale.item() * wide
+        factors = fitted_factors(head, wide, output.label_ids, model.config.problem_type, model.config.class_weights)
+    fuse(model, factors)
 
 
 def _train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | None) -> dict[str, float]:

@@ -117,6 +117,28 @@ def test_the_saved_model_reads_raw_text(lexical: Command, files: dict[str, Path]
     assert_reads_raw_text(out, files["test_file"])
 
 
+def test_an_encoder_learns_alone_and_is_weighed_by_the_validation_data(
+    lexical: Command, files: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(lexical(pooling="mean")) == 0
+    assert "the head counts" in caplog.text
+    with_table = TextClassifier.from_pretrained(tmp_path / "out")
+    assert main(lexical(pooling="mean", lexical_features=False, output_dir=tmp_path / "alone")) == 0
+    alone = TextClassifier.from_pretrained(tmp_path / "alone")
+    for name, weights in alone.encoder.named_parameters():
+        assert torch.equal(with_table.encoder.get_parameter(name), weights)
+    # The encoder reads no word that tells the label, the table reads them all.
+    factor = with_table.head.out_proj.weight / alone.head.out_proj.weight
+    assert factor.std() < 1e-4
+    assert with_table.lexical.scale.item() > 0.5
+
+
+def test_without_validation_data_both_parts_count_half(lexical: Command, tmp_path: Path) -> None:
+    options = {"validation_file": None, "validation_split_percentage": 0, "eval_strategy": "no", "do_eval": False}
+    assert main(lexical(**options, load_best_model_at_end=False)) == 0
+    assert TextClassifier.from_pretrained(tmp_path / "out").lexical.scale.item() == 0.5
+
+
 @pytest.fixture
 def korean(command: Command, tmp_path: Path) -> Command:
     """A command line with lexical features of a Korean encoder, which read characters."""
