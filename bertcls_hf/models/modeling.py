@@ -394,7 +394,8 @@ class LexicalTable(nn.Module):
     """The wide part of a classifier: a linear function of the counts of a text's n-grams, of tokens or characters.
 
     It is fitted before the training (see `bertcls_hf.features.lexical_table`) and fixed, as in a stack of models
-    (Wolpert 1992). The training learns its scale beside the head. N-grams that are not in the table count for nothing.
+    (Wolpert 1992). Its scale is learned beside the head of a frozen encoder, or fitted after an encoder's training.
+    N-grams that are not in the table count for nothing.
 
     Characters are read off the token ids: `characters`, (tokens, characters) int16, holds the UTF-16 units of each
     token, less 32,768, and -32,768 after the last one.
