@@ -47,7 +47,7 @@ from bertcls_hf.models.modeling import LexicalSettings, LexicalTable, ngram_keys
 logger = logging.getLogger(__name__)
 
 # Part of the cache key. Increase it when the table or its logits change.
-VERSION = 3
+VERSION = 4
 # The column of a tokenized split that holds the logits of its rows.
 COLUMN = "lexical_logits"
 # The splits that the table is fitted to, or its penalty chosen on.
@@ -317,8 +317,10 @@ def _fit(
     else:
         model = fit(penalty)
     table, kept = _pruned(model)
-    # Each text is in one fold, however often it occurs.
-    _, text = np.unique(np.asarray(text_keys(train))[rows], return_inverse=True)
+    # Each text is in one fold, however often it occurs. Texts are numbered by their first row, since the order of
+    # their hashes differs between processes.
+    _, first_row, text = np.unique(np.asarray(text_keys(train))[rows], return_index=True, return_inverse=True)
+    text = first_row.argsort().argsort()[text]
     fold_of_text = np.random.default_rng(seed).permutation(text.max() + 1) % FOLDS
     fold = fold_of_text[text]
     crossed = np.empty((len(rows), len(labels.names)), dtype=np.float32)

@@ -220,6 +220,15 @@ def test_the_logits_of_the_training_rows_are_those_of_other_rows(tiny_bert: Path
     assert 0.3 < (found.logits["train"].argmax(axis=1) == gold).mean() < 0.7
 
 
+def test_the_folds_do_not_depend_on_the_hashes_of_texts(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cross_fitted(salt: int) -> np.ndarray:
+        monkeypatch.setattr(module, "text_keys", lambda rows: [hash((salt, text)) for text in rows["text"][:]])
+        monkeypatch.setattr(module, "read_cached", lambda _: None)
+        return fit(data(), tokenizer_of(tiny_bert)).logits["train"]
+
+    assert np.array_equal(cross_fitted(1), cross_fitted(2))
+
+
 def test_repeated_texts_are_left_out_together(tiny_bert: Path) -> None:
     generator = np.random.default_rng(0)
     once = {**reviews(60, 0), "label": generator.integers(0, 2, 60).tolist()}
