@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from tests.helpers.reviews import WORDS, write_reviews
+from tests.helpers.tiny_bert import write_tiny_bert
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,30 +52,9 @@ def _pictures_where_they_matter(request: pytest.FixtureRequest, monkeypatch: pyt
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved random BERT of 3 layers x 16 with its WordPiece tokenizer (dropout on, 64 positions)."""
-    folder = tmp_path_factory.mktemp("tiny_bert")
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    pieces = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *WORDS,
-        *letters[1:],
-        *(f"##{c}" for c in letters),
-        *"0123456789.,!",
-    ]
-    vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("\n".join(dict.fromkeys(pieces)) + "\n", encoding="utf-8")
-    tokenizer = BertTokenizerFast(vocab=str(vocabulary), model_max_length=64)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(dict.fromkeys(pieces)), hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=64, initializer_range=0.3,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    return folder
+    pieces = [*WORDS, *letters[1:], *(f"##{c}" for c in letters), *"0123456789.,!"]
+    return write_tiny_bert(tmp_path_factory.mktemp("tiny_bert"), pieces, layers=3)
 
 
 @pytest.fixture

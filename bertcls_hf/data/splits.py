@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
-from bertcls_hf.data.texts import text_keys
+from bertcls_hf.data.texts import first_rows
 from bertcls_hf.errors import DataError
 
 
@@ -63,17 +63,16 @@ def hold_out(
 
 def _hold_out_one(train: Dataset, split: str, share: float, seed: int, labels: LabelSet) -> dict[str, Dataset]:
     """Takes a stratified share of the distinct texts; all rows with the same text go into the same split."""
-    _, first_rows, text_of_row = np.unique(text_keys(train), return_index=True, return_inverse=True)
-    if len(first_rows) < 2:
+    first_row = first_rows(train)
+    distinct_rows = np.unique(first_row)
+    if len(distinct_rows) < 2:
         raise DataError(
             f"no {SPLIT_NAMES[split]} split can be held out from a single text: give --{split}_file, or "
             f"--{split}_split_percentage 0"
         )
-    # Sorted by row, because the order of the keys differs between processes: Python salts its hashes.
-    distinct_rows = np.sort(first_rows)
     size = min(max(round(share * len(distinct_rows)), 1), len(distinct_rows) - 1)
     drawn = stratified_draw(train.select(distinct_rows), size, labels, seed, keep_one=True)
-    is_held_out = np.isin(first_rows[text_of_row], distinct_rows[drawn])
+    is_held_out = np.isin(first_row, distinct_rows[drawn])
     return {split: train.select(np.flatnonzero(is_held_out)), "train": train.select(np.flatnonzero(~is_held_out))}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 from datasets import Dataset
 
 
@@ -26,3 +27,9 @@ def text_keys(dataset: Dataset) -> list[int]:
     The hashes of one text differ between processes, because Python salts them.
     """
     return [hash(texts) for texts in rows_of_texts(dataset)]
+
+
+def first_rows(dataset: Dataset) -> np.ndarray:
+    """Returns for each row the number of the first row with its text or text pair, the same in every process."""
+    _, first, text_of_row = np.unique(text_keys(dataset), return_index=True, return_inverse=True)
+    return first[text_of_row]

@@ -23,7 +23,7 @@ from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.streaming import sample_rows
 from bertcls_hf.data.text_stream import TextStream
-from bertcls_hf.data.texts import rows_of_texts, text_columns
+from bertcls_hf.data.texts import text_columns
 from bertcls_hf.features.lexical_cache import READ_ROWS, content_digests, read_cached, write_cached
 from bertcls_hf.features.linear_models import (
     DEFAULT_INVERSE_PENALTY,
@@ -38,7 +38,7 @@ from bertcls_hf.features.linear_models import (
     questions,
     ridge_fitter,
 )
-from bertcls_hf.features.ngrams import NgramCounter, NgramKind, ngram_kind
+from bertcls_hf.features.ngrams import NgramCounter, NgramKind, ngram_kind_of
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, compute_metrics
 
 
@@ -121,7 +121,7 @@ def _training_rows(data: ClassificationData, seed: int) -> tuple[NgramKind, Data
     """Returns the kind of n-grams that fits the texts, and the rows to learn from."""
     split = data.splits["train"]
     train = Dataset.from_dict(sample_rows(split, STREAM_ROWS)) if isinstance(split, TextStream) else split
-    kind = ngram_kind(text or "" for texts in rows_of_texts(train) for text in texts)
+    kind = ngram_kind_of(train)
     most = MOST_CHARACTERS[kind.unit]
     if train.data.nbytes <= most:
         return kind, train

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
-from bertcls_hf.data.texts import rows_of_texts, text_columns, text_keys
+from bertcls_hf.data.texts import first_rows, text_columns
 from bertcls_hf.data.tokenization import encode_texts, pad_texts
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features.lexical_cache import content_digests, read_cached, write_cached
@@ -38,7 +38,7 @@ from bertcls_hf.features.linear_models import (
     logistic_fitter,
     questions,
 )
-from bertcls_hf.features.ngrams import CHARACTERS, ngram_kind
+from bertcls_hf.features.ngrams import CHARACTERS, ngram_kind_of
 from bertcls_hf.features.token_characters import token_characters
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
 from bertcls_hf.models.modeling import LexicalSettings, LexicalTable, ngram_keys
@@ -151,8 +151,7 @@ def fit_lexical_features(
 
 def _characters(data: ClassificationData, tokenizer: PreTrainedTokenizerBase) -> np.ndarray | None:
     """Returns the characters of each token if the script asks for n-grams of characters; None for those of tokens."""
-    texts = (text or "" for row in rows_of_texts(cast(Dataset, data.splits["train"])) for text in row)
-    if ngram_kind(texts) != CHARACTERS:
+    if ngram_kind_of(cast(Dataset, data.splits["train"])) != CHARACTERS:
         return None
     characters = token_characters(tokenizer)
     if characters is None:
@@ -244,9 +243,16 @@ def _logits_of_other_split(
     if cached is not None:
         return cached[1]["logits"]
     model = LinearModel(found.weights.astype(np.float32), found.bias)
-    logits = model.logits((_counts(*chunk, found.keys) for chunk in reader.chunks(split)), labels)
+    logits = _logits(model, found.keys, split, reader, labels)
     write_cached(key, {}, {"logits": logits})
     return logits
+
+
+def _logits(
+    model: LinearModel, keys: np.ndarray, split: Dataset, reader: "_KeyReader", labels: LabelSet
+) -> np.ndarray:
+    """Computes the (rows, labels) logits of a split, by a model of the n-grams with these hashes."""
+    return model.logits((_counts(*chunk, keys) for chunk in reader.chunks(split)), labels)
 
 
 class _KeyReader:
@@ -317,10 +323,8 @@ def _fit(
     else:
         model = fit(penalty)
     table, kept = _pruned(model)
-    # Each text is in one fold, however often it occurs. Texts are numbered by their first row, since the order of
-    # their hashes differs between processes.
-    _, first_row, text = np.unique(np.asarray(text_keys(train))[rows], return_index=True, return_inverse=True)
-    text = first_row.argsort().argsort()[text]
+    # Each text is in one fold, however often it occurs.
+    _, text = np.unique(first_rows(train)[rows], return_inverse=True)
     fold_of_text = np.random.default_rng(seed).permutation(text.max() + 1) % FOLDS
     fold = fold_of_text[text]
     crossed = np.empty((len(rows), len(labels.names)), dtype=np.float32)
@@ -330,9 +334,7 @@ def _fit(
             other, other_kept = _pruned(fitter(np.flatnonzero(~is_held_out))(penalty))
             crossed[is_held_out] = other.logits([counts[is_held_out][:, other_kept]], labels)
     logits = {
-        name: table.logits(
-            (_counts(*chunk, known[kept]) for chunk in reader.chunks(cast(Dataset, data.splits[name]))), labels
-        )
+        name: _logits(table, known[kept], cast(Dataset, data.splits[name]), reader, labels)
         for name in FITTED_SPLITS
         if name in data.splits and (name != "train" or len(rows) < len(train))
     }

@@ -62,6 +62,11 @@ def ngram_kind(texts: Iterable[str]) -> NgramKind:
     return CHARACTERS if len(_SCRIPTS_OF_CHARACTERS.findall(sample)) > CHARACTERS_FROM * letters else WORDS
 
 
+def ngram_kind_of(split: Dataset) -> NgramKind:
+    """Chooses words or characters by the script of the first texts of a split."""
+    return ngram_kind(text or "" for texts in rows_of_texts(split) for text in texts)
+
+
 class NgramCounter:
     """Marks the n-grams that occur in texts.
 

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
+from bertcls_hf.data import texts
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.tokenization import encode_texts, pad_texts
@@ -222,7 +223,7 @@ def test_the_logits_of_the_training_rows_are_those_of_other_rows(tiny_bert: Path
 
 def test_the_folds_do_not_depend_on_the_hashes_of_texts(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cross_fitted(salt: int) -> np.ndarray:
-        monkeypatch.setattr(module, "text_keys", lambda rows: [hash((salt, text)) for text in rows["text"][:]])
+        monkeypatch.setattr(texts, "text_keys", lambda rows: [hash((salt, text)) for text in rows["text"][:]])
         monkeypatch.setattr(module, "read_cached", lambda _: None)
         return fit(data(), tokenizer_of(tiny_bert)).logits["train"]
 

@@ -4,34 +4,21 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from tests.helpers.tiny_bert import write_tiny_bert
 
 
 # 재미있 and 지루하 stand inside words with changing endings, so that words alone tell little.
 STEMS = {"pos": ("재미있", "감동적이"), "neg": ("지루하", "실망이었")}
 ENDINGS = ("네요", "다", "어요", "습니다", "던데", "군", "지만")
 FILLER = ("영화", "배우", "연기", "이야기", "음악", "감독", "장면", "처음", "마지막", "친구", "오늘", "정말")
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def write_korean_bert(folder: Path) -> Path:
     """Saves a random BERT of 2 layers x 16, with a WordPiece tokenizer that knows some words whole."""
     syllables = sorted(set("".join((*STEMS["pos"], *STEMS["neg"], *ENDINGS, *FILLER))))
-    pieces = [*SPECIAL, *FILLER[:6], *syllables, *(f"##{syllable}" for syllable in syllables)]
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("\n".join(dict.fromkeys(pieces)) + "\n", encoding="utf-8")
-    BertTokenizerFast(
-        vocab=str(vocabulary), model_max_length=64, strip_accents=False, do_lower_case=False
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(dict.fromkeys(pieces)), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=64, initializer_range=0.3,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    return folder
+    pieces = [*FILLER[:6], *syllables, *(f"##{syllable}" for syllable in syllables)]
+    return write_tiny_bert(folder, pieces, layers=2, strip_accents=False, do_lower_case=False)
 
 
 def korean_reviews(rows: int, seed: int) -> dict[str, list]:
