@@ -47,6 +47,7 @@ REFUSED_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
 UNLISTED_SERVICES = ("azure_ml", "flyte")
 DEFAULT_LEARNING_RATE = 2e-5
 FROZEN_HEAD_LEARNING_RATE = 1e-3
+DEFAULT_EMA_DECAY, DEFAULT_SWA_START = 0.999, 0.75
 # Options that only have an effect with --push_to_hub.
 PUSH_OPTIONS = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy")
 HUB_DATASET_OPTIONS = ("dataset_config_name", "dataset_revision", "validation_split_name", "test_split_name")
@@ -65,9 +66,32 @@ class ModelArguments:
     )
     model_revision: str = HfArg(default="main", help="Branch, tag or commit of the model on the Hub.")
     tokenizer_name: str | None = HfArg(default=None, help="Tokenizer, where it is not the model's own.")
-    truncation_side: Literal["left", "right"] | None = HfArg(
+    truncation_strategy: Literal["head", "tail", "head_tail", "windows"] | None = HfArg(
         default=None,
-        help="Cut long texts at their end (right) or start (left). Default: the tokenizer's own, mostly right.",
+        help="What the encoder reads of a text of more than --max_seq_length tokens: its head, its tail, some of both "
+        "(Sun et al. 2019), or all of it in windows, whose vectors are pooled. Default: the tokenizer's own, mostly "
+        "head.",
+    )
+    head_tail_split: float | None = HfArg(
+        default=None,
+        help="With --truncation_strategy head_tail: the share of the tokens that comes from the head. Default: 0.25.",
+    )
+    window_stride: int | None = HfArg(
+        default=None,
+        help="With --truncation_strategy windows: tokens that consecutive windows share, as a tokenizer's stride. "
+        "Default: a quarter of --max_seq_length.",
+    )
+    window_pooling: Literal["mean", "max", "attention"] | None = HfArg(
+        default=None,
+        help="With --truncation_strategy windows: how a text's windows become one vector. attention learns the "
+        "weights of a mean. Default: mean.",
+    )
+    max_text_length: int | None = HfArg(
+        default=None,
+        aliases=["--lexical_max_seq_length"],
+        help="With --truncation_strategy head_tail or windows, or with --lexical_features, which read all of it: "
+        "longest text in tokens, of which the encoder reads --max_seq_length at once. Default: 2048; for pairs "
+        "--max_seq_length.",
     )
     trust_remote_code: bool = HfArg(
         default=False,
@@ -116,10 +140,6 @@ class ModelArguments:
         "in scripts such as Korean's, of characters, weighted by a table that is fitted before the training (Wang & "
         "Manning 2012), and saved with the model.",
     )
-    lexical_max_seq_length: int | None = HfArg(
-        default=None,
-        help="Longest text in tokens that the lexical features read. Default: 2048; for pairs --max_seq_length.",
-    )
     attn_implementation: str | None = HfArg(
         default=None,
         help="Attention of the encoder: sdpa, eager, flash_attention_2 … Default: sdpa, or eager where the encoder "
@@ -136,13 +156,28 @@ class ModelArguments:
             raise ArgumentsError("--trainable_layers 0 freezes the backbone, but --freeze_backbone is false")
         _require_at_least(self, 0, "trainable_layers", "focal_gamma")
         _require_at_least(self, 1, "pooling_layers")
-        if self.lexical_max_seq_length is not None and not self.lexical_features:
-            raise ArgumentsError("--lexical_max_seq_length is for --lexical_features, which is off")
+        self._check_truncation()
         _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: must lie in [0, 1)")
         if self.focal_gamma != 2 and self.loss != "focal":
             raise ArgumentsError(f"--focal_gamma is for --loss focal, not {self.loss}")
         if self.pooling == "pooler" and (self.pooling_layers or 1) > 1:
             raise ArgumentsError("--pooling pooler reads the last layer alone: leave out --pooling_layers")
+
+    def _check_truncation(self) -> None:
+        """Refuses options of a truncation strategy that is not asked for."""
+        _require_at_least(self, 0, "window_stride")
+        split, strategy = self.head_tail_split, self.truncation_strategy
+        _require(split is None or 0 < split < 1, f"--head_tail_split {split}: must lie between 0 and 1")
+        for name, needed in (("head_tail_split", "head_tail"), ("window_stride", "windows"),
+                             ("window_pooling", "windows")):  # fmt: skip
+            if getattr(self, name) is not None and strategy != needed:
+                raise ArgumentsError(f"--{name} is for --truncation_strategy {needed}: add it, or leave this out")
+        reads_more = self.lexical_features or strategy in ("head_tail", "windows")
+        if self.max_text_length is not None and not reads_more:
+            raise ArgumentsError(
+                "--max_text_length is for --truncation_strategy head_tail or windows and for --lexical_features, and "
+                "none of them is on"
+            )
 
     @property
     def has_frozen_backbone(self) -> bool:
@@ -439,6 +474,20 @@ class ClassifierTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = HfArg(
         default=False, help="Hide losses that are not finite. Off: they end the run with exit code 76."
     )
+    weight_averaging: Literal["ema", "swa"] | None = HfArg(
+        default=None,
+        help="Evaluate and save an average of the weights over the steps: ema, an exponential moving average "
+        "(Tarvainen & Valpola 2017), or swa, the mean over the last part of the training (Izmailov et al. 2018).",
+    )
+    ema_decay: float = HfArg(
+        default=DEFAULT_EMA_DECAY,
+        help="With --weight_averaging ema: what the average of before counts at a step; in the first steps "
+        "(1 + step) / (10 + step), if that is less.",
+    )
+    swa_start: float = HfArg(
+        default=DEFAULT_SWA_START,
+        help="With --weight_averaging swa: the share of the training after which the mean begins.",
+    )
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = HfArg(
         default="group_by_length",
         help="Order of the training rows. group_by_length puts texts of like length into one batch.",
@@ -599,8 +648,16 @@ class ClassifierTrainingArguments(TrainingArguments):
         rate = self.head_learning_rate
         _require(rate is None or 0 < rate < math.inf, f"--head_learning_rate {rate}: must be above 0")
         decay, smoothing = self.layerwise_lr_decay, self.label_smoothing_factor
+        self._check_averaging()
         _require(0 < decay <= 1, f"--layerwise_lr_decay {decay}: must lie in (0, 1]")
         _require(0 <= smoothing < 1, f"--label_smoothing_factor {smoothing}: must lie in [0, 1)")
+
+    def _check_averaging(self) -> None:
+        for name, kind, default in (("ema_decay", "ema", DEFAULT_EMA_DECAY), ("swa_start", "swa", DEFAULT_SWA_START)):
+            value = getattr(self, name)
+            if value != default and self.weight_averaging != kind:
+                raise ArgumentsError(f"--{name} is for --weight_averaging {kind}: add it, or leave this out")
+            _require(0 <= value < 1, f"--{name} {value}: must lie in [0, 1)")
 
     def _check_push(self) -> None:
         useless = [name for name in PUSH_OPTIONS if getattr(self, name) not in (None, "end")]

@@ -18,7 +18,6 @@ _NO_CONTRAST = (
     "nothing is trained contrastively; with few labels, --boost --head_init logistic --num_train_epochs 0 or --boost "
     "--freeze_backbone false comes nearest"
 )
-_WINDOWS = "a text is cut at --max_seq_length; --truncation_side left keeps the ends of long texts"
 _FLAT_RECIPE = "a recipe is flat, lines of the form `option: value`"
 _SHUFFLED = "the training rows are in another order in each epoch, by --seed"
 _TENSORBOARD = "TENSORBOARD_LOGGING_DIR=DIR in the environment, with --report_to tensorboard"
@@ -125,7 +124,12 @@ RENAMED = {
     "polynomial_decay_schedule_lr_end": "--lr_scheduler_kwargs '{\"lr_end\": X}'",
     "polynomial_decay_schedule_power": "--lr_scheduler_kwargs '{\"power\": X}'",
     "use_cuda": "--use_cpu, which is the opposite",
+    "sliding_window": "--truncation_strategy windows",
+    "stride": "--window_stride, with --truncation_strategy windows: the tokens that two windows share",
+    "tie_value": "--window_pooling: the vectors of a text's windows are pooled, not their votes",
     # names that people try
+    "doc_stride": "--window_stride, with --truncation_strategy windows",
+    "truncation_side": "--truncation_strategy head (right) or tail (left)",
     "batch_size_per_device": "--per_device_train_batch_size",
     "per_device_batch_size": _BOTH_BATCHES,
     "bert_model": "--model_name_or_path",
@@ -270,9 +274,6 @@ NOT_HERE = {
     "params": _FLAT_RECIPE,
     "hub": _FLAT_RECIPE,
     # simpletransformers
-    "sliding_window": _WINDOWS,
-    "stride": _WINDOWS,
-    "tie_value": _WINDOWS,
     "special_tokens_list": "the vocabulary is the tokenizer's own; --tokenizer_name can name another one",
     "no_save": "the trained model is saved always; --save_strategy no --load_best_model_at_end false saves no "
     "checkpoint",

@@ -5,7 +5,7 @@ import functools
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from bertcls_hf.data.splits import Split
 from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.data.text_stream import TextStream
 from bertcls_hf.errors import ArgumentsError
+
+
+if TYPE_CHECKING:
+    from bertcls_hf.models.modeling import TruncationSettings
 
 
 logger = logging.getLogger(__name__)
@@ -61,18 +65,24 @@ def leave_out_token_types(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def tokenize(
-    data: ClassificationData, tokenizer: PreTrainedTokenizerBase, args: DataArguments
+    data: ClassificationData,
+    tokenizer: PreTrainedTokenizerBase,
+    args: DataArguments,
+    truncation: "TruncationSettings | None" = None,
+    keeps_whole: bool = False,
 ) -> dict[str, Dataset | TokenStream]:
     """Tokenizes every split. A stream is tokenized while it is read.
 
     Args:
         data: the splits.
         tokenizer: the tokenizer, which cuts texts at its `model_max_length`.
+        truncation: how the model reads longer texts; they are cut here as the model cuts them, but not for windows.
+        keeps_whole: whether another part of the model reads more of a text than its encoder, so that nothing is cut.
         args: the data options, which give the number of processes and say whether to ignore the datasets cache.
 
     Returns:
         The splits with the columns `input_ids`, `attention_mask`, `token_type_ids` (if the tokenizer returns them),
-        `length` and `labels` (if the split has them).
+        `length`, which is the number of tokens that the encoder reads, and `labels` (if the split has them).
 
     Raises:
         ArgumentsError: `model_max_length` leaves no token for the texts beside the special tokens.
@@ -83,16 +93,17 @@ def tokenize(
         raise ArgumentsError(f"--max_seq_length {max_seq_length}: {special_tokens} of them are special tokens")
     # The tokenizer is hashed before its first call, because a call changes the truncation state of a fast tokenizer,
     # which is part of the hash.
-    settings_hash = Hasher.hash((tokenizer, max_seq_length, TOKENIZATION_VERSION))
+    settings_hash = Hasher.hash((tokenizer, max_seq_length, truncation, keeps_whole, TOKENIZATION_VERSION))
+    reading: dict[str, Any] = {"truncation": truncation, "keeps_whole": keeps_whole}
     return {
         # A stream gets a copy of the tokenizer, because it is tokenized in another thread, and two threads cannot use
         # one fast tokenizer at once.
-        name: TokenStream(split, functools.partial(_tokenize_batch, tokenizer=copy.deepcopy(tokenizer)))
+        name: TokenStream(split, functools.partial(_tokenize_batch, tokenizer=copy.deepcopy(tokenizer), **reading))
         if isinstance(split, TextStream)
         else split.map(
             _tokenize_batch,
             batched=True,
-            fn_kwargs={"tokenizer": tokenizer},
+            fn_kwargs={"tokenizer": tokenizer, **reading},
             remove_columns=split.column_names,
             num_proc=args.preprocessing_num_workers,
             load_from_cache_file=not args.overwrite_cache,
@@ -103,16 +114,36 @@ def tokenize(
     }
 
 
-def _tokenize_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> dict[str, list]:
-    encoded = encode_texts(tokenizer, batch["text"], batch.get("text_pair"))
-    encoded[LENGTH_COLUMN] = [len(ids) for ids in encoded["input_ids"]]
+def _tokenize_batch(
+    batch: dict[str, list],
+    tokenizer: PreTrainedTokenizerBase,
+    truncation: "TruncationSettings | None",
+    keeps_whole: bool,
+) -> dict[str, list]:
+    takes_whole = truncation is not None and (keeps_whole or truncation.strategy in ("head_tail", "windows"))
+    limit = truncation.max_text_length if truncation is not None and takes_whole else None
+    encoded = encode_texts(tokenizer, batch["text"], batch.get("text_pair"), limit)
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+    if truncation is not None and truncation.strategy == "head_tail" and not keeps_whole:
+        encoded = {name: [cut_tokens(row, truncation) for row in rows] for name, rows in encoded.items()}
+    encoded[LENGTH_COLUMN] = (lengths if truncation is None else truncation.encoder_lengths(lengths)).tolist()
     if "label" in batch:
         encoded["labels"] = batch["label"]
     return encoded
 
 
+def cut_tokens(values: Sequence[int], settings: "TruncationSettings") -> Sequence[int]:
+    """Cuts the values of a text's tokens, as the model cuts them for its encoder."""
+    if len(values) <= settings.max_length:
+        return values
+    return [*values[: settings.kept_at_start], *values[settings.kept_at_start - settings.max_length :]]
+
+
 def encode_texts(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None], pairs: Sequence[str | None] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str | None],
+    pairs: Sequence[str | None] | None = None,
+    max_length: int | None = None,
 ) -> dict[str, list]:
     """Tokenizes texts; returns the tokenizer's columns, such as `input_ids`, with one list per text.
 
@@ -120,10 +151,11 @@ def encode_texts(
         tokenizer: the tokenizer, which cuts texts at its `model_max_length`.
         texts: the texts; None counts as an empty text.
         pairs: the second text of each row; None if the rows are single texts.
+        max_length: the number of tokens at which texts are cut; by default the tokenizer's `model_max_length`.
     """
     first = [text or "" for text in texts]
     second = None if pairs is None else [text or "" for text in pairs]
-    return dict(tokenizer(first, second, truncation=True))
+    return dict(tokenizer(first, second, truncation=True, max_length=max_length))
 
 
 def pad_texts(
@@ -176,17 +208,21 @@ def token_lengths(split: Any) -> np.ndarray | None:
     return np.asarray(split[LENGTH_COLUMN][:]) if LENGTH_COLUMN in getattr(split, "column_names", ()) else None
 
 
-def report_lengths(tokenized: Mapping[str, Split], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Logs the mean length of each split except streams, and how many texts reach `model_max_length`."""
+def report_lengths(
+    tokenized: Mapping[str, Split], tokenizer: PreTrainedTokenizerBase, truncation: "TruncationSettings | None" = None
+) -> None:
+    """Logs the mean length of each split except streams, and how many texts reach the encoder's longest text."""
+    limit = tokenizer.model_max_length if truncation is None else truncation.max_length
     for name, split in tokenized.items():
         lengths = token_lengths(split)
-        if lengths is not None:
-            at_limit = int((lengths >= tokenizer.model_max_length).sum())
-            logger.info(
-                "%s: %.0f tokens on average, %d of %d texts reach %d",
-                name,
-                lengths.mean(),
-                at_limit,
-                len(lengths),
-                tokenizer.model_max_length,
-            )
+        if lengths is None:
+            continue
+        at_limit = int((lengths >= limit).sum())
+        windows = ""
+        if truncation is not None and truncation.strategy == "windows":
+            # All windows of a text but the last have the full length.
+            windows = f", in {-(-lengths // limit).sum() / len(lengths):.1f} windows"
+        logger.info(
+            "%s: %.0f tokens on average%s, %d of %d texts reach %d",
+            name, lengths.mean(), windows, at_limit, len(lengths), limit,
+        )  # fmt: skip

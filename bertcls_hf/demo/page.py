@@ -169,9 +169,12 @@ def _cut_note(predictor: Predictor, text: str) -> str:
     if part.tokens == part.all_tokens:
         return ""
     which = "last" if predictor.tokenizer.truncation_side == "left" else "first"
+    tokens = f"{which} {part.tokens:,}"
+    if (cut := predictor.cut) is not None and cut.strategy == "head_tail":
+        tokens = f"first {cut.kept_at_start:,} and last {cut.max_length - cut.kept_at_start:,}"
     return (
-        f"<p class='hint'>The text is too long for the model, which read its {which} {part.tokens:,} of "
-        f"{part.all_tokens:,} tokens.</p>"
+        f"<p class='hint'>The text is too long for the model, which read its {tokens} of {part.all_tokens:,} "
+        "tokens.</p>"
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from bertcls_hf.models.modeling import TextClassifierConfig, merge_parts
+from bertcls_hf.models.modeling import TextClassifierConfig, merge_parts, pool_windows
 
 
 # Features up to this size, as float32, are loaded into memory; larger ones stay memory-mapped, which is hardly slower.
@@ -17,10 +17,12 @@ class FeatureDataset(torch.utils.data.Dataset):
 
     Args:
         parts: for each component, the arrays of its shards, each of shape (rows of the shard, hidden).
-        positions: (rows,) the position of each row's features in the cache; repeated texts share a position.
+        positions: (rows,) the position of each row's features in the cache; repeated texts share a position. If texts
+            are split into windows, the positions are those of all windows, text by text.
         labels: (rows,) or (rows, labels), or None if the split has no labels.
         config: the classifier's configuration, which says how components are merged into the head's input.
         lexical_logits: (rows, labels) logits of the lexical features, or None for a classifier without them.
+        windows: (rows,) the number of windows of each text, or None if texts are not split.
     """
 
     def __init__(
@@ -30,8 +32,11 @@ class FeatureDataset(torch.utils.data.Dataset):
         labels: torch.Tensor | None,
         config: TextClassifierConfig,
         lexical_logits: torch.Tensor | None = None,
+        windows: np.ndarray | None = None,
     ):
         self.lexical_logits = lexical_logits
+        # The windows of text i are positions[bounds[i] : bounds[i + 1]].
+        self._bounds = None if windows is None else np.concatenate([[0], np.cumsum(windows)])
         self.parts, self.positions, self.labels, self.config = parts, positions, labels, config
         self._ends = np.cumsum([len(shard) for shard in parts[0]])
         self._hidden = parts[0][0].shape[1]
@@ -40,7 +45,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         self._all = self._merge(self._read_all()).numpy() if size <= IN_MEMORY_BYTES else None
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.positions) if self._bounds is None else len(self._bounds) - 1
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         return {name: values[0] for name, values in self.__getitems__([row]).items()}
@@ -48,18 +53,38 @@ class FeatureDataset(torch.utils.data.Dataset):
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """Reads a batch: `features` of shape (batch, `config.feature_size`), float32, and what else is known.
 
-        These are `labels`, and the `lexical_logits` of a classifier that has them.
+        These are `labels`, and the `lexical_logits` of a classifier that has them. If the head learns how to pool the
+        windows of a text, `features` are (batch, windows, `config.feature_size`), and there is a `window_mask`.
         """
         rows = np.asarray(rows)
-        positions = self.positions.take(rows)
-        if self._all is None:
-            features = self._merge(self._gather(positions))
+        if self._bounds is None:
+            inputs = {"features": self._features(self.positions.take(rows))}
         else:
-            features = torch.from_numpy(self._all.take(positions, axis=0))
+            inputs = self._features_of_windows(rows, self._bounds)
         known = {"labels": self.labels, "lexical_logits": self.lexical_logits}
         taken = {name: torch.from_numpy(values.numpy().take(rows, axis=0)) for name, values in known.items()
                  if values is not None}  # fmt: skip
-        return {"features": features, **taken}
+        return inputs | taken
+
+    def _features(self, positions: np.ndarray) -> torch.Tensor:
+        """Reads the merged features at some positions: (positions, `config.feature_size`) float32."""
+        if self._all is None:
+            return self._merge(self._gather(positions))
+        return torch.from_numpy(self._all.take(positions, axis=0))
+
+    def _features_of_windows(self, rows: np.ndarray, bounds: np.ndarray) -> dict[str, torch.Tensor]:
+        """Reads the windows of texts, and pools them unless the head learns how to."""
+        counts = bounds[rows + 1] - bounds[rows]
+        window_mask = np.arange(counts.max()) < counts[:, None]
+        positions = self.positions[(bounds[rows, None] + np.arange(counts.max()))[window_mask]]
+        features = torch.zeros(*window_mask.shape, self.config.feature_size)
+        mask = torch.from_numpy(window_mask)
+        features[mask] = self._features(positions)
+        pooling = self.config.window_pooling
+        assert pooling is not None
+        if pooling == "attention":
+            return {"features": features, "window_mask": mask}
+        return {"features": pool_windows(features, mask, pooling)}
 
     def _read_all(self) -> np.ndarray:
         """Reads all features: (distinct rows, components, hidden) float32."""

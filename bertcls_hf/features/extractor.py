@@ -25,6 +25,7 @@ from bertcls_hf.features.cache import CacheMeta, FeatureCache, cache_root, requi
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.lexical_table import COLUMN
 from bertcls_hf.features.plan import ExtractionPlan, TokenColumn, plan_extraction, token_columns
+from bertcls_hf.features.windows import split_texts
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
 from bertcls_hf.models.modeling import PooledPart, TextClassifier, pooled_parts
 from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches
@@ -148,23 +149,40 @@ class FeatureExtractor:
             StorageError: if the disk cannot hold the features.
         """
         if split.num_rows is not None:
-            return FeatureDataset(*self._cached(name, split), self.model.config, _tensor(split, COLUMN))
+            shards, positions, windows = self._cached(name, split)
+            labels, lexical_logits = _tensor(split, "labels"), _tensor(split, COLUMN)
+            return FeatureDataset(shards, positions, labels, self.model.config, lexical_logits, windows)
         parts: list[list[np.ndarray]] = [[] for _ in component_names(self.model)]
-        positions: list[np.ndarray] = []
-        labels: list[torch.Tensor] = []
+        all_positions: list[np.ndarray] = []
+        all_windows: list[np.ndarray] = []
+        all_labels: list[torch.Tensor] = []
         stored_rows = 0
         for number, chunk in enumerate(read_ahead(split.chunks(CHUNK_ROWS)), start=1):
-            shards, chunk_positions, chunk_labels = self._cached(f"{name}, chunk {number}", chunk)
+            shards, positions, windows = self._cached(f"{name}, chunk {number}", chunk)
             for component, arrays in zip(parts, shards, strict=True):
                 component += arrays
-            positions.append(chunk_positions + stored_rows)
+            all_positions.append(positions + stored_rows)
             stored_rows += sum(map(len, shards[0]))
-            if chunk_labels is not None:
-                labels.append(chunk_labels)
-        return FeatureDataset(parts, np.concatenate(positions), torch.cat(labels), self.model.config)
+            if windows is not None:
+                all_windows.append(windows)
+            if (labels := _tensor(chunk, "labels")) is not None:
+                all_labels.append(labels)
+        return FeatureDataset(
+            parts,
+            np.concatenate(all_positions),
+            torch.cat(all_labels),
+            self.model.config,
+            windows=np.concatenate(all_windows) if all_windows else None,
+        )
 
-    def _cached(self, name: str, split: Dataset) -> tuple[list[list[np.ndarray]], np.ndarray, torch.Tensor | None]:
-        """Returns the shards of each component, the position of each row in them, and the labels."""
+    def _cached(self, name: str, split: Dataset) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray | None]:
+        """Returns the shards of each component, the position of each row in them, and how many rows a text has.
+
+        The rows are texts, and the last of the three is None, unless the model splits texts into windows.
+        """
+        windows = None
+        if self.model.truncation is not None and self.model.config.window_pooling is not None:
+            split, windows = split_texts(split, self.model.truncation, self.tokenizer)
         plan = plan_extraction(split)
         names = component_names(self.model)
         components = list(names.values())
@@ -180,8 +198,7 @@ class FeatureExtractor:
             self._extract(name, split, plan, cache, names, missing)
         tokens = int(plan.lengths.sum())
         cache.finish(CacheMeta(self.model_name, name, cache.rows, cache.width, cache.dtype, tokens))
-        parts = [cache.read(component) for component in components]
-        return parts, plan.positions, _tensor(split, "labels")
+        return [cache.read(component) for component in components], plan.positions, windows
 
     def _cache(self, root: Path, plan: ExtractionPlan) -> FeatureCache:
         return FeatureCache(root / self.key(plan), len(plan.rows), self.model.config.hidden_size, self.storage_dtype)

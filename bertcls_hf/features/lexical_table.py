@@ -52,15 +52,12 @@ VERSION = 4
 COLUMN = "lexical_logits"
 # The splits that the table is fitted to, or its penalty chosen on.
 FITTED_SPLITS = ("train", "validation")
-DEFAULT_LENGTH = 2048
 LONGEST_NGRAM = 3
 FOLDS = 5
 ROWS_AT_ONCE = 250
 # The size of a table: 4 bytes for each n-gram, and 2 for each of its weights. Those with the smallest weights are
 # dropped.
 MOST_NGRAMS, MOST_BYTES = 2**19, 2**25
-# The rows whose cut is compared with the tokenizer's.
-CHECKED_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class LexicalFeatures:
 def fit_lexical_features(
     data: ClassificationData,
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
+    max_text_length: int,
     class_weights: Sequence[float] | None,
     seed: int,
 ) -> LexicalFeatures:
@@ -114,20 +111,18 @@ def fit_lexical_features(
 
     Args:
         data: the splits, all of them loaded; every row of each gets logits.
-        tokenizer: the encoder's tokenizer, whose `model_max_length` is the encoder's longest text.
-        max_length: the longest text in tokens that the table reads; by default 2048, or the encoder's for pairs.
+        tokenizer: the encoder's tokenizer.
+        max_text_length: the longest text in tokens that the table reads.
         class_weights: one weight per label, which weigh the rows.
         seed: of the folds, and of the sample where there are too many rows.
 
     Raises:
-        ArgumentsError: if the task is a regression, if the texts are pairs and `max_length` is not the encoder's, or
-            if the tokenizer's special tokens do not allow a cut inside the model.
+        ArgumentsError: if the task is a regression.
     """
     start = time.perf_counter()
     characters = _characters(data, tokenizer)
-    settings = _settings(data, tokenizer, max_length, characters)
-    reader = _KeyReader(tokenizer, settings, characters)
-    _check_cut(data, reader.tokenizer, tokenizer)
+    settings = _settings(data, tokenizer, characters)
+    reader = _KeyReader(tokenizer, settings, characters, max_text_length)
     key = _cache_key(data, reader.tokenizer, settings, class_weights, seed)
     cached = read_cached(key)
     if cached is not None:
@@ -144,7 +139,7 @@ def fit_lexical_features(
     found = replace(found, logits=found.logits | others)
     logger.info(
         "lexical features: %d %s, of up to %d tokens of a text, from %d training rows in %.0f s (penalty %g)",
-        len(found.keys), settings.ngrams, settings.max_length, found.train_rows, found.seconds, found.penalty,
+        len(found.keys), settings.ngrams, max_text_length, found.train_rows, found.seconds, found.penalty,
     )  # fmt: skip
     return found
 
@@ -163,45 +158,15 @@ def _characters(data: ClassificationData, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def _settings(
-    data: ClassificationData, tokenizer: PreTrainedTokenizerBase, asked: int | None, characters: np.ndarray | None
+    data: ClassificationData, tokenizer: PreTrainedTokenizerBase, characters: np.ndarray | None
 ) -> LexicalSettings:
     if data.labels.problem_type == REGRESSION:
         raise ArgumentsError(f"--lexical_features is for classification, and the task is a {REGRESSION}: leave it out")
-    encoder_length = tokenizer.model_max_length
-    if data.is_pair and asked not in (None, encoder_length):
-        raise ArgumentsError(
-            f"--lexical_max_seq_length {asked}: the texts are pairs, which are cut together: leave it out, or set it "
-            f"to --max_seq_length, {encoder_length}"
-        )
-    length = encoder_length if data.is_pair else max(asked or DEFAULT_LENGTH, encoder_length)
-    if asked is not None and asked < encoder_length:
-        raise ArgumentsError(
-            f"--lexical_max_seq_length {asked} is less than --max_seq_length, {encoder_length}: the encoder could not "
-            "read its part"
-        )
     # An unknown token is a word like others.
     special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
     longest = LONGEST_NGRAM if characters is None else CHARACTERS.longest
     shape = None if characters is None else list(characters.shape)
-    return LexicalSettings(
-        0, longest, special, tokenizer.sep_token_id, length, encoder_length, tokenizer.truncation_side, shape
-    )
-
-
-def _check_cut(data: ClassificationData, long: PreTrainedTokenizerBase, short: PreTrainedTokenizerBase) -> None:
-    """Refuses a tokenizer whose texts the model cannot cut for the encoder as the tokenizer does."""
-    if data.is_pair:
-        return
-    limit, is_left = short.model_max_length, short.truncation_side == "left"
-    texts = next(cast(Dataset, data.splits["train"]).select_columns("text").iter(CHECKED_ROWS))["text"]
-    expected = encode_texts(short, texts)["input_ids"]
-    for whole, cut in zip(encode_texts(long, texts)["input_ids"], expected, strict=True):
-        ours = [whole[0], *whole[-limit + 1 :]] if is_left else [*whole[: limit - 1], whole[-1]]
-        if list(cut) != list(whole if len(whole) <= limit else ours):
-            raise ArgumentsError(
-                f"--lexical_features: the special tokens of {type(short).__name__} do not let the model cut texts for "
-                f"the encoder: set --lexical_max_seq_length to --max_seq_length, {limit}"
-            )
+    return LexicalSettings(0, longest, special, tokenizer.sep_token_id, shape)
 
 
 def _cache_key(
@@ -212,7 +177,8 @@ def _cache_key(
     seed: int,
 ) -> str:
     digests = [content_digests(cast(Dataset, data.splits[name])) for name in FITTED_SPLITS if name in data.splits]
-    content = [VERSION, settings, data.labels.problem_type, data.labels.names, class_weights, seed, digests]
+    reading = [tokenizer.model_max_length, tokenizer.truncation_side]
+    content = [VERSION, settings, reading, data.labels.problem_type, data.labels.names, class_weights, seed, digests]
     return hashlib.sha256(json.dumps([content, tokenizer_fingerprint(tokenizer)]).encode()).hexdigest()[:32]
 
 
@@ -260,14 +226,21 @@ class _KeyReader:
 
     Args:
         tokenizer: the encoder's tokenizer, which is copied.
-        settings: the longest text and n-gram.
+        settings: the longest n-gram and the special tokens.
         characters: (tokens, characters) int16 codes, for n-grams of characters.
+        max_text_length: the longest text in tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: LexicalSettings, characters: np.ndarray | None):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: LexicalSettings,
+        characters: np.ndarray | None,
+        max_text_length: int,
+    ):
         self.settings, self.characters = settings, characters
         self.tokenizer = copy.deepcopy(tokenizer)
-        self.tokenizer.model_max_length = settings.max_length
+        self.tokenizer.model_max_length = max_text_length
 
     def chunks(self, split: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the (n-grams,) int64 hashes of a few hundred rows, and the (rows,) number of n-grams of each."""

@@ -35,14 +35,19 @@ def check_head_init(asked: str, config: TextClassifierConfig, is_trained_further
         is_trained_further: whether the Trainer trains the head after the regression, with the loss of `config`.
 
     Raises:
-        ArgumentsError: if `asked` is `logistic`, and the head is not linear, the task is not single-label, or the
-            final head would be fitted with another loss than the options name.
+        ArgumentsError: if `asked` is `logistic`, and the head is not linear, the task is not single-label, the head
+            learns how to pool windows, or the final head would be fitted with another loss than the options name.
     """
     if asked != "logistic":
         return
     if config.head != "linear" or config.problem_type != SINGLE_LABEL:
         raise ArgumentsError(
             f"--head_init logistic needs a linear head and {SINGLE_LABEL}, not {config.head} and {config.problem_type}"
+        )
+    if config.window_pooling == "attention":
+        raise ArgumentsError(
+            "--head_init logistic fits one vector per text, and --window_pooling attention learns how to make it: use "
+            "mean or max"
         )
     ignored = ["--loss focal"] if config.loss == "focal" else []
     ignored += ["--label_smoothing_factor"] if config.label_smoothing else []

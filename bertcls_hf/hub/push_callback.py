@@ -74,7 +74,8 @@ class PushRun(TrainerCallback):
         if snapshot.exists():  # left by the save before, or by a run that was killed
             shutil.rmtree(snapshot)
         model = self._trainer.accelerator.unwrap_model(self._trainer.model)
-        save_for_use(model, self._trainer.processing_class, snapshot)
+        with self._trainer.with_average():
+            save_for_use(model, self._trainer.processing_class, snapshot)
         shutil.copy(self._folder / RECIPE_FILE, snapshot)
 
     def _push_snapshot(self, step: int) -> None:

@@ -30,6 +30,7 @@ from bertcls_hf.models.modeling import (
     TextClassifier,
     TextClassifierConfig,
     TextClassifierModel,
+    TruncationSettings,
     encoder_has_pooler,
     from_stock,
     pooler_option,
@@ -40,6 +41,8 @@ from bertcls_hf.models.positions import first_position
 logger = logging.getLogger(__name__)
 
 FROZEN_POOLING, FROZEN_POOLING_LAYERS = "mean", 4
+# On which side a tokenizer cuts texts. What the model reads of texts that it cuts itself starts at their head.
+TRUNCATION_SIDES = {"head": "right", "tail": "left", "head_tail": "right", "windows": "right"}
 LOSSES = {SINGLE_LABEL: ("cross_entropy", "focal"), MULTI_LABEL: ("bce", "focal"), REGRESSION: ("mse",)}
 
 
@@ -68,25 +71,20 @@ class Checkpoint:
         return self.encoder_config.max_position_embeddings - first_position(self.encoder_config)
 
     @property
+    def trained_config(self) -> TextClassifierConfig | None:
+        """The configuration of a classifier that this package trained; None if it is none, or gets a new head."""
+        is_kept = isinstance(self.config, TextClassifierConfig) and self.labels is not None
+        return self.config if is_kept else None
+
+    @property
     def lexical(self) -> LexicalSettings | None:
         """The lexical features of a trained classifier; None if it has none, or gets a new head."""
-        is_kept = isinstance(self.config, TextClassifierConfig) and self.labels is not None
-        return self.config.lexical if is_kept else None
+        return None if self.trained_config is None else self.trained_config.lexical
 
-    def lexical_lengths(self, asked: int | None) -> LexicalSettings | None:
-        """Returns the settings of a trained classifier's lexical features with the lengths that an option asks for.
-
-        Features of whole texts read as much as in the training, whatever the encoder reads; those of pairs read the
-        same as the encoder.
-
-        Args:
-            asked: the longest text of the encoder in tokens; None for that of the training.
-        """
-        if self.lexical is None or asked is None:
-            return self.lexical
-        reads_more = self.lexical.max_length > self.lexical.encoder_max_length
-        length = self.lexical.max_length if reads_more else asked
-        return self.lexical._replace(max_length=length, encoder_max_length=asked)
+    @property
+    def truncation(self) -> TruncationSettings | None:
+        """How a trained classifier reads longer texts than its encoder; None if it takes none, or gets a new head."""
+        return None if self.trained_config is None else self.trained_config.truncation_settings
 
     @property
     def has_token_types(self) -> bool:
@@ -133,12 +131,12 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Loads the tokenizer that `tokenizer_name` names, by default the model's own.
 
-    Its `model_max_length` is set to the longest text in tokens, and it returns no token types if the encoder has none.
-    Both, and `truncation_side`, are saved with the tokenizer, so that later uses of the model tokenize texts as the
-    training did.
+    Its `model_max_length` is set to the encoder's longest text in tokens, its `truncation_side` follows from the
+    truncation strategy, and it returns no token types if the encoder has none. All of these are saved with the
+    tokenizer, so that later uses of the model tokenize texts as the training did.
 
     Args:
-        args: the options that name the tokenizer and its truncation side.
+        args: the options that name the tokenizer and the truncation strategy.
         checkpoint: the checkpoint of the model.
         max_seq_length: see [`resolve_max_seq_length`].
 
@@ -146,14 +144,15 @@ def load_tokenizer(
         ArgumentsError: if there is no such tokenizer, or if `max_seq_length` exceeds the encoder's positions.
     """
     name = args.tokenizer_name or checkpoint.path
-    truncation = {} if args.truncation_side is None else {"truncation_side": args.truncation_side}
+    side = TRUNCATION_SIDES.get(args.truncation_strategy or "")
+    truncation = {} if side is None else {"truncation_side": side}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **_hub_options(args), **truncation)
     except (OSError, ValueError, KeyError) as error:
         raise ArgumentsError(f"tokenizer {name}: {one_line(error)}") from error
-    length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
-    lexical = checkpoint.lexical_lengths(max_seq_length)
-    tokenizer.model_max_length = length if lexical is None else lexical.max_length
+    if max_seq_length is None and checkpoint.truncation is not None:
+        max_seq_length = checkpoint.truncation.max_length
+    tokenizer.model_max_length = resolve_max_seq_length(max_seq_length, tokenizer, checkpoint.position_limit)
     fit_token_types(tokenizer, checkpoint)
     return tokenizer
 
@@ -188,6 +187,7 @@ def resolve_config(
     class_weights: list[float] | None = None,
     label_smoothing: float = 0.0,
     lexical: LexicalSettings | None = None,
+    truncation: TruncationSettings | None = None,
 ) -> TextClassifierConfig:
     """Builds the classifier's configuration, and resolves every default for the encoder's family and the task.
 
@@ -221,6 +221,7 @@ def resolve_config(
         freeze_backbone=args.has_frozen_backbone,
         trainable_layers=args.trainable_layers,
         lexical_features=None if lexical is None else lexical._asdict(),
+        truncation=None if truncation is None else truncation._asdict(),
         problem_type=labels.problem_type,
         id2label=labels.id2label,
         label2id=labels.label2id,
@@ -236,7 +237,7 @@ def _resolve_head(args: ModelArguments, checkpoint: Checkpoint) -> tuple[str, in
     depend on the encoder's family and on whether the encoder is frozen.
     """
     asked = (args.pooling, args.pooling_layers, args.pooling_layers_merge, args.head)
-    config = _trained_config(checkpoint)
+    config = checkpoint.trained_config
     if config is not None:
         trained = (config.pooling, config.pooling_layers, config.pooling_layers_merge, config.head)
         if any(value not in (None, own) for value, own in zip(asked, trained, strict=True)):
@@ -257,19 +258,13 @@ def _resolve_head(args: ModelArguments, checkpoint: Checkpoint) -> tuple[str, in
     return pooling, args.pooling_layers or 1, merge, args.head or family_head
 
 
-def _trained_config(checkpoint: Checkpoint) -> TextClassifierConfig | None:
-    """Returns the checkpoint's configuration if its head was trained by this package and is kept, else None."""
-    is_kept = isinstance(checkpoint.config, TextClassifierConfig) and checkpoint.labels is not None
-    return checkpoint.config if is_kept else None
-
-
 def _mlp_settings(checkpoint: Checkpoint, pooling: str, head: str) -> dict[str, Any]:
     """Returns the activation and the layer norm of an mlp head.
 
     They are those of a trained classifier of this package, else those of the family's stock head if pooling and head
     are the same, else GELU without layer norm.
     """
-    config = _trained_config(checkpoint)
+    config = checkpoint.trained_config
     if config is not None:
         return {"head_activation": config.head_activation, "head_layer_norm": config.head_layer_norm}
     stock = STOCK_HEADS.get(checkpoint.encoder_config.model_type)

@@ -37,6 +37,10 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "head": ("linear", "mlp"),
     "loss": (None, "cross_entropy", "focal", "bce", "mse"),
 }
+TRUNCATION_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "strategy": ("head", "tail", "head_tail", "windows"),
+    "window_pooling": ("mean", "max", "attention"),
+}
 SINGLE_LABEL, MULTI_LABEL, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 # The task of a loss that fits only one, for configurations that do not name their task.
 TASK_OF_LOSS = {"bce": MULTI_LABEL, "mse": REGRESSION}
@@ -51,6 +55,8 @@ TASK_FIELDS = ("id2label", "label2id", "problem_type")
 HASH_PRIME, FIRST_FACTOR, NEXT_FACTOR = 2**31 - 1, 1_000_003, 92_821
 # Stored where a token has no further character.
 NO_CHARACTER = -(2**15)
+# The special tokens around a text that can be cut or split here: one before it and one after it.
+SPECIAL_TOKENS = 2
 # The options of `from_pretrained` that say which files are read, and how.
 FILE_OPTIONS = frozenset({
     "cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token",
@@ -89,11 +95,13 @@ class TextClassifierConfig(PreTrainedConfig):
         freeze_backbone: whether only the head is trained.
         trainable_layers: how many of the encoder's top layers are trained; None for all.
         lexical_features: the fields of [`LexicalSettings`]; None for a head that reads the encoder alone.
+        truncation: the fields of [`TruncationSettings`], for a model that takes longer texts than its encoder; None
+            for one whose tokenizer cuts the texts.
         pad_token_id: the id of the padding token.
         **kwargs: the arguments of every configuration, such as `num_labels`, `id2label` and `problem_type`.
 
     Raises:
-        ValueError: if a pooling, merge, head or loss is unknown.
+        ValueError: if a pooling, merge, head, loss or truncation is unknown.
     """
 
     model_type = "bert_text_classifier"
@@ -124,6 +132,7 @@ class TextClassifierConfig(PreTrainedConfig):
         freeze_backbone: bool = False,
         trainable_layers: int | None = None,
         lexical_features: dict[str, Any] | None = None,
+        truncation: dict[str, Any] | None = None,
         pad_token_id: int | None = None,
         **kwargs: Any,
     ):
@@ -133,10 +142,12 @@ class TextClassifierConfig(PreTrainedConfig):
         self.dropout = dropout
         self.loss, self.label_smoothing, self.focal_gamma = loss, label_smoothing, focal_gamma
         self.freeze_backbone, self.trainable_layers = freeze_backbone, trainable_layers
-        self.lexical_features = lexical_features
+        self.lexical_features, self.truncation = lexical_features, truncation
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: use one of {', '.join(map(str, allowed))}")
+            _check_choice(name, getattr(self, name), allowed)
+        for name, allowed in TRUNCATION_CHOICES.items():
+            if truncation is not None:
+                _check_choice(f"truncation.{name}", getattr(self.truncation_settings, name), allowed)
         self.class_weights = class_weights
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
@@ -147,6 +158,17 @@ class TextClassifierConfig(PreTrainedConfig):
     def lexical(self) -> "LexicalSettings | None":
         """The settings of the lexical features; None for a head that reads the encoder alone."""
         return None if self.lexical_features is None else LexicalSettings(**self.lexical_features)
+
+    @property
+    def truncation_settings(self) -> "TruncationSettings | None":
+        """How the model reads longer texts than its encoder; None if it takes none."""
+        return None if self.truncation is None else TruncationSettings(**self.truncation)
+
+    @property
+    def window_pooling(self) -> str | None:
+        """How the windows of a text become one vector; None if texts are not split into windows."""
+        settings = self.truncation_settings
+        return None if settings is None or settings.strategy != "windows" else settings.window_pooling
 
     @property
     def layer_size(self) -> int:
@@ -178,6 +200,11 @@ class TextClassifierConfig(PreTrainedConfig):
         return super().save_pretrained(save_directory, *args, **kwargs)
 
 
+def _check_choice(name: str, value: str | None, allowed: tuple[str | None, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: use one of {', '.join(map(str, allowed))}")
+
+
 def _as_config(encoder_config: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedConfig:
     if isinstance(encoder_config, PreTrainedConfig):
         return encoder_config
@@ -193,9 +220,6 @@ class LexicalSettings(NamedTuple):
         longest_ngram: the greatest number of tokens or characters in an n-gram.
         special_ids: the token ids that no n-gram holds, such as those of padding and of the start.
         separator_id: the token id between the texts of a pair; None if there is none.
-        max_length: the longest text in tokens that the table reads.
-        encoder_max_length: the longest text in tokens that the encoder reads.
-        truncation_side: the side, `left` or `right`, on which texts are cut for the encoder.
         token_characters: the numbers of tokens, and of the characters of each, whose characters the model knows; None
             for n-grams of whole tokens.
     """
@@ -204,9 +228,6 @@ class LexicalSettings(NamedTuple):
     longest_ngram: int
     special_ids: list[int]
     separator_id: int | None
-    max_length: int
-    encoder_max_length: int
-    truncation_side: str = "right"
     token_characters: list[int] | None = None
 
     @property
@@ -214,6 +235,66 @@ class LexicalSettings(NamedTuple):
         """What the table counts, for logs and cards."""
         unit = "tokens" if self.token_characters is None else "characters"
         return f"n-grams of 1 to {self.longest_ngram} {unit}"
+
+
+class TruncationSettings(NamedTuple):
+    """How a model reads texts that are longer than its encoder takes.
+
+    A text that is cut keeps tokens of its start, of its end, or of both (Sun et al. 2019, arXiv 1905.05583). Windows
+    read all tokens: each has the text's first and last token, which are special, and a part of those between.
+
+    Args:
+        strategy: `head`, `tail` or `head_tail` for texts that are cut, or `windows`.
+        max_length: the longest text, or window, in tokens that the encoder takes.
+        max_text_length: the longest text in tokens that the model takes.
+        kept_at_start: the tokens that a text keeps of its start if it is cut; the others are those of its end.
+        stride: the tokens that consecutive windows have in common.
+        window_pooling: `mean`, `max` or `attention`, by which the windows of a text become one vector.
+    """
+
+    strategy: str
+    max_length: int
+    max_text_length: int
+    kept_at_start: int
+    stride: int = 0
+    window_pooling: str = "mean"
+
+    @property
+    def window_step(self) -> int:
+        """The tokens between the starts of consecutive windows."""
+        return self.max_length - SPECIAL_TOKENS - self.stride
+
+    def windows(self, lengths: Any) -> Any:
+        """Returns the number of windows of texts with these tokens: an array or tensor like `lengths`."""
+        surplus = (lengths - self.max_length).clip(min=0)
+        return 1 + (surplus + self.window_step - 1) // self.window_step
+
+    def encoder_lengths(self, lengths: Any) -> Any:
+        """Returns how many tokens the encoder reads of texts with these tokens: an array or tensor like `lengths`."""
+        if self.strategy != "windows":
+            return lengths.clip(max=self.max_length)
+        return lengths + (self.windows(lengths) - 1) * (self.stride + SPECIAL_TOKENS)
+
+    def with_max_length(self, max_length: int | None) -> "TruncationSettings":
+        """Returns the settings for an encoder that takes another number of tokens; None leaves them as they are.
+
+        A model of whole texts takes as much as before; one that takes no more than its encoder takes the same.
+        """
+        if max_length is None:
+            return self
+        takes_more = self.max_text_length > self.max_length
+        return self._replace(
+            max_length=max_length,
+            max_text_length=max(self.max_text_length, max_length) if takes_more else max_length,
+            kept_at_start=kept_at_start(self.strategy, max_length, self.kept_at_start / self.max_length),
+            stride=min(self.stride, max_length - SPECIAL_TOKENS - 1),
+        )
+
+
+def kept_at_start(strategy: str, max_length: int, share: float) -> int:
+    """Returns how many tokens a cut text keeps of its start, where `share` is for `head_tail`."""
+    kept = {"head": max_length - 1, "tail": 1}.get(strategy, round(share * max_length))
+    return min(max(kept, 1), max_length - 1)
 
 
 def encoder_has_pooler(encoder_config: PreTrainedConfig) -> bool:
@@ -303,9 +384,16 @@ class ClassificationHead(nn.Module):
             width = config.hidden_size
         self.is_mlp = config.head == "mlp"
         self.out_proj = nn.Linear(width, config.num_labels)
+        self.window_pooling, self.window_query = config.window_pooling, None
+        if self.window_pooling == "attention":
+            # Zeros make it start as the mean.
+            self.window_query = nn.Parameter(torch.zeros(config.feature_size))
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Computes (batch, labels) logits from (batch, features)."""
+    def forward(self, features: torch.Tensor, window_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Computes (batch, labels) logits from (batch, features), or from (batch, windows, features) and a mask."""
+        if window_mask is not None:
+            assert self.window_pooling is not None
+            features = pool_windows(features, window_mask, self.window_pooling, self.window_query)
         if self.layer_weights is not None:
             layers = features.unflatten(-1, (len(self.layer_weights), -1))
             features = (layers * self.layer_weights.softmax(dim=0).unsqueeze(-1)).sum(dim=-2)
@@ -313,6 +401,31 @@ class ClassificationHead(nn.Module):
         if self.is_mlp:
             hidden = self.dropout(self.norm(self.activation(self.dense(hidden))))
         return self.out_proj(hidden)
+
+
+def pool_windows(
+    features: torch.Tensor, window_mask: torch.Tensor, pooling: str, query: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Pools the features of each text's windows into one vector.
+
+    Args:
+        features: (batch, windows, size) floats.
+        window_mask: (batch, windows) booleans that say which windows exist; each text has one at least.
+        pooling: `mean`, `max` or `attention`.
+        query: (size,), whose product with the features of a window is the window's score for attention.
+
+    Returns:
+        (batch, size).
+    """
+    mask = window_mask.unsqueeze(-1)
+    if pooling == "max":
+        return features.masked_fill(~mask, torch.finfo(features.dtype).min).amax(dim=1)
+    if pooling == "mean":
+        return features.masked_fill(~mask, 0).sum(dim=1) / mask.sum(dim=1)
+    assert query is not None
+    scores = features @ query.to(features.dtype) / features.shape[-1] ** 0.5
+    shares = scores.masked_fill(~window_mask, torch.finfo(scores.dtype).min).softmax(dim=1)
+    return (features.masked_fill(~mask, 0) * shares.unsqueeze(-1)).sum(dim=1)
 
 
 def ngram_keys(
@@ -476,23 +589,71 @@ def lexical_logits(decisions: torch.Tensor, num_labels: int, is_single_label: bo
     return F.logsigmoid(decisions)
 
 
-def _cut_for_encoder(inputs: dict[str, Any], settings: LexicalSettings) -> dict[str, Any]:
-    """Cuts texts that the table reads but that are too long for the encoder, as its tokenizer would have cut them.
+def _cut_for_encoder(inputs: dict[str, Any], settings: TruncationSettings) -> dict[str, Any]:
+    """Cuts texts that are too long for the encoder.
 
     The first and the last token are special tokens, and are kept.
     """
-    ids, limit = inputs.get("input_ids"), settings.encoder_max_length
+    ids, limit = inputs["input_ids"], settings.max_length
     # A graph for texts of any length always holds the cut.
-    if ids is None or (not torch.compiler.is_compiling() and ids.shape[1] <= limit):
+    if not torch.compiler.is_compiling() and ids.shape[1] <= limit:
         return inputs
-    mask = inputs["attention_mask"]
-    lengths = mask.sum(dim=1, keepdim=True)
+    lengths = inputs["attention_mask"].sum(dim=1, keepdim=True)
     place = torch.arange(ids.shape[1], device=ids.device)[:limit].expand(ids.shape[0], -1)
-    surplus = (lengths - limit).clamp(min=0)
-    is_moved = place > 0 if settings.truncation_side == "left" else place == limit - 1
-    place = torch.where(is_moved, place + surplus, place)
-    names = [name for name in ("input_ids", "token_type_ids", "attention_mask") if inputs.get(name) is not None]
-    return inputs | {name: inputs[name].gather(1, place) for name in names}
+    place = place + (lengths - limit).clamp(min=0) * (place >= settings.kept_at_start)
+    return inputs | {name: inputs[name].gather(1, place) for name in _inputs_per_token(inputs)}
+
+
+def _inputs_per_token(inputs: dict[str, Any]) -> list[str]:
+    return [name for name in ("input_ids", "token_type_ids", "attention_mask") if inputs.get(name) is not None]
+
+
+def split_windows(
+    inputs: dict[str, Any], settings: TruncationSettings, pad_token_id: int
+) -> tuple[dict[str, Any], torch.Tensor]:
+    """Splits texts into windows for the encoder.
+
+    Args:
+        inputs: `input_ids`, `attention_mask` and maybe `token_type_ids`, (batch, length) int64, and other inputs.
+        settings: the length and the stride of the windows.
+        pad_token_id: the id that fills windows to one length.
+
+    Returns:
+        The inputs of all windows, text by text, and (batch, windows) booleans that say which windows exist. In a
+        compiled graph, the inputs hold the windows that do not exist too, which have one token.
+    """
+    ids, limit, step = inputs["input_ids"], settings.max_length, settings.window_step
+    lengths = inputs["attention_mask"].sum(dim=1).view(-1, 1, 1)
+    column = torch.arange(ids.shape[1], device=ids.device)
+    # The longest text has a window from each multiple of the step, until one reaches its end.
+    start = (torch.arange(settings.windows(lengths).max().item(), device=ids.device) * step).view(1, -1, 1)
+    place = column[:limit].view(1, 1, -1)
+    width = (lengths - start).clamp(max=limit)
+    window_mask = ((start == 0) | (width > limit - step)).squeeze(-1)
+    source = torch.where(place == width - 1, lengths - 1, start + place)
+    source = torch.minimum(torch.where(place == 0, 0, source).clamp(min=0), column[-1])
+    is_token = (place < width) & window_mask.unsqueeze(-1) | (place == 0)
+    chosen = {
+        name: inputs[name].unsqueeze(1).expand(-1, start.shape[1], -1).gather(2, source)
+        for name in _inputs_per_token(inputs)
+    }
+    chosen["input_ids"] = chosen["input_ids"].masked_fill(~is_token, pad_token_id)
+    chosen["attention_mask"] = is_token.to(inputs["attention_mask"].dtype)
+    # How many windows exist is unknown when a graph is made.
+    windows = {
+        name: values.flatten(0, 1) if torch.compiler.is_compiling() else values[window_mask]
+        for name, values in chosen.items()
+    }
+    return inputs | windows, window_mask
+
+
+def _by_text(features: torch.Tensor, window_mask: torch.Tensor) -> torch.Tensor:
+    """Puts the (windows, size) features of [`split_windows`]' windows into (batch, windows, size)."""
+    if torch.compiler.is_compiling():
+        return features.unflatten(0, window_mask.shape)
+    by_text = features.new_zeros(*window_mask.shape, features.shape[-1])
+    by_text[window_mask] = features
+    return by_text
 
 
 def _head_norm(encoder_config: PreTrainedConfig) -> nn.LayerNorm:
@@ -593,19 +754,21 @@ def classify_features(
     labels: torch.Tensor | None,
     config: TextClassifierConfig,
     wide_logits: torch.Tensor | None = None,
+    window_mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
     """Applies the head to pooled features; returns the loss, which is None without labels, and the logits.
 
     Args:
         head: the head.
-        features: (batch, `config.feature_size`).
+        features: (batch, `config.feature_size`), or (batch, windows, `config.feature_size`).
         labels: see [`classification_loss`].
         config: the configuration.
         wide_logits: (batch, labels) scaled logits of the lexical features, which are added to the head's.
+        window_mask: (batch, windows) booleans that say which windows exist, for features of windows.
     """
     weight = head.out_proj.weight
     # A quantised projection has a method in place of the tensor, and takes float32.
-    logits = head(features.to(weight.dtype if isinstance(weight, torch.Tensor) else torch.float32))
+    logits = head(features.to(weight.dtype if isinstance(weight, torch.Tensor) else torch.float32), window_mask)
     if wide_logits is not None:
         logits = logits + wide_logits.to(logits.dtype)
     return None if labels is None else classification_loss(logits, labels, config), logits
@@ -793,6 +956,7 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         self.num_labels = config.num_labels
         self.head = ClassificationHead(config)
         self.lexical = None if config.lexical_features is None else LexicalTable(config)
+        self.truncation = config.truncation_settings
         self.post_init()
         self.apply_freezing()
 
@@ -800,6 +964,8 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, ClassificationHead) and module.layer_weights is not None:
             nn.init.zeros_(module.layer_weights)
+        if isinstance(module, ClassificationHead) and module.window_query is not None:
+            nn.init.zeros_(module.window_query)
         if isinstance(module, LexicalTable):
             for buffer in module.buffers():
                 nn.init.zeros_(buffer)
@@ -861,6 +1027,8 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
     def encode_parts(self, parts: Sequence[PooledPart], **inputs: Any) -> list[torch.Tensor]:
         """Runs the encoder once, and pools its output into the parts, each (batch, hidden); see [`pooled_parts`].
 
+        A model with windows returns a row for each window of the texts.
+
         Args:
             parts: the parts to compute.
             **inputs: see [`TextClassifierPreTrainedModel.encode`].
@@ -869,13 +1037,13 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
 
     def _encode_and_pool(
         self, parts: Sequence[PooledPart], output_hidden_states: Any = None, **inputs: Any
-    ) -> tuple[BaseModelOutput, list[torch.Tensor]]:
+    ) -> tuple[BaseModelOutput, list[torch.Tensor], torch.Tensor | None]:
+        """Returns the encoder's output, the pooled parts, and the mask of the windows if the model has them."""
         needs_layers = any(part.layer < -1 for part in parts)
         inputs["attention_mask"] = _attention_mask(
             inputs.get("input_ids"), inputs.get("attention_mask"), inputs.get("inputs_embeds")
         )
-        if self.lexical is not None:
-            inputs = _cut_for_encoder(inputs, self.lexical.settings)
+        inputs, window_mask = self._read(inputs)
         outputs = self.encode(output_hidden_states=True if needs_layers else output_hidden_states, **inputs)
 
         def pooled(part: PooledPart) -> torch.Tensor:
@@ -885,10 +1053,21 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
             states = outputs.last_hidden_state if part.layer == -1 else outputs.hidden_states[part.layer]
             return pool_hidden_states(states, inputs["attention_mask"], part.kind)
 
-        return outputs, [pooled(part) for part in parts]
+        return outputs, [pooled(part) for part in parts], window_mask
+
+    def _read(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor | None]:
+        """Cuts or splits long texts for the encoder; embeddings are taken as they are."""
+        if self.truncation is None:
+            return inputs, None
+        if self.truncation.strategy != "windows":
+            return (_cut_for_encoder(inputs, self.truncation) if inputs.get("input_ids") is not None else inputs), None
+        if inputs.get("input_ids") is None:
+            return inputs, torch.ones_like(inputs["attention_mask"][:, :1], dtype=torch.bool)
+        pad_token_id = self.config.pad_token_id
+        return split_windows(inputs, self.truncation, 0 if pad_token_id is None else pad_token_id)
 
     def pooled_features(self, input_ids: torch.Tensor | None = None, **inputs: Any) -> torch.Tensor:
-        """Computes the input of the head, (batch, `config.feature_size`), from the inputs of the encoder."""
+        """Computes (batch, `config.feature_size`) features from the inputs of the encoder; see [`encode_parts`]."""
         return merge_parts(self.encode_parts(pooled_parts(self.config), input_ids=input_ids, **inputs), self.config)
 
     def forward(
@@ -901,6 +1080,7 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         labels: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
         lexical_logits: torch.Tensor | None = None,
+        window_mask: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
         return_dict: bool | None = None,
@@ -915,9 +1095,11 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
             position_ids: like `input_ids`; by default the encoder counts.
             inputs_embeds: (batch, length, embedding) floats in place of `input_ids`.
             labels: see [`classification_loss`].
-            features: (batch, `config.feature_size`) floats; if they are given, the encoder is not run.
+            features: (batch, `config.feature_size`) floats, or (batch, windows, `config.feature_size`); if they are
+                given, the encoder is not run.
             lexical_logits: (batch, labels) logits of the lexical features, for a classifier that has them; if they are
                 not given, they are computed from `input_ids`.
+            window_mask: (batch, windows) booleans that say which windows exist, beside features of windows.
             output_attentions: whether to return the encoder's attentions; by default the configuration says.
             output_hidden_states: whether to return the encoder's hidden states, or the numbers of those to return; by
                 default the configuration says.
@@ -936,14 +1118,15 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         wide_logits = self._wide_logits(input_ids, attention_mask, lexical_logits)
         outputs = BaseModelOutput()
         if features is None:
-            outputs, parts = self._encode_and_pool(
+            outputs, parts, window_mask = self._encode_and_pool(
                 pooled_parts(self.config), input_ids=input_ids, attention_mask=attention_mask,
                 token_type_ids=token_type_ids, position_ids=position_ids, inputs_embeds=inputs_embeds,
                 output_attentions=_first_set(output_attentions, self.config.output_attentions),
                 output_hidden_states=asked_states, **kwargs,
             )  # fmt: skip
             features = merge_parts(parts, self.config)
-        loss, logits = classify_features(self.head, features, labels, self.config, wide_logits)
+            features = features if window_mask is None else _by_text(features, window_mask)
+        loss, logits = classify_features(self.head, features, labels, self.config, wide_logits, window_mask)
         if labels is not None and self.config.problem_type is None:
             # As in transformers' classes: a pipeline reads from the saved task how to make probabilities.
             self.config.problem_type = task_of(labels, self.config)
@@ -1074,7 +1257,7 @@ def fold_layer_weights(
 
 
 def stock_head_of(config: TextClassifierConfig) -> StockHead | None:
-    """Returns the stock head that computes exactly what this configuration does, or None if there is none."""
+    """Returns the stock head that computes exactly what this head does, or None if there is none."""
     stock = STOCK_HEADS.get(config.encoder_config.model_type)
     if stock is None or config.pooling_layers != 1 or config.lexical_features is not None:
         return None
@@ -1100,7 +1283,8 @@ def to_stock(model: TextClassifier, state_dict: dict[str, torch.Tensor] | None =
         A model in evaluation mode with equal logits, or None if no stock class represents the classifier exactly.
     """
     config = model.config
-    stock = stock_head_of(config)
+    # No stock class cuts or splits texts for its encoder.
+    stock = stock_head_of(config) if config.truncation is None else None
     if stock is None:
         return None
     stock_config = type(config.encoder_config).from_dict(config.encoder_config.to_dict() | dict(stock.settings))

@@ -31,6 +31,7 @@ from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
 from bertcls_hf.models.loading import Checkpoint, fit_token_types, labels_of
+from bertcls_hf.models.modeling import TextClassifier, TruncationSettings
 from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 
 
@@ -101,6 +102,11 @@ class Predictor:
         """The number of tokens to which longer texts are truncated."""
         return self.tokenizer.model_max_length
 
+    @property
+    def truncation(self) -> TruncationSettings | None:
+        """How the model reads longer texts than its encoder; None if the tokenizer cuts them."""
+        return self.model.truncation if isinstance(self.model, TextClassifier) else None
+
     @classmethod
     def from_pretrained(
         cls,
@@ -138,13 +144,15 @@ class Predictor:
             checkpoint = _open_checkpoint(path, options)
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
             length = _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
-            lexical = checkpoint.lexical_lengths(max_seq_length)
-            tokenizer.model_max_length = length if lexical is None else lexical.max_length
+            truncation = checkpoint.truncation
+            if truncation is not None:
+                truncation = truncation.with_max_length(max_seq_length)
+                length = truncation.max_text_length
+            tokenizer.model_max_length = length
             fit_token_types(tokenizer, checkpoint)
             classifier = _load_model(path, options, getattr(torch, dtype)).to(torch_device)
-            if lexical is not None:
-                classifier.config.lexical_features = lexical._asdict()
-                classifier.lexical.settings = lexical
+            if truncation is not None:
+                classifier.config.truncation, classifier.truncation = truncation._asdict(), truncation
             labels = checkpoint.labels
             assert labels is not None
             calibration = _find_calibration(path, revision, labels) if calibrated else Calibration()
@@ -202,9 +210,8 @@ class Predictor:
         return logits
 
     def _lengths_of_encoder(self, lengths: np.ndarray) -> np.ndarray:
-        """Returns the tokens that the encoder reads of each text, which may be less than lexical features read."""
-        lexical = getattr(self.model.config, "lexical", None)
-        return lengths if lexical is None else np.minimum(lengths, lexical.encoder_max_length)
+        """Returns the tokens that the encoder reads of each text, which may be less or more than the text has."""
+        return lengths if self.truncation is None else self.truncation.encoder_lengths(lengths)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """Predicts a label and calibrated probabilities for each text; see [`logits`]."""
@@ -214,18 +221,32 @@ class Predictor:
         return [Prediction(self.labels.readable(label), self._probabilities_by_name(score)) for score, label in rows]
 
     def read_part(self, text: str) -> ReadPart:
-        """Returns the part of a text that remains after truncation to `max_seq_length` tokens.
+        """Returns the part of a text that the model reads.
 
-        If the tokenizer has no offsets, the part is unknown, and the whole text is returned in its place.
+        This may be the head and the tail, with a space between them. If the tokenizer has no offsets, the part is
+        unknown, and the whole text is returned in its place.
         """
         has_offsets = self.tokenizer.is_fast
         with self._lock:
             all_tokens = len(self.tokenizer(text, verbose=False)["input_ids"])
             truncated = self.tokenizer(text, truncation=True, return_offsets_mapping=has_offsets)
-        tokens = len(truncated["input_ids"])
-        offsets = [(start, end) for start, end in truncated.get("offset_mapping", []) if end > start]
-        is_whole = tokens == all_tokens or not offsets
-        return ReadPart(text if is_whole else text[offsets[0][0] : offsets[-1][1]], tokens, all_tokens)
+        offsets = truncated.get("offset_mapping", [])
+        tokens, parts = len(truncated["input_ids"]), [offsets]
+        if (settings := self.cut) is not None and tokens > settings.max_length:
+            tokens, kept = settings.max_length, settings.kept_at_start
+            parts = [offsets[:kept], offsets[kept - settings.max_length :]]
+        spans = [[(start, end) for start, end in part if end > start] for part in parts]
+        spans = [span for span in spans if span]
+        is_whole = tokens == all_tokens or not spans
+        read = text if is_whole else " ".join(text[span[0][0] : span[-1][1]] for span in spans)
+        return ReadPart(read, tokens, all_tokens)
+
+    @property
+    def cut(self) -> TruncationSettings | None:
+        """How the model cuts texts, if nothing but its encoder reads them."""
+        if self.truncation is None or self.truncation.strategy == "windows" or self.model.lexical is not None:
+            return None
+        return self.truncation
 
     def _probabilities_by_name(self, score: Any) -> dict[str, float] | None:
         if self.labels.problem_type == REGRESSION:

@@ -62,6 +62,7 @@ def run(
     from bertcls_hf.hub.push_callback import PushRun
     from bertcls_hf.models.encoder_checks import check_encoder
     from bertcls_hf.models.loading import load_tokenizer, open_checkpoint
+    from bertcls_hf.models.truncation import resolve_truncation
     from bertcls_hf.training import phases
     from bertcls_hf.training.baseline_results import write_baseline
     from bertcls_hf.training.checkpoints import refuse_other_model
@@ -78,10 +79,12 @@ def run(
     with args.training.main_process_first(desc="data"):
         trains, predicts = bool(args.training.do_train), args.training.do_predict
         data = load_data(args.data, checkpoint.labels, trains, predicts, in_memory)
-        splits: dict[str, Any] = tokenize(data, tokenizer, args.data)
-    report_lengths(splits, tokenizer)
+        truncation = resolve_truncation(args.model, checkpoint, tokenizer, args.data.max_seq_length, data.is_pair)
+        keeps_whole = checkpoint.lexical is not None
+        splits: dict[str, Any] = tokenize(data, tokenizer, args.data, truncation, keeps_whole)
+    report_lengths(splits, tokenizer, truncation)
 
-    resolved = resolve_run(args, checkpoint, data)
+    resolved = resolve_run(args, checkpoint, data, truncation)
     if args.model.lexical_features:
         lexical = _lexical_features(resolved, data, tokenizer)
         resolved, splits = replace(resolved, lexical=lexical), lexical.with_logits(splits)
@@ -91,7 +94,7 @@ def run(
     if args.training.resume_from_checkpoint is not None:
         refuse_other_model(Path(args.training.resume_from_checkpoint), resolved.config)
     if args.training.process_index == 0:
-        write_recipe(args, options, resolved.config, _encoder_length(resolved, tokenizer))
+        write_recipe(args, options, resolved.config, tokenizer.model_max_length)
 
     baseline = _lexical_baseline(resolved, data)
     model = resolved.load_model()
@@ -119,22 +122,17 @@ def run(
     return finished
 
 
-def _encoder_length(resolved: "ResolvedRun", tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Returns the longest text in tokens that the encoder reads; lexical features may read more."""
-    lexical = resolved.config.lexical
-    return tokenizer.model_max_length if lexical is None else lexical.encoder_max_length
-
-
 def _lexical_features(
     resolved: "ResolvedRun", data: "ClassificationData", tokenizer: "PreTrainedTokenizerBase"
 ) -> "LexicalFeatures":
     """Fits the lexical features in one process; the others read them from the cache."""
     from bertcls_hf.features.lexical_table import fit_lexical_features
 
-    args = resolved.args
+    args, truncation = resolved.args, resolved.truncation
+    assert truncation is not None
     with args.training.main_process_first(desc="lexical features"):
-        length, seed = args.model.lexical_max_seq_length, args.data.split_seed
-        return fit_lexical_features(data, tokenizer, length, resolved.class_weights, seed)
+        seed = args.data.split_seed
+        return fit_lexical_features(data, tokenizer, truncation.max_text_length, resolved.class_weights, seed)
 
 
 def _lexical_baseline(resolved: "ResolvedRun", data: "ClassificationData") -> "LexicalBaseline | None":

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 
 from bertcls_hf.data.stream_order import position_path
 from bertcls_hf.errors import ArgumentsError, StorageError
+from bertcls_hf.training.weight_averaging import STEP_WEIGHTS
 
 
 logger = logging.getLogger(__name__)
@@ -24,12 +25,19 @@ WEIGHTS, STATE = "model.safetensors", "trainer_state.json"
 # Rotation deletes only `checkpoint-*`, and a push skips `_*`: both leave folders with this prefix alone.
 REJECTED_PREFIX = "_incomplete-"
 # The fields of a TextClassifierConfig that must not change when a training resumes.
-SHAPE_FIELDS = ("id2label", "problem_type", "pooling", "pooling_layers", "pooling_layers_merge", "head", "loss")
+SHAPE_FIELDS = (
+    "id2label", "problem_type", "pooling", "pooling_layers", "pooling_layers_merge", "head", "loss", "truncation",
+)  # fmt: skip
 INCOMPLETE_SENTINEL = "checkpoint-is-incomplete.txt"
 
 
 def resolve_resume(
-    asked: str | None, output_dir: Path, world_size: int, is_main_process: bool, is_stream: bool = False
+    asked: str | None,
+    output_dir: Path,
+    world_size: int,
+    is_main_process: bool,
+    is_stream: bool = False,
+    is_averaged: bool = False,
 ) -> Path | None:
     """Finds the checkpoint to resume from; returns None to start fresh.
 
@@ -39,6 +47,7 @@ def resolve_resume(
         world_size: the number of processes. Each process saves its own random state.
         is_main_process: whether this process renames the incomplete checkpoints. Only one process may.
         is_stream: whether the training data is a stream. Each process then also saves its position in the stream.
+        is_averaged: whether the run averages its weights, so that a checkpoint holds the weights of its step too.
 
     Raises:
         ArgumentsError: if a checkpoint is required, by true or by a path, and no complete one exists.
@@ -49,25 +58,39 @@ def resolve_resume(
         problem = checkpoint_problem(Path(asked), world_size, is_stream)
         if problem is not None:
             raise ArgumentsError(f"--resume_from_checkpoint {asked}: {problem}")
-        return Path(asked)
-    newest_complete = find_resumable_checkpoint(output_dir, world_size, is_main_process, is_stream)
+        return _with_same_averaging(Path(asked), is_averaged)
+    # If no checkpoint has the weights of its step, none was damaged: the run has another option now.
+    has_step_weights = is_averaged and any(output_dir.glob(f"checkpoint-*/{STEP_WEIGHTS}"))
+    newest_complete = find_resumable_checkpoint(output_dir, world_size, is_main_process, is_stream, has_step_weights)
     if newest_complete is None and asked.lower() != "auto":
         raise ArgumentsError(
             f"--resume_from_checkpoint {asked}: {output_dir} holds no complete checkpoint; auto starts fresh"
         )
     if newest_complete is None:
         logger.info("no complete checkpoint in %s: starting fresh", output_dir)
-    else:
-        logger.info("resuming from %s", newest_complete)
-    return newest_complete
+        return None
+    logger.info("resuming from %s", newest_complete)
+    return _with_same_averaging(newest_complete, is_averaged)
+
+
+def _with_same_averaging(checkpoint: Path, is_averaged: bool) -> Path:
+    """Refuses a checkpoint whose model file is an average and the run's is not, or the other way round."""
+    if (checkpoint / STEP_WEIGHTS).exists() != is_averaged:
+        was, add = ("with", "add it") if not is_averaged else ("without", "leave it out")
+        raise ArgumentsError(f"{checkpoint} was saved {was} --weight_averaging: {add}, or use a new --output_dir")
+    return checkpoint
 
 
 def find_resumable_checkpoint(
-    output_dir: Path, world_size: int, is_main_process: bool = True, is_stream: bool = False
+    output_dir: Path,
+    world_size: int,
+    is_main_process: bool = True,
+    is_stream: bool = False,
+    has_step_weights: bool = False,
 ) -> Path | None:
     """Returns the newest complete `checkpoint-N`; renames newer incomplete checkpoints, with a warning for each."""
     for folder in sorted(output_dir.glob("checkpoint-*"), key=_step_of, reverse=True):
-        problem = checkpoint_problem(folder, world_size, is_stream)
+        problem = checkpoint_problem(folder, world_size, is_stream, has_step_weights)
         if problem is None:
             return folder
         logger.warning("%s cannot be resumed from (%s) and is set aside", folder, problem)
@@ -90,7 +113,9 @@ def _set_aside(folder: Path) -> None:
     folder.rename(target)
 
 
-def checkpoint_problem(folder: Path, world_size: int, is_stream: bool = False) -> str | None:
+def checkpoint_problem(
+    folder: Path, world_size: int, is_stream: bool = False, has_step_weights: bool = False
+) -> str | None:
     """Says why an exact resume from this checkpoint is impossible; returns None for a complete checkpoint."""
     if not folder.is_dir():
         return "no such folder"
@@ -98,12 +123,13 @@ def checkpoint_problem(folder: Path, world_size: int, is_stream: bool = False) -
         return "its saving was interrupted"
     random_states = ["rng_state.pth"] if world_size <= 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     positions = [position_path(folder, rank, world_size).name for rank in range(world_size)] if is_stream else []
-    for name in (WEIGHTS, "optimizer.pt", "scheduler.pt", *random_states, *positions, STATE):
+    step_weights = [STEP_WEIGHTS] if has_step_weights or (folder / STEP_WEIGHTS).exists() else []
+    for name in (WEIGHTS, *step_weights, "optimizer.pt", "scheduler.pt", *random_states, *positions, STATE):
         if not (folder / name).is_file() or (folder / name).stat().st_size == 0:
             return f"{name} is missing or empty"
     return (
         _state_problem(folder)
-        or _weights_problem(folder / WEIGHTS)
+        or next(filter(None, (_weights_problem(folder / name) for name in (WEIGHTS, *step_weights))), None)
         or _archive_problem(folder, random_states)
         or next(filter(None, (_position_problem(folder / name) for name in positions)), None)
     )
@@ -125,12 +151,12 @@ def _weights_problem(path: Path) -> str | None:
         try:
             header_size = struct.unpack("<Q", size_field)[0]
             if header_size > path.stat().st_size:
-                return f"{WEIGHTS} is cut off"
+                return f"{path.name} is cut off"
             header = json.loads(file.read(header_size))
         except (struct.error, ValueError):
-            return f"{WEIGHTS} has a damaged header"
+            return f"{path.name} has a damaged header"
     end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    return None if path.stat().st_size == 8 + header_size + end else f"{WEIGHTS} is cut off"
+    return None if path.stat().st_size == 8 + header_size + end else f"{path.name} is cut off"
 
 
 def _position_problem(path: Path) -> str | None:
@@ -156,7 +182,8 @@ def _archive_problem(folder: Path, random_states: list[str]) -> str | None:
 def require_checkpoint_space(args: TrainingArguments, model: nn.Module) -> None:
     """Checks that the disk can hold the checkpoints of a training, before the training starts.
 
-    A checkpoint holds all weights, and two moments of the optimizer for each trainable weight. The Trainer writes a
+    A checkpoint holds all weights, and two moments of the optimizer for each trainable weight; where weights are
+    averaged, also these weights a second time. The Trainer writes a
     new checkpoint before it deletes the oldest, so the disk must hold one checkpoint more than `save_total_limit`. A
     push at each save writes one more copy of the weights.
 
@@ -164,13 +191,14 @@ def require_checkpoint_space(args: TrainingArguments, model: nn.Module) -> None:
         StorageError: if there is too little free space; the message gives the needed and the free MiB.
     """
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    moments = sum(2 * parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    copies = 2 if getattr(args, "weight_averaging", None) is None else 3
+    copied = sum(copies * parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     if args.save_strategy == "no":
         checkpoints = 0
     else:
         checkpoints = 1 if args.resume_from_checkpoint else (args.save_total_limit or 1) + 1
     pushed = weights if args.hub_strategy == "every_save" else 0
-    needed, free = weights + pushed + checkpoints * (weights + moments), shutil.disk_usage(args.output_dir).free
+    needed, free = weights + pushed + checkpoints * (weights + copied), shutil.disk_usage(args.output_dir).free
     if needed > free:
         raise StorageError(
             f"the model and {checkpoints} checkpoints need {needed / 2**20:,.1f} MiB, and {args.output_dir} has "

@@ -37,13 +37,17 @@ class HeadOnFeatures(torch.nn.Module):
         return self if self.head.training == mode else super().train(mode)
 
     def forward(
-        self, features: torch.Tensor, labels: torch.Tensor, lexical_logits: torch.Tensor | None = None
+        self,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        lexical_logits: torch.Tensor | None = None,
+        window_mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor | None]:
-        """Computes loss and logits from (batch, `config.feature_size`) features, in a plain dict for speed."""
+        """Computes loss and logits of cached features, as the classifier does, in a plain dict for speed."""
         wide_logits = None
         if self.lexical is not None and lexical_logits is not None:
             wide_logits = self.lexical.scale * lexical_logits
-        loss, logits = classify_features(self.head, features, labels, self.config, wide_logits)
+        loss, logits = classify_features(self.head, features, labels, self.config, wide_logits, window_mask)
         return {"loss": loss, "logits": logits}
 
 

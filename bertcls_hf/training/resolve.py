@@ -18,7 +18,7 @@ from bertcls_hf.features.lexical_table import LexicalFeatures
 from bertcls_hf.features.logistic_head import check_head_init
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, greater_is_better
 from bertcls_hf.models.loading import Checkpoint, load_classifier, resolve_config
-from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
+from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig, TruncationSettings
 from bertcls_hf.training.checkpoints import resolve_resume
 
 
@@ -36,6 +36,7 @@ class ResolvedRun:
         labels: the labels of the task.
         class_weights: one weight per label for the loss, or None for equal weights.
         lexical: the fitted lexical features; None without `--lexical_features`.
+        truncation: how the model reads longer texts than its encoder; None if the tokenizer cuts them.
     """
 
     args: Arguments
@@ -43,6 +44,7 @@ class ResolvedRun:
     labels: LabelSet
     class_weights: list[float] | None
     lexical: LexicalFeatures | None = None
+    truncation: TruncationSettings | None = None
 
     @cached_property
     def config(self) -> TextClassifierConfig:
@@ -53,9 +55,10 @@ class ResolvedRun:
         """
         smoothing = self.args.training.label_smoothing_factor
         # A model that is only evaluated keeps its lexical features.
-        kept = self.checkpoint.lexical_lengths(self.args.data.max_seq_length)
-        lexical = kept if self.lexical is None else self.lexical.settings
-        return resolve_config(self.args.model, self.checkpoint, self.labels, self.class_weights, smoothing, lexical)
+        lexical = self.checkpoint.lexical if self.lexical is None else self.lexical.settings
+        return resolve_config(
+            self.args.model, self.checkpoint, self.labels, self.class_weights, smoothing, lexical, self.truncation
+        )
 
     @property
     def main_phase(self) -> ClassifierTrainingArguments:
@@ -88,13 +91,16 @@ class ResolvedRun:
         return replace(self, args=args)
 
 
-def resolve_run(args: Arguments, checkpoint: Checkpoint, data: ClassificationData) -> ResolvedRun:
+def resolve_run(
+    args: Arguments, checkpoint: Checkpoint, data: ClassificationData, truncation: TruncationSettings | None = None
+) -> ResolvedRun:
     """Checks the options against the data and the encoder, and fills in their defaults, before any model is loaded.
 
     Args:
         args: the options as the user gave them.
         checkpoint: the encoder or classifier that `model_name_or_path` names.
         data: the loaded splits.
+        truncation: how the model reads longer texts than its encoder; see [`resolve_truncation`].
 
     Raises:
         ArgumentsError: if the data, the task or the encoder does not allow an option, or if the checkpoint to resume
@@ -126,7 +132,7 @@ def resolve_run(args: Arguments, checkpoint: Checkpoint, data: ClassificationDat
     weights = None
     if training.do_train:
         weights = class_weights(data.splits["train"], data.labels, args.model.class_weights)
-    run = ResolvedRun(replace(args, training=resolved), checkpoint, data.labels, weights)
+    run = ResolvedRun(replace(args, training=resolved), checkpoint, data.labels, weights, truncation=truncation)
     check_head_init(args.boost.head_init, run.config, is_trained_further=training.num_train_epochs > 0)
     return run
 
@@ -189,6 +195,6 @@ def _checkpoint_to_resume(args: ClassifierTrainingArguments, data: Classificatio
     if not args.do_train:
         return None
     is_stream = data.splits["train"].num_rows is None and args.max_steps > 0
-    return resolve_resume(
-        args.resume_from_checkpoint, Path(args.output_dir), args.world_size, args.process_index == 0, is_stream
-    )
+    is_averaged = args.weight_averaging is not None
+    folder, is_main = Path(args.output_dir), args.process_index == 0
+    return resolve_resume(args.resume_from_checkpoint, folder, args.world_size, is_main, is_stream, is_averaged)

@@ -43,9 +43,9 @@ def save_with_tokenizer(
 
 
 def _tokenizer_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Returns a tokenizer for whole texts if the model has lexical features, which cut texts for its encoder."""
-    lexical = model.config.lexical if isinstance(model, TextClassifier) else None
-    if lexical is not None:
+    """Returns a tokenizer for whole texts if the model itself cuts or splits them for its encoder."""
+    truncation = model.config.truncation_settings if isinstance(model, TextClassifier) else None
+    if truncation is not None:
         tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.model_max_length = lexical.max_length
+        tokenizer.model_max_length = truncation.max_text_length
     return tokenizer

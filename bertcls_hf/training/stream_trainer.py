@@ -46,6 +46,7 @@ class StreamTrainer(ClassificationTrainer):
         Raises:
             ArgumentsError: if the checkpoint was trained with another batch size or another order of rows.
         """
+        super().go_on_from(checkpoint)
         position = StreamPosition.read(checkpoint, self.args.process_index, self.args.world_size)
         steps = TrainerState.load_from_json(str(checkpoint / STATE)).global_step
         rows = steps * self.args.gradient_accumulation_steps * self.args.train_batch_size

@@ -1,5 +1,6 @@
 """The Trainer for classifiers, which changes the optimizer, loss, row order and saving of transformers' Trainer."""
 
+import contextlib
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any, cast
@@ -12,12 +13,13 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.data.tokenization import token_lengths
-from bertcls_hf.errors import StorageError, storage_problem
+from bertcls_hf.errors import ArgumentsError, StorageError, storage_problem
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifier, classification_loss
 from bertcls_hf.training.optimizer import parameter_groups
 from bertcls_hf.training.samplers import EpochSampler, RankBatches, longest_first
 from bertcls_hf.training.saving import save_for_use, save_with_tokenizer
+from bertcls_hf.training.weight_averaging import WeightAverage
 
 
 class ClassificationTrainer(Trainer):
@@ -36,6 +38,21 @@ class ClassificationTrainer(Trainer):
         if isinstance(self.model, TextClassifier):
             # The model applies label smoothing itself, together with class weights.
             self.label_smoother = None
+        self.weight_average = self._weight_average()
+
+    def _weight_average(self) -> WeightAverage | None:
+        args = self.args
+        if args.weight_averaging is None or not args.do_train:
+            return None
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ArgumentsError("--weight_averaging: with FSDP or DeepSpeed a process has only a part of the weights")
+        average = WeightAverage(self.model, args.weight_averaging, args.ema_decay, args.swa_start)
+        self.add_callback(average)
+        return average
+
+    def with_average(self) -> contextlib.AbstractContextManager[None]:
+        """Puts the average of the weights into the model for the time of a block, if there is one."""
+        return contextlib.nullcontext() if self.weight_average is None else self.weight_average.applied()
 
     @property
     def train_rows(self) -> int | None:
@@ -48,11 +65,12 @@ class ClassificationTrainer(Trainer):
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Prepares the training data for a resume from a checkpoint.
+        """Prepares a resume from a checkpoint.
 
-        It does nothing here, since the order of loaded rows depends only on seed and epoch. [`StreamTrainer`]
-        overrides it.
+        The order of loaded rows depends only on seed and epoch, and needs nothing; [`StreamTrainer`] finds its place.
         """
+        if self.weight_average is not None:
+            self.weight_average.go_on_from(checkpoint)
 
     def compute_loss(
         self,
@@ -145,7 +163,8 @@ class ClassificationTrainer(Trainer):
         self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Returns predictions and labels in the order of the dataset, and a mean loss that counts each row once."""
-        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        with self.with_average():
+            output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         self._count_each_row_once(output, f"{metric_key_prefix}_loss")
         order = longest_first(dataloader.dataset)
         if order is None:
@@ -192,8 +211,11 @@ class ClassificationTrainer(Trainer):
             save_for_use(model, self.processing_class, folder, state_dict)
             # A calibration file from an earlier run does not fit the new model.
             (folder / CALIBRATION_FILE).unlink(missing_ok=True)
-        else:
+            return
+        with self.with_average():
             save_with_tokenizer(model, self.processing_class, folder, state_dict)
+            if self.weight_average is not None:
+                self.weight_average.save_step_weights(folder)
 
 
 def _reordered(arrays: Any, positions: np.ndarray) -> Any:

@@ -113,7 +113,7 @@ def test_workers_change_nothing(tokenizer: PreTrainedTokenizerBase, tmp_path: Pa
 
 
 def test_the_start_can_be_cut_and_the_saved_tokenizer_knows(tiny_bert: Path, tmp_path: Path) -> None:
-    args = ModelArguments(model_name_or_path=str(tiny_bert), truncation_side="left")
+    args = ModelArguments(model_name_or_path=str(tiny_bert), truncation_strategy="tail")
     tokenizer = load_tokenizer(args, open_checkpoint(args), max_seq_length=4)
     long = "good film bad story good"
     ids = tokenize(in_memory(text=[long], label=[0]), tokenizer, DataArguments())["train"]["input_ids"][0]

@@ -1,6 +1,5 @@
 """Runs with --lexical_features: the saved model reads raw text, with every way to train, and refusals."""
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -11,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.predict.predictor import Predictor
 from bertcls_hf.run import main
 from bertcls_hf.training.saved_outputs import read_outputs
 from tests.helpers.korean import write_korean_bert, write_korean_reviews
-from tests.helpers.reviews import NEGATIVE, POSITIVE, WORDS
+from tests.helpers.long_texts import assert_reads_raw_text, texts_of, write_splits, write_texts
 
 
 Command = Callable[..., list[str]]
@@ -26,29 +25,9 @@ Command = Callable[..., list[str]]
 LENGTH = 16
 
 
-def write_texts(path: Path, rows: int, seed: int, pairs: bool = False) -> Path:
-    """Texts of 30 to 45 words, with two words that tell the label among the last ten."""
-    generator = np.random.default_rng(seed)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["sentence1", "sentence2", "label"] if pairs else ["text", "label"])
-        for _ in range(rows):
-            label = int(generator.integers(2))
-            words = list(generator.choice(WORDS[10:], generator.integers(30, 46)))
-            for place in generator.choice(10, 2, replace=False):
-                words[-1 - place] = generator.choice((NEGATIVE, POSITIVE)[label])
-            gold = ("neg", "pos")[label]
-            writer.writerow([" ".join(words[:3]), " ".join(words[-6:]), gold] if pairs else [" ".join(words), gold])
-    return path
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    sizes = {"train": 160, "validation": 60, "test": 50}
-    return {
-        f"{name}_file": write_texts(tmp_path / f"{name}.csv", rows, seed)
-        for seed, (name, rows) in enumerate(sizes.items())
-    }
+    return write_splits(tmp_path)
 
 
 @pytest.fixture
@@ -63,29 +42,6 @@ def lexical(command: Command, files: dict[str, Path]) -> Command:
     return build
 
 
-def texts_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def assert_reads_raw_text(out: Path, test_file: Path) -> None:
-    """The saved folder gives the run's logits, through the Predictor and through the pipeline."""
-    rows = texts_of(test_file)
-    kept = read_outputs(out / "test_outputs.npz")
-    predictor = Predictor.from_pretrained(str(out), device="cpu")
-    columns = [[row[name] for row in rows] for name in ("text", "sentence1", "sentence2") if name in rows[0]]
-    np.testing.assert_allclose(predictor.logits(*columns), kept.logits, atol=2e-5)
-    classify = pipeline("text-classification", str(out), top_k=None)
-    inputs = [dict(zip(("text", "text_pair"), texts, strict=False)) for texts in zip(*columns, strict=True)][:8]
-    scores = [
-        {row["label"]: row["score"] for row in classify(given, truncation=True, max_length=predictor.max_seq_length)}
-        for given in inputs
-    ]
-    shares = torch.tensor(kept.logits[:8]).softmax(dim=-1).numpy()
-    for row, expected in zip(scores, shares, strict=True):
-        assert [row["neg"], row["pos"]] == pytest.approx(expected.tolist(), abs=1e-5)
-
-
 MODES: dict[str, dict[str, Any]] = {
     "fine-tuned": {},
     "stock pooling": {"pooling": "pooler"},
@@ -94,7 +50,15 @@ MODES: dict[str, dict[str, Any]] = {
     "closed form": {"boost": True, "learning_rate": None, "head_init": "logistic", "num_train_epochs": 0},
     "LP-FT": {"boost": True, "freeze_backbone": False, "head_num_train_epochs": 1},
     "top layer": {"trainable_layers": 1},
-    "left": {"truncation_side": "left", "pooling": "mean"},
+    "tail": {"truncation_strategy": "tail", "pooling": "mean"},
+    "head and tail": {"truncation_strategy": "head_tail", "pooling": "mean"},
+    "windows": {"truncation_strategy": "windows", "pooling": "mean"},
+    "windows, closed form": {
+        "truncation_strategy": "windows",
+        "boost": True,
+        "learning_rate": None,
+        "head_init": "logistic",
+    },
     "weighted layers": {"pooling": "cls_mean", "pooling_layers": 2, "pooling_layers_merge": "weighted"},
     "padding-free": {"padding_free": True, "train_sampling_strategy": "random"},
     "class weights": {"class_weights": "balanced", "label_smoothing_factor": 0.1},
@@ -108,8 +72,8 @@ def test_the_saved_model_reads_raw_text(lexical: Command, files: dict[str, Path]
     out = tmp_path / "out"
     config = json.loads((out / "config.json").read_text())
     assert config["architectures"] == ["TextClassifierForSequenceClassification"]
-    settings = config["lexical_features"]
-    assert (settings["max_length"], settings["encoder_max_length"]) == (2048, LENGTH)
+    settings = config["truncation"]
+    assert (settings["max_text_length"], settings["max_length"]) == (2048, LENGTH)
     assert json.loads((out / "tokenizer_config.json").read_text())["model_max_length"] == 2048
     results = json.loads((out / "test_results.json").read_text())
     # The encoder alone cannot read the word that tells the label, except from the right end.
@@ -176,7 +140,7 @@ def test_pairs(command: Command, tmp_path: Path) -> None:
     }
     options = {"lexical_features": True, "num_train_epochs": 1, "max_seq_length": 32}
     assert main(command(**files, **options, do_train=True, do_predict=True)) == 0
-    assert json.loads((tmp_path / "out/config.json").read_text())["lexical_features"]["max_length"] == 32
+    assert json.loads((tmp_path / "out/config.json").read_text())["truncation"]["max_text_length"] == 32
     assert_reads_raw_text(tmp_path / "out", files["test_file"])
 
 
@@ -275,9 +239,9 @@ def test_an_exported_graph_computes_the_same(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lexical_features": False, "lexical_max_seq_length": 64}, "is for --lexical_features, which is off"),
+        ({"lexical_features": False, "max_text_length": 64}, "and for --lexical_features, and none of them is on"),
         ({"do_train": False}, "--lexical_features are fitted by a training"),
-        ({"lexical_max_seq_length": 8}, "is less than --max_seq_length, 16"),
+        ({"lexical_max_seq_length": 8}, "--max_text_length 8 is less than --max_seq_length, 16"),
         ({"validation_file": None, "validation_split_percentage": 0, "eval_strategy": "no", "boost": True,
           "learning_rate": None, "head_init": "logistic"}, "--head_init logistic weighs --lexical_features"),
     ],

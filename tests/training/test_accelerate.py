@@ -108,6 +108,11 @@ MODES = {
     "without padding": {"padding_free": True, "train_sampling_strategy": "random"},
     "lexical features": {"lexical_features": True, "train_sampling_strategy": "random"},
     "lexical features beside cached ones": {"lexical_features": True, "boost": True, "head_learning_rate": 0.01},
+    "windows": {"truncation_strategy": "windows", "max_seq_length": 8, "window_pooling": "attention",
+                "train_sampling_strategy": "random"},
+    "cached windows": {"truncation_strategy": "windows", "max_seq_length": 8, "boost": True,
+                       "head_learning_rate": 0.01},
+    "averaged weights": {"weight_averaging": "ema", "train_sampling_strategy": "random"},
 }  # fmt: skip
 
 

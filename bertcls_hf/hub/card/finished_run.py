@@ -19,6 +19,7 @@ from bertcls_hf.features.lexical_baseline import LexicalBaseline
 from bertcls_hf.hub.card.licences import data_licence, model_licence
 from bertcls_hf.metrics.intervals import Interval, metric_intervals
 from bertcls_hf.metrics.probabilities import probabilities
+from bertcls_hf.models.modeling import TruncationSettings
 from bertcls_hf.training.phases import HEAD_FOLDER
 from bertcls_hf.training.results import Evaluation
 from bertcls_hf.training.seed_runs import read_seeds
@@ -66,14 +67,17 @@ class FinishedRun:
     @property
     def max_seq_length(self) -> int:
         """The longest text in tokens that the encoder reads."""
-        lexical = getattr(self.trainer.model.config, "lexical", None)
-        return self.trainer.processing_class.model_max_length if lexical is None else lexical.encoder_max_length
+        return self.trainer.processing_class.model_max_length
+
+    @property
+    def truncation(self) -> TruncationSettings | None:
+        """How the model reads longer texts than its encoder; None if the tokenizer cuts them."""
+        return getattr(self.trainer.model.config, "truncation_settings", None)
 
     @property
     def pipeline_max_length(self) -> int:
         """The longest text in tokens that the saved model takes, which may read more of a text than its encoder."""
-        lexical = getattr(self.trainer.model.config, "lexical", None)
-        return self.max_seq_length if lexical is None else lexical.max_length
+        return self.max_seq_length if self.truncation is None else self.truncation.max_text_length
 
     @property
     def has_trained(self) -> bool:

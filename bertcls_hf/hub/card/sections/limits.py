@@ -27,10 +27,8 @@ def limits(run: FinishedRun) -> list[str]:
     split = run.headline.split if run.headline else next(iter(run.data.splits))
     lengths = run.lengths(split)
     if lengths is not None:
-        share = (lengths >= run.max_seq_length).mean()
-        sentences.append(
-            f"{_reader(run)} cut at {run.max_seq_length} tokens, which {share:.1%} of the {split} texts reach."
-        )
+        share = f"{(lengths >= run.max_seq_length).mean():.1%} of the {split} texts"
+        sentences += _long_texts(run, share)
     if run.args.training.calibrate:
         sentences.append(
             f"The figures are of the model's own outputs: what `{CALIBRATION_FILE}` holds is applied by "
@@ -39,9 +37,21 @@ def limits(run: FinishedRun) -> list[str]:
     return [*sentences, *_rare_labels(run)]
 
 
-def _reader(run: FinishedRun) -> str:
-    reads_more = run.pipeline_max_length > run.max_seq_length
-    return "For the encoder, longer texts are" if reads_more else "Longer texts are"
+def _long_texts(run: FinishedRun, share: str) -> list[str]:
+    """Says what is read of texts that are too long for the encoder, and which share of a split they are."""
+    tokens, settings = run.max_seq_length, run.truncation
+    own_code = "No stock class does this, so that the model needs the code beside its weights."
+    if settings is not None and settings.strategy == "windows":
+        beyond = f"What lies beyond {settings.max_text_length:,} tokens is not read."
+        return [f"Texts of more than {tokens} tokens are split into windows; {share} reach that length.", beyond,
+                own_code]  # fmt: skip
+    if settings is not None and settings.strategy == "head_tail":
+        kept = settings.kept_at_start
+        ends = f"the first {kept} and the last {tokens - kept} tokens of the first {settings.max_text_length:,}"
+        return [f"Of a text of more than {tokens} tokens, the encoder reads {ends}; {share} reach {tokens}.", own_code]
+    reads_more = run.pipeline_max_length > tokens
+    reader = "For the encoder, longer texts are" if reads_more else "Longer texts are"
+    return [f"{reader} cut at {tokens} tokens, which {share} reach."]
 
 
 def _rare_labels(run: FinishedRun) -> list[str]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.public_text import escape_markdown
 from bertcls_hf.hub.card.sections.names import base_model_code
@@ -52,7 +53,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "dropout of the head": f"{config.dropout:g}",
         "loss": _loss(config),
         "lexical features": _lexical_features(model),
-        "longest text": f"{run.max_seq_length} tokens, cut on the {run.trainer.processing_class.truncation_side}",
+        "longest text": _longest_text(run),
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
         "start of the head": run.args.boost.head_init,
         "length of the training": _training_length(run),
@@ -64,11 +65,26 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "schedule": f"{_plain(args.lr_scheduler_type)}, warm-up {args.warmup_steps:g}"
         f"{' of all steps' if args.warmup_steps < 1 else ' steps'}",
         "optimizer": f"{_plain(args.optim)}, weight decay {args.weight_decay:g}",
+        "average of the weights": _average(args),
         "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
         "seed": f"{args.seed}, of the splits {run.args.data.split_seed}",
         "checkpoint": _checkpoint(run),
     }
     return {name: value if name == "encoder" else escape_markdown(value) for name, value in settings.items()}
+
+
+def _longest_text(run: FinishedRun) -> str:
+    """What the encoder reads of a long text."""
+    settings, tokens = run.truncation, run.max_seq_length
+    if settings is not None and settings.strategy == "head_tail":
+        kept = settings.kept_at_start
+        return f"{tokens} tokens: of longer texts the first {kept} and the last {tokens - kept}"
+    if settings is not None and settings.strategy == "windows":
+        return (
+            f"{settings.max_text_length:,} tokens, in windows of {tokens} that share {settings.stride}; their vectors "
+            f"are pooled ({settings.window_pooling})"
+        )
+    return f"{tokens} tokens, cut on the {run.trainer.processing_class.truncation_side}"
 
 
 def _lexical_features(model: Any) -> str:
@@ -77,10 +93,18 @@ def _lexical_features(model: Any) -> str:
         return ""
     settings, table = model.lexical.settings, model.lexical
     return (
-        f"weights of {settings.table_size:,} {settings.ngrams} ({table.megabytes:.1f} MB), of "
-        f"up to {settings.max_length:,} tokens of a text, fitted before the training (Wang & Manning 2012); they "
-        f"count {table.scale.item():.2f} times beside the head"
+        f"weights of {settings.table_size:,} {settings.ngrams} ({table.megabytes:.1f} MB), of up to "
+        f"{model.truncation.max_text_length:,} tokens of a text, fitted before the training (Wang & Manning 2012); "
+        f"they count {table.scale.item():.2f} times beside the head"
     )
+
+
+def _average(args: ClassifierTrainingArguments) -> str:
+    if args.weight_averaging == "ema":
+        return f"exponential, with a decay of {args.ema_decay:g} at most"
+    if args.weight_averaging == "swa":
+        return f"the mean after {args.swa_start:.0%} of the training"
+    return ""
 
 
 def _training_length(run: FinishedRun) -> str:
