@@ -524,6 +524,11 @@ class ClassifierTrainingArguments(TrainingArguments):
         help="Train with this many seeds in all (--seed, --seed + 1 …), and report the means and standard deviations. "
         "The saved model is that of --seed.",
     )
+    cross_validation: int = HfArg(
+        default=0,
+        help="Also train on all parts of the training rows but one, and evaluate on that one, for each of so many "
+        "parts, and report the mean and the standard deviation; 0 is off. The saved model is that of all rows.",
+    )
     # Here the names of the model's targets, which are always `labels`; `--label_names` is an option of the data.
     label_names: list[str] | None = field(default=None, init=False)
     hub_strategy: Literal["end", "every_save"] = HfArg(
@@ -638,6 +643,10 @@ class ClassifierTrainingArguments(TrainingArguments):
         )
         _require_at_least(self, 0, "learning_rate", "weight_decay", "early_stopping_threshold", "save_total_limit",
                           "num_train_epochs")  # fmt: skip
+        _require(
+            self.cross_validation == 0 or self.cross_validation >= 2,
+            f"--cross_validation {self.cross_validation}: must be 2 or more, or 0 for off",
+        )
         _require_seed(self, "seed", "data_seed")
         accumulation = self.gradient_accumulation_steps
         if self.batch_size is not None and (self.batch_size < 1 or self.batch_size % accumulation):

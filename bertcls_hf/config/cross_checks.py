@@ -52,6 +52,7 @@ def _check_combinations(args: Arguments) -> None:
     if args.model.lexical_features and not args.training.do_train:
         raise ArgumentsError("--lexical_features are fitted by a training, and nothing is trained: leave it out")
     _check_seeds(args)
+    _check_cross_validation(args)
     _check_calibration(args)
 
 
@@ -66,6 +67,18 @@ def _check_seeds(args: Arguments) -> None:
     last = args.training.seed + args.training.seeds - 1
     if last >= 2**32:
         raise ArgumentsError(f"--seeds {args.training.seeds}: the last seed would be {last}, which is above 2^32")
+
+
+def _check_cross_validation(args: Arguments) -> None:
+    """Refuses folds where there is nothing to train, where rows cannot be chosen, or beside other repetitions."""
+    if not args.training.cross_validation:
+        return
+    if not args.training.do_train:
+        raise ArgumentsError("--cross_validation repeats the training, and nothing is trained: leave it out")
+    if args.data.streaming:
+        raise ArgumentsError("--cross_validation chooses among all rows, and a stream is read once, in order")
+    if args.training.seeds > 1:
+        raise ArgumentsError("--cross_validation and --seeds both repeat the training: give one of them")
 
 
 def _check_frozen(args: Arguments) -> None:

@@ -1,5 +1,6 @@
 """A torch data set of cached features, from which a head is trained."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,6 +47,25 @@ class FeatureDataset(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.positions) if self._bounds is None else len(self._bounds) - 1
+
+    def select(self, rows: np.ndarray) -> "FeatureDataset":
+        """Returns a dataset of some rows, which shares the features with this one."""
+        chosen = copy.copy(self)
+        if self._bounds is None:
+            chosen.positions = self.positions[rows]
+        else:
+            spans = [self.positions[self._bounds[row] : self._bounds[row + 1]] for row in rows]
+            chosen.positions = np.concatenate(spans)
+            chosen._bounds = np.concatenate([[0], np.cumsum(list(map(len, spans)))])
+        chosen.labels = None if self.labels is None else self.labels[rows]
+        chosen.lexical_logits = None if self.lexical_logits is None else self.lexical_logits[rows]
+        return chosen
+
+    def with_lexical_logits(self, logits: np.ndarray) -> "FeatureDataset":
+        """Returns the dataset with other (rows, labels) logits of the lexical features."""
+        changed = copy.copy(self)
+        changed.lexical_logits = torch.from_numpy(logits)
+        return changed
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         return {name: values[0] for name, values in self.__getitems__([row]).items()}

@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from datasets import Dataset, List, Value
+from datasets.fingerprint import Hasher
 from scipy import sparse
 from transformers import PreTrainedTokenizerBase
 
@@ -94,10 +95,14 @@ class LexicalFeatures:
     def with_logits(self, splits: dict[str, Any]) -> dict[str, Any]:
         """Returns the tokenized splits with the column of logits."""
         values = List(Value("float32"))
-        return {
-            name: split.add_column(COLUMN, self.logits[name].tolist(), feature=values)
-            for name, split in splits.items()
-        }
+
+        def added(name: str, split: Dataset) -> Dataset:
+            logits = self.logits[name]
+            # Otherwise, datasets would pickle every list.
+            fingerprint = Hasher.hash((split._fingerprint, hashlib.sha256(logits.tobytes()).hexdigest()))
+            return split.add_column(COLUMN, logits.tolist(), new_fingerprint=fingerprint, feature=values)
+
+        return {name: added(name, split) for name, split in splits.items()}
 
 
 def fit_lexical_features(

@@ -1,7 +1,5 @@
 """Resolves how a run reads texts that are longer than its encoder takes."""
 
-import copy
-
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import ModelArguments
@@ -107,8 +105,11 @@ def _text_length(asked: int | None, encoder_length: int, is_pair: bool) -> int:
 
 def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, settings: TruncationSettings, is_own: bool) -> None:
     """Refuses a tokenizer that does not put one special token before and one after a text."""
-    # A call changes the truncation of a fast tokenizer, which is part of its hash.
-    mask = copy.deepcopy(tokenizer)("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    if tokenizer.is_fast:
+        # A call would change the truncation of a fast tokenizer, which is part of its hash.
+        mask = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
+    else:
+        mask = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
     if list(mask[:1]) + list(mask[-1:]) == [1, 1] and sum(mask) == SPECIAL_TOKENS < len(mask):
         return
     option, advice = (

@@ -16,9 +16,6 @@ from bertcls_hf.hub.push import run_repository
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from bertcls_hf.data.load import ClassificationData
-    from bertcls_hf.features.lexical_baseline import LexicalBaseline
-    from bertcls_hf.features.lexical_table import LexicalFeatures
     from bertcls_hf.hub.card.finished_run import FinishedRun
     from bertcls_hf.models.modeling import TextClassifier
     from bertcls_hf.training.resolve import ResolvedRun
@@ -66,6 +63,8 @@ def run(
     from bertcls_hf.training import phases
     from bertcls_hf.training.baseline_results import write_baseline
     from bertcls_hf.training.checkpoints import refuse_other_model
+    from bertcls_hf.training.cross_validation import cross_validate, held_out_rows
+    from bertcls_hf.training.lexical_parts import fitted_baseline, fitted_features
     from bertcls_hf.training.recipe import start_run, write_recipe
     from bertcls_hf.training.resolve import resolve_run
     from bertcls_hf.training.seed_runs import repeat_with_other_seeds
@@ -85,8 +84,9 @@ def run(
     report_lengths(splits, tokenizer, truncation)
 
     resolved = resolve_run(args, checkpoint, data, truncation)
+    folds = held_out_rows(data, args.training.cross_validation, args.data.split_seed)
     if args.model.lexical_features:
-        lexical = _lexical_features(resolved, data, tokenizer)
+        lexical = fitted_features(resolved, data, tokenizer)
         resolved, splits = replace(resolved, lexical=lexical), lexical.with_logits(splits)
     if args.boost.sweep:
         resolved = HeadSweep(resolved, splits, tokenizer).run(args.boost.sweep)
@@ -96,7 +96,7 @@ def run(
     if args.training.process_index == 0:
         write_recipe(args, options, resolved.config, tokenizer.model_max_length)
 
-    baseline = _lexical_baseline(resolved, data)
+    baseline = fitted_baseline(resolved, data)
     model = resolved.load_model()
     features = _cached_features(resolved, model, tokenizer, splits) if args.boost.boost else None
     inputs = phases.prepare_inputs(resolved, model, tokenizer, splits, features)
@@ -117,32 +117,13 @@ def run(
         repeat_with_other_seeds(resolved, tokenizer, splits, features, data, evaluations)
         if trainer.is_world_process_zero():
             write_model_card(finished)
+    if folds:
+        cross_validate(resolved, folds, tokenizer, splits, features, data)
+        if trainer.is_world_process_zero():
+            write_model_card(finished)
     if push is not None:
         push.finish()
     return finished
-
-
-def _lexical_features(
-    resolved: "ResolvedRun", data: "ClassificationData", tokenizer: "PreTrainedTokenizerBase"
-) -> "LexicalFeatures":
-    """Fits the lexical features in one process; the others read them from the cache."""
-    from bertcls_hf.features.lexical_table import fit_lexical_features
-
-    args, truncation = resolved.args, resolved.truncation
-    assert truncation is not None
-    with args.training.main_process_first(desc="lexical features"):
-        seed = args.data.split_seed
-        return fit_lexical_features(data, tokenizer, truncation.max_text_length, resolved.class_weights, seed)
-
-
-def _lexical_baseline(resolved: "ResolvedRun", data: "ClassificationData") -> "LexicalBaseline | None":
-    """Fits the lexical baseline of a training, in the process that writes the results."""
-    from bertcls_hf.features.lexical_baseline import lexical_baseline
-
-    training = resolved.args.training
-    if not (training.lexical_baseline and training.do_train and training.process_index == 0):
-        return None
-    return lexical_baseline(data, resolved.class_weights, resolved.args.data.split_seed)
 
 
 def _cached_features(

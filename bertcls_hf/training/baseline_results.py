@@ -111,12 +111,13 @@ def write_baseline(
         evaluations: the name of each evaluated split, and the evaluation on it.
     """
     splits: dict[str, Any] = {
-        split: {"metrics": evaluation.metrics, "comparison": _plain(evaluation.comparison)}
+        split: {"metrics": evaluation.metrics, "comparison": plain_comparison(evaluation.comparison)}
         for split, evaluation in evaluations
     }
     content = json.dumps({**baseline.description(), "splits": splits}, indent=2, ensure_ascii=False)
     (folder / BASELINE_FILE).write_text(content + "\n", encoding="utf-8")
 
 
-def _plain(comparison: PairedComparison | None) -> dict[str, Any] | None:
+def plain_comparison(comparison: PairedComparison | None) -> dict[str, Any] | None:
+    """Returns a comparison as it stands in files."""
     return None if comparison is None else asdict(comparison)

@@ -38,6 +38,7 @@ HARMLESS_ON_RESUME = frozenset(
         "report_to",
         "save_total_limit",
         "seeds",
+        "cross_validation",
         "preprocessing_num_workers",
         "overwrite_cache",
         "do_train",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bertcls_hf.run import main
-from bertcls_hf.training import seed_runs
+from bertcls_hf.training.repetitions import FINISHED_FILE
 
 
 Command = Callable[..., list[str]]
@@ -56,23 +56,16 @@ def test_the_card_tells_of_all_seeds_and_the_model_is_that_of_the_first(command:
 
 
 def test_a_resumed_run_repeats_no_finished_seed(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(command(num_train_epochs=1, seeds=3)) == 0
     out = tmp_path / "out"
     before = (out / "seeds.json").read_text()
-    (out / "seed-44" / seed_runs.FINISHED_FILE).unlink()
+    (out / "seed-44" / FINISHED_FILE).unlink()
     (out / "seeds.json").unlink()
-    trained: list[int] = []
-    run = seed_runs._run
-
-    def noted(resolved: Any, seed: int, *rest: Any) -> Any:
-        trained.append(seed)
-        return run(resolved, seed, *rest)
-
-    monkeypatch.setattr(seed_runs, "_run", noted)
+    caplog.clear()
     assert main(command(num_train_epochs=1, seeds=3, resume_from_checkpoint="auto")) == 0
-    assert trained == [44]
+    assert [record.args for record in caplog.records if record.msg == "training with seed %d"] == [(44,)]
     assert (out / "seeds.json").read_text() == before
 
 

@@ -20,6 +20,7 @@ from bertcls_hf.hub.card.licences import data_licence, model_licence
 from bertcls_hf.metrics.intervals import Interval, metric_intervals
 from bertcls_hf.metrics.probabilities import probabilities
 from bertcls_hf.models.modeling import TruncationSettings
+from bertcls_hf.training.cross_validation import read_cross_validation
 from bertcls_hf.training.phases import HEAD_FOLDER
 from bertcls_hf.training.results import Evaluation
 from bertcls_hf.training.seed_runs import read_seeds
@@ -152,6 +153,11 @@ class FinishedRun:
     def seeds(self) -> dict[str, Any] | None:
         """The metrics over several seeds, once the run has repeated its training; None with one seed."""
         return read_seeds(self.folder) if self.args.training.seeds > 1 else None
+
+    @property
+    def cross_validation(self) -> dict[str, Any] | None:
+        """The metrics of the folds, once the run has trained them; None without `--cross_validation`."""
+        return read_cross_validation(self.folder) if self.args.training.cross_validation else None
 
     @property
     def is_streamed(self) -> bool:

@@ -10,6 +10,7 @@ from bertcls_hf.hub.card.public_text import quote
 from bertcls_hf.hub.card.sections.tables import difference_words, interval_words, p_words, table
 from bertcls_hf.metrics.intervals import CONFIDENCE, SHARES
 from bertcls_hf.metrics.metrics import METRIC_NAMES, classification_report, metric_words
+from bertcls_hf.metrics.paired import Difference
 from bertcls_hf.training.baseline_results import BaselineEvaluation
 
 
@@ -18,11 +19,12 @@ MOST_LABELS = 20
 
 def results_section(run: FinishedRun) -> dict[str, str]:
     """The table of metrics and, for a classification, the table of labels; empty without an evaluation."""
-    section = dict.fromkeys(("metrics_table", "interval_note", "seeds_table", "per_class_table", "per_class_note"), "")
+    names = ("metrics_table", "interval_note", "seeds_table", "folds_table", "per_class_table", "per_class_note")
+    section = dict.fromkeys(names, "")
     if run.headline is None:
         return section
     section |= {"metrics_table": _metrics_table(run), "interval_note": _interval_note(run)}
-    section |= {"seeds_table": _seeds_table(run)}
+    section |= {"seeds_table": _seeds_table(run), "folds_table": _folds_table(run)}
     return section if run.labels.problem_type == REGRESSION else section | _per_class(run)
 
 
@@ -65,6 +67,27 @@ def _seeds_table(run: FinishedRun) -> str:
         for name in METRIC_NAMES[run.labels.problem_type]
     ]
     return table([f"mean ± standard deviation of seeds {seeds[0]} to {seeds[-1]}", *splits], rows)
+
+
+def _folds_table(run: FinishedRun) -> str:
+    """The metrics over the folds of a cross-validation, beside the baseline's; empty without one."""
+    found = run.cross_validation
+    if found is None:
+        return ""
+    baseline = found.get("lexical_baseline")
+    differences = (baseline["comparison"] or {}).get("differences", {}) if baseline else {}
+    rows = []
+    for name in METRIC_NAMES[run.labels.problem_type]:
+        cells = [metric_words(name), _mean_words(found["metrics"][name])]
+        cells += [f"{found['all_rows'][name]:.4f}"] if "all_rows" in found else []
+        if baseline:
+            cells += [f"{baseline['metrics'][name]:.4f}"]
+            cells += [difference_words(Difference(**differences[name])) if name in differences else ""]
+        rows.append(cells)
+    header = ["metric", f"mean ± standard deviation of {found['folds']} folds"]
+    header += [f"all {found['rows']:,} rows"] if "all_rows" in found else []
+    header += ["lexical baseline", "difference"] if baseline else []
+    return table(header, rows)
 
 
 def _mean_words(figures: Mapping[str, float]) -> str:
