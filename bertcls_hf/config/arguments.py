@@ -47,6 +47,7 @@ REFUSED_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
 UNLISTED_SERVICES = ("azure_ml", "flyte")
 DEFAULT_LEARNING_RATE = 2e-5
 FROZEN_HEAD_LEARNING_RATE = 1e-3
+DEFAULT_ADAPT_LEARNING_RATE, DEFAULT_MLM_PROBABILITY = 5e-5, 0.15
 DEFAULT_EMA_DECAY, DEFAULT_SWA_START = 0.999, 0.75
 # Options that only have an effect with --push_to_hub.
 PUSH_OPTIONS = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy")
@@ -361,6 +362,40 @@ class DataArguments:
             is_distinct and len(names) <= 2,
             f"--text_column_names takes one column or two different ones, got {names}{hint}",
         )
+
+
+@dataclass(frozen=True)
+class AdaptArguments:
+    """The training of the encoder on the task's texts, without labels, before the classifier."""
+
+    _argument_group_name = "adapt"
+
+    adapt_num_train_epochs: float = HfArg(
+        default=0.0,
+        help="Before the classifier, train the encoder for so many epochs as a masked language model on the training "
+        "texts (Sun et al. 2019; Gururangan et al. 2020); 0 is off. It stays in output_dir/adapted.",
+    )
+    adapt_learning_rate: float = HfArg(
+        default=DEFAULT_ADAPT_LEARNING_RATE, help="Learning rate of the masked language model."
+    )
+    mlm_probability: float = HfArg(default=DEFAULT_MLM_PROBABILITY, help="Share of the tokens that are masked.")
+    unlabelled_file: str | None = HfArg(
+        default=None, help="Like --train_file, with more texts for the masked language model; labels are not read."
+    )
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 0, "adapt_num_train_epochs")
+        rate, share = self.adapt_learning_rate, self.mlm_probability
+        _require(0 < rate < math.inf, f"--adapt_learning_rate {rate}: must be above 0")
+        _require(0 < share < 1, f"--mlm_probability {share}: must lie between 0 and 1")
+        given = {
+            "adapt_learning_rate": rate != DEFAULT_ADAPT_LEARNING_RATE,
+            "mlm_probability": share != DEFAULT_MLM_PROBABILITY,
+            "unlabelled_file": self.unlabelled_file is not None,
+        }
+        useless = [name for name, is_given in given.items() if is_given]
+        if useless and not self.adapt_num_train_epochs:
+            raise ArgumentsError(f"--{' and --'.join(useless)} belong to --adapt_num_train_epochs, which is 0")
 
 
 @dataclass(frozen=True)
@@ -746,6 +781,7 @@ class Arguments:
     Args:
         model: the encoder, the pooling and the head. Here `freeze_backbone` is true or false, and never None.
         data: the sources of texts and labels, their splitting and tokenization.
+        adapt: the options of the encoder's adaptation to the task's texts.
         boost: the options of the cached features.
         training: the Trainer's options, and those that this package adds to them.
         in_memory: the splits (`train`, `validation`, `test`) whose rows the caller passes in memory.
@@ -753,6 +789,7 @@ class Arguments:
 
     model: ModelArguments
     data: DataArguments
+    adapt: AdaptArguments
     boost: BoostArguments
     training: ClassifierTrainingArguments
     in_memory: frozenset[str] = frozenset()
@@ -771,7 +808,7 @@ class Arguments:
         return FROZEN_HEAD_LEARNING_RATE if trains_on_frozen_features else self.training.learning_rate
 
 
-ARGUMENT_CLASSES = (ModelArguments, DataArguments, BoostArguments, ClassifierTrainingArguments)
+ARGUMENT_CLASSES = (ModelArguments, DataArguments, AdaptArguments, BoostArguments, ClassifierTrainingArguments)
 
 
 def own_fields(argument_class: type) -> list[Field]:

@@ -53,6 +53,7 @@ def _check_combinations(args: Arguments) -> None:
         raise ArgumentsError("--lexical_features are fitted by a training, and nothing is trained: leave it out")
     _check_seeds(args)
     _check_cross_validation(args)
+    _check_adaptation(args)
     _check_calibration(args)
 
 
@@ -79,6 +80,16 @@ def _check_cross_validation(args: Arguments) -> None:
         raise ArgumentsError("--cross_validation chooses among all rows, and a stream is read once, in order")
     if args.training.seeds > 1:
         raise ArgumentsError("--cross_validation and --seeds both repeat the training: give one of them")
+
+
+def _check_adaptation(args: Arguments) -> None:
+    """Refuses an adaptation of the encoder where nothing is trained, or where the texts are a stream."""
+    if not args.adapt.adapt_num_train_epochs:
+        return
+    if not args.training.do_train:
+        raise ArgumentsError("--adapt_num_train_epochs is for a training, and nothing is trained: leave it out")
+    if args.data.streaming:
+        raise ArgumentsError("--adapt_num_train_epochs reads all texts several times, and a stream is read once")
 
 
 def _check_frozen(args: Arguments) -> None:

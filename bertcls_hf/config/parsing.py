@@ -430,8 +430,8 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
             "them out (accelerate launch --mixed_precision no)"
         )
     try:
-        model, data, boost, training = (_build(argument_class, options) for argument_class in ARGUMENT_CLASSES)
-        return checked(Arguments(model, data, boost, training, frozenset(in_memory)))
+        model, data, adapt, boost, training = (_build(argument_class, options) for argument_class in ARGUMENT_CLASSES)
+        return checked(Arguments(model, data, adapt, boost, training, frozenset(in_memory)))
     except (ValueError, OSError, ImportError) as error:
         raise ArgumentsError(one_line(error)) from error
 

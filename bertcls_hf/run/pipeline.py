@@ -47,7 +47,7 @@ def run(
     Raises:
         RunError: an error that the user can fix; the command line returns its `exit_code`.
     """
-    check_files(args.data)
+    check_files(args.data, args.adapt.unlabelled_file)
     if args.training.push_to_hub and args.training.process_index == 0:
         check_access(run_repository(Path(args.training.output_dir), args.training))
     # Imported here, so that a mistyped option or file name fails at once: importing datasets, scikit-learn and the
@@ -61,6 +61,7 @@ def run(
     from bertcls_hf.models.loading import load_tokenizer, open_checkpoint
     from bertcls_hf.models.truncation import resolve_truncation
     from bertcls_hf.training import phases
+    from bertcls_hf.training.adaptation import adapt_encoder, check_adaptation
     from bertcls_hf.training.baseline_results import write_baseline
     from bertcls_hf.training.checkpoints import refuse_other_model
     from bertcls_hf.training.cross_validation import cross_validate, held_out_rows
@@ -74,6 +75,7 @@ def run(
     checkpoint = open_checkpoint(args.model)
     check_encoder(args, checkpoint)
     tokenizer = load_tokenizer(args.model, checkpoint, args.data.max_seq_length)
+    check_adaptation(args, checkpoint, tokenizer)
 
     with args.training.main_process_first(desc="data"):
         trains, predicts = bool(args.training.do_train), args.training.do_predict
@@ -85,6 +87,8 @@ def run(
 
     resolved = resolve_run(args, checkpoint, data, truncation)
     folds = held_out_rows(data, args.training.cross_validation, args.data.split_seed)
+    if args.adapt.adapt_num_train_epochs:
+        resolved = adapt_encoder(resolved, data, tokenizer, args.training.resume_from_checkpoint)
     if args.model.lexical_features:
         lexical = fitted_features(resolved, data, tokenizer)
         resolved, splits = replace(resolved, lexical=lexical), lexical.with_logits(splits)

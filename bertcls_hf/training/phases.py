@@ -162,7 +162,7 @@ def train(trainer: ClassificationTrainer) -> None:
     if checkpoint is not None and stopped_early(Path(checkpoint), trainer.args.early_stopping_patience):
         metrics = _take_over_finished(trainer, Path(checkpoint))
     else:
-        metrics = _train_until_signalled(trainer, checkpoint)
+        metrics = train_until_signalled(trainer, checkpoint)
     if trainer.model.lexical is not None and not trainer.model.config.freeze_backbone:
         _weigh_lexical_features(trainer)
     if trainer.train_rows is not None:
@@ -183,7 +183,12 @@ def _weigh_lexical_features(trainer: ClassificationTrainer) -> None:
     fuse(model, factors)
 
 
-def _train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | None) -> dict[str, float]:
+def train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | None) -> dict[str, float]:
+    """Trains, from a checkpoint if one is given, and returns the Trainer's figures.
+
+    Raises:
+        PreemptedError: if a signal ended the training.
+    """
     with StopOnSignal() as stop:
         trainer.add_callback(stop)
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics

@@ -202,8 +202,8 @@ class TestRecomputedLayers:
 GPU_RECIPES = sorted((ROOT / "recipes").rglob("*_gpu.yaml"))
 
 
-def test_the_gpu_recipes_are_five() -> None:
-    assert len(GPU_RECIPES) == 5
+def test_the_gpu_recipes_are_six() -> None:
+    assert len(GPU_RECIPES) == 6
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.public_text import escape_markdown
 from bertcls_hf.hub.card.sections.names import base_model_code
 from bertcls_hf.hub.card.sections.tables import table
+from bertcls_hf.training.adaptation import FOLDER, read_adaptation
 
 
 MOST_TRIALS = 5
@@ -54,6 +55,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "loss": _loss(config),
         "lexical features": _lexical_features(model),
         "longest text": _longest_text(run),
+        "adaptation to the texts": _adaptation(run),
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
         "start of the head": run.args.boost.head_init,
         "length of the training": _training_length(run),
@@ -97,6 +99,18 @@ def _lexical_features(model: Any) -> str:
         f"{model.truncation.max_text_length:,} tokens of a text, fitted before the training (Wang & Manning 2012); "
         f"they count {table.scale.item():.2f} times beside the head"
     )
+
+
+def _adaptation(run: FinishedRun) -> str:
+    """The training of the encoder as a masked language model; empty without one."""
+    found = read_adaptation(run.folder / FOLDER) if run.args.adapt.adapt_num_train_epochs else None
+    if found is None:
+        return ""
+    unlabelled = f", {found.unlabelled:,} of them without labels" if found.unlabelled else ""
+    losses = ""
+    if found.loss_before is not None and found.loss_after is not None:
+        losses = f"; loss of a masked validation token {found.loss_before:.3f} before, {found.loss_after:.3f} after"
+    return f"{found.epochs:g} epochs as a masked language model on {found.texts:,} texts{unlabelled}{losses}"
 
 
 def _average(args: ClassifierTrainingArguments) -> str:
