@@ -141,6 +141,18 @@ class ModelArguments:
         "in scripts such as Korean's, of characters, weighted by a table that is fitted before the training (Wang & "
         "Manning 2012), and saved with the model.",
     )
+    lora_r: int = HfArg(
+        default=0,
+        help="Train low-rank adapters of this rank (LoRA, Hu et al. 2021) beside the encoder's projections instead of "
+        "its own weights; 0 is off. It needs a higher --learning_rate, such as 5e-4. What is saved has no adapters.",
+    )
+    lora_alpha: float | None = HfArg(
+        default=None, help="Adapters count this number divided by --lora_r. Default: twice --lora_r."
+    )
+    lora_dropout: float = HfArg(default=0.0, help="Dropout on the adapters' input.")
+    lora_target_modules: list[str] | None = HfArg(
+        default=None, help="Names of the projections that get adapters, such as query value. Default: all."
+    )
     attn_implementation: str | None = HfArg(
         default=None,
         help="Attention of the encoder: sdpa, eager, flash_attention_2 … Default: sdpa, or eager where the encoder "
@@ -158,6 +170,8 @@ class ModelArguments:
         _require_at_least(self, 0, "trainable_layers", "focal_gamma")
         _require_at_least(self, 1, "pooling_layers")
         self._check_truncation()
+        object.__setattr__(self, "lora_target_modules", _split_commas(_as_list(self.lora_target_modules)))
+        self._check_lora()
         _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: must lie in [0, 1)")
         if self.focal_gamma != 2 and self.loss != "focal":
             raise ArgumentsError(f"--focal_gamma is for --loss focal, not {self.loss}")
@@ -179,6 +193,20 @@ class ModelArguments:
                 "--max_text_length is for --truncation_strategy head_tail or windows and for --lexical_features, and "
                 "none of them is on"
             )
+
+    def _check_lora(self) -> None:
+        """Refuses adapters in an encoder that is frozen in part or whole, and options of adapters without them."""
+        _require_at_least(self, 0, "lora_r")
+        _require(0 <= self.lora_dropout < 1, f"--lora_dropout {self.lora_dropout}: must lie in [0, 1)")
+        alpha = self.lora_alpha
+        _require(alpha is None or 0 < alpha < math.inf, f"--lora_alpha {alpha}: must be above 0")
+        useless = [name for name in ("lora_alpha", "lora_target_modules") if getattr(self, name) is not None]
+        useless += ["lora_dropout"] if self.lora_dropout else []
+        if useless and not self.lora_r:
+            raise ArgumentsError(f"--{' and --'.join(useless)} belong to --lora_r, which is 0")
+        if self.lora_r and (self.freeze_backbone or self.trainable_layers is not None):
+            option = "freeze_backbone" if self.freeze_backbone else "trainable_layers"
+            raise ArgumentsError(f"--lora_r trains adapters in the whole encoder: leave out --{option}")
 
     @property
     def has_frozen_backbone(self) -> bool:

@@ -27,6 +27,10 @@ def _check_boost(args: Arguments) -> None:
     boost, model = args.boost, args.model
     if boost.boost and model.trainable_layers:
         raise ArgumentsError("--boost caches features that never change, but --trainable_layers changes them")
+    if boost.boost and model.lora_r and model.freeze_backbone is not False:
+        raise ArgumentsError(
+            "--lora_r with --boost needs --freeze_backbone false: the head learns on the cache, then the adapters"
+        )
     if not boost.boost and boost.boost_dtype != "float32":
         raise ArgumentsError(f"--boost_dtype {boost.boost_dtype} is for cached features: it needs --boost")
     if not boost.boost and boost.head_init != "random":

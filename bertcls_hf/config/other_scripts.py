@@ -18,6 +18,7 @@ _NO_CONTRAST = (
     "nothing is trained contrastively; with few labels, --boost --head_init logistic --num_train_epochs 0 or --boost "
     "--freeze_backbone false comes nearest"
 )
+_QUANTISED = "weights are loaded in full precision; --lora_r trains few beside them, and --bf16 computes in 16 bits"
 _FLAT_RECIPE = "a recipe is flat, lines of the form `option: value`"
 _SHUFFLED = "the training rows are in another order in each epoch, by --seed"
 _TENSORBOARD = "TENSORBOARD_LOGGING_DIR=DIR in the environment, with --report_to tensorboard"
@@ -128,6 +129,9 @@ RENAMED = {
     "stride": "--window_stride, with --truncation_strategy windows: the tokens that two windows share",
     "tie_value": "--window_pooling: the vectors of a text's windows are pooled, not their votes",
     # names that people try
+    "peft": "--lora_r",
+    "use_peft": "--lora_r",
+    "lora_rank": "--lora_r",
     "doc_stride": "--window_stride, with --truncation_strategy windows",
     "truncation_side": "--truncation_strategy head (right) or tail (left)",
     "batch_size_per_device": "--per_device_train_batch_size",
@@ -257,6 +261,9 @@ NOT_HERE = {
     # transformers: the scripts
     "server_ip": "a debugger is attached by `python -m debugpy`",
     "server_port": "a debugger is attached by `python -m debugpy`",
+    "load_in_8bit": _QUANTISED,
+    "load_in_4bit": _QUANTISED,
+    "quantization": _QUANTISED,
     # SetFit
     "num_iterations": _NO_CONTRAST,
     "sampling_strategy": _NO_CONTRAST,

@@ -957,6 +957,8 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         self.head = ClassificationHead(config)
         self.lexical = None if config.lexical_features is None else LexicalTable(config)
         self.truncation = config.truncation_settings
+        # A part of the names of the encoder's weights that are trained, where adapters learn in place of all others.
+        self.encoder_weights_mark: str | None = None
         self.post_init()
         self.apply_freezing()
 
@@ -1000,6 +1002,9 @@ class TextClassifierForSequenceClassification(TextClassifierPreTrainedModel):
         self.encoder.requires_grad_(False)
         for module in self.trainable_encoder_modules():
             module.requires_grad_(True)
+        if self.encoder_weights_mark is not None:
+            for name, weight in self.encoder.named_parameters():
+                weight.requires_grad_(weight.requires_grad and self.encoder_weights_mark in name)
         if self.lexical is not None:
             self.lexical.scale.requires_grad_(self.config.freeze_backbone)
         self.train(self.training)

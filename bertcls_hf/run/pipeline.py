@@ -96,7 +96,7 @@ def run(
         resolved = HeadSweep(resolved, splits, tokenizer).run(args.boost.sweep)
     args = resolved.args
     if args.training.resume_from_checkpoint is not None:
-        refuse_other_model(Path(args.training.resume_from_checkpoint), resolved.config)
+        refuse_other_model(Path(args.training.resume_from_checkpoint), resolved.config, args.model.lora_r)
     if args.training.process_index == 0:
         write_recipe(args, options, resolved.config, tokenizer.model_max_length)
 

@@ -11,6 +11,7 @@ import shutil
 import struct
 from pathlib import Path
 
+from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 
@@ -159,6 +160,13 @@ def _weights_problem(path: Path) -> str | None:
     return None if path.stat().st_size == 8 + header_size + end else f"{path.name} is cut off"
 
 
+def _rank_of_adapters(path: Path) -> int:
+    """Returns the rank of the adapters among the weights of a file; 0 if there are none."""
+    with safe_open(path, framework="pt") as weights:
+        name = next((name for name in weights.keys() if ".lora_A." in name), None)
+        return 0 if name is None else weights.get_slice(name).get_shape()[0]
+
+
 def _position_problem(path: Path) -> str | None:
     try:
         json.loads(path.read_text())
@@ -215,7 +223,7 @@ def stopped_early(checkpoint: Path, patience: int) -> bool:
     return saved["attributes"]["early_stopping_patience_counter"] >= patience
 
 
-def refuse_other_model(checkpoint: Path, config: PreTrainedConfig) -> None:
+def refuse_other_model(checkpoint: Path, config: PreTrainedConfig, lora_r: int = 0) -> None:
     """Checks that a checkpoint belongs to the same kind of model as the one that is about to be trained.
 
     The Trainer would load the weights that fit, and initialise the others at random.
@@ -223,15 +231,18 @@ def refuse_other_model(checkpoint: Path, config: PreTrainedConfig) -> None:
     Args:
         checkpoint: the folder of a complete checkpoint.
         config: the configuration of the model that is about to be trained.
+        lora_r: the rank of its adapters; 0 without them.
 
     Raises:
-        ArgumentsError: if a field of `SHAPE_FIELDS` differs; the message gives each old and new value.
+        ArgumentsError: if a field of `SHAPE_FIELDS` or the rank differs; the message gives each old and new value.
     """
     saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     current = json.loads(config.to_json_string(use_diff=False))
     changed = [name for name in SHAPE_FIELDS if saved.get(name) != current.get(name)]
-    if changed:
-        listed = "; ".join(f"{name} was {saved.get(name)}, is {current.get(name)}" for name in changed)
+    listed = "; ".join(f"{name} was {saved.get(name)}, is {current.get(name)}" for name in changed)
+    if (saved_r := _rank_of_adapters(checkpoint / WEIGHTS)) != lora_r:
+        listed = "; ".join(filter(None, (listed, f"lora_r was {saved_r}, is {lora_r}")))
+    if listed:
         raise ArgumentsError(
             f"{checkpoint} is of another model: {listed}; resume with its options, or use a new --output_dir"
         )

@@ -22,6 +22,7 @@ from bertcls_hf.features.lexical_table import COLUMN
 from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import build_compute_metrics
+from bertcls_hf.models.adapters import add_lora
 from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.models.padding_free import compute_without_padding
 from bertcls_hf.training.baseline_results import PREFIX, evaluate_baseline, log_baseline
@@ -67,7 +68,7 @@ def prepare_inputs(
     splits: Mapping[str, Any],
     features: Mapping[str, Any] | None,
 ) -> Mapping[str, Any]:
-    """Starts the head of a run with cached features, and returns what the main training reads.
+    """Starts the head of a run with cached features, adds adapters, and returns what the main training reads.
 
     Args:
         resolved: the run.
@@ -79,6 +80,19 @@ def prepare_inputs(
     Returns:
         The features if the encoder is frozen, else the tokens in `splits`.
     """
+    inputs = _start_head(resolved, model, tokenizer, splits, features)
+    if resolved.args.training.do_train and resolved.args.model.lora_r:
+        add_lora(model, resolved.args.model)
+    return inputs
+
+
+def _start_head(
+    resolved: ResolvedRun,
+    model: TextClassifier,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: Mapping[str, Any],
+    features: Mapping[str, Any] | None,
+) -> Mapping[str, Any]:
     args = resolved.args
     if features is None:
         return splits

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bertcls_hf.models.adapters import without_adapters
 from bertcls_hf.models.modeling import TextClassifier, fold_layer_weights, to_stock
 
 
@@ -27,7 +28,7 @@ def save_for_use(
     # Building a stock class draws random numbers, which must not change a training that continues after the save.
     with torch.random.fork_rng(devices=()):
         if isinstance(model, TextClassifier):
-            model, weights = fold_layer_weights(model, weights)
+            model, weights = fold_layer_weights(*without_adapters(model, weights))
             stock = to_stock(model, weights)
             model, weights = (model, weights) if stock is None else (stock, None)
         save_with_tokenizer(model, tokenizer, folder, weights)

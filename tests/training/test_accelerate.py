@@ -112,6 +112,7 @@ MODES = {
                 "train_sampling_strategy": "random"},
     "cached windows": {"truncation_strategy": "windows", "max_seq_length": 8, "boost": True,
                        "head_learning_rate": 0.01},
+    "adapters": {"lora_r": 2, "learning_rate": 1e-2, "train_sampling_strategy": "random"},
     "averaged weights": {"weight_averaging": "ema", "train_sampling_strategy": "random"},
 }  # fmt: skip
 

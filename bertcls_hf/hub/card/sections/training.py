@@ -56,6 +56,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "lexical features": _lexical_features(model),
         "longest text": _longest_text(run),
         "adaptation to the texts": _adaptation(run),
+        "adapters": _adapters(run),
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
         "start of the head": run.args.boost.head_init,
         "length of the training": _training_length(run),
@@ -99,6 +100,17 @@ def _lexical_features(model: Any) -> str:
         f"{model.truncation.max_text_length:,} tokens of a text, fitted before the training (Wang & Manning 2012); "
         f"they count {table.scale.item():.2f} times beside the head"
     )
+
+
+def _adapters(run: FinishedRun) -> str:
+    """The low-rank adapters that were trained in place of the encoder; empty without them."""
+    args = run.args.model
+    if not args.lora_r:
+        return ""
+    alpha = 2 * args.lora_r if args.lora_alpha is None else args.lora_alpha
+    places = ", ".join(args.lora_target_modules or ["all projections"])
+    dropout = f", dropout {args.lora_dropout:g}" if args.lora_dropout else ""
+    return f"LoRA of rank {args.lora_r}, alpha {alpha:g}{dropout}, beside {places}; multiplied into the saved weights"
 
 
 def _adaptation(run: FinishedRun) -> str:
