@@ -48,6 +48,7 @@ UNLISTED_SERVICES = ("azure_ml", "flyte")
 DEFAULT_LEARNING_RATE = 2e-5
 FROZEN_HEAD_LEARNING_RATE = 1e-3
 DEFAULT_ADAPT_LEARNING_RATE, DEFAULT_MLM_PROBABILITY = 5e-5, 0.15
+DEFAULT_TEMPERATURE, DEFAULT_DISTILLATION_WEIGHT = 2.0, 0.5
 DEFAULT_EMA_DECAY, DEFAULT_SWA_START = 0.999, 0.75
 # Options that only have an effect with --push_to_hub.
 PUSH_OPTIONS = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy")
@@ -244,6 +245,10 @@ class DataArguments:
         default=None, aliases=["--valid_path"], help="Like --train_file. Absent: a part of train, never of test."
     )
     test_file: str | None = HfArg(default=None, help="Like --train_file; evaluated once, after training.")
+    unlabelled_file: str | None = HfArg(
+        default=None,
+        help="Like --train_file, with more texts for --adapt_num_train_epochs and --teacher; labels are not read.",
+    )
     file_format: FileFormat | None = HfArg(
         default=None,
         help="Format of the files, where their names do not tell it. txt is read as tsv; fasttext is "
@@ -407,9 +412,6 @@ class AdaptArguments:
         default=DEFAULT_ADAPT_LEARNING_RATE, help="Learning rate of the masked language model."
     )
     mlm_probability: float = HfArg(default=DEFAULT_MLM_PROBABILITY, help="Share of the tokens that are masked.")
-    unlabelled_file: str | None = HfArg(
-        default=None, help="Like --train_file, with more texts for the masked language model; labels are not read."
-    )
 
     def __post_init__(self) -> None:
         _require_at_least(self, 0, "adapt_num_train_epochs")
@@ -419,7 +421,6 @@ class AdaptArguments:
         given = {
             "adapt_learning_rate": rate != DEFAULT_ADAPT_LEARNING_RATE,
             "mlm_probability": share != DEFAULT_MLM_PROBABILITY,
-            "unlabelled_file": self.unlabelled_file is not None,
         }
         useless = [name for name, is_given in given.items() if is_given]
         if useless and not self.adapt_num_train_epochs:
@@ -592,6 +593,17 @@ class ClassifierTrainingArguments(TrainingArguments):
         help="Also train on all parts of the training rows but one, and evaluate on that one, for each of so many "
         "parts, and report the mean and the standard deviation; 0 is off. The saved model is that of all rows.",
     )
+    teacher: list[str] | None = HfArg(
+        default=None,
+        help="Trained classifiers (an output_dir or a Hub id; of several, the mean) whose logits of the training "
+        "texts the model learns too (Hinton et al. 2015). Texts of --unlabelled_file take their answers as labels.",
+    )
+    distillation_temperature: float = HfArg(
+        default=DEFAULT_TEMPERATURE, help="Softens the probabilities of teacher and student for each other."
+    )
+    distillation_weight: float = HfArg(
+        default=DEFAULT_DISTILLATION_WEIGHT, help="Weight of the teacher in the loss; that of the labels is the rest."
+    )
     # Here the names of the model's targets, which are always `labels`; `--label_names` is an option of the data.
     label_names: list[str] | None = field(default=None, init=False)
     hub_strategy: Literal["end", "every_save"] = HfArg(
@@ -721,8 +733,22 @@ class ClassifierTrainingArguments(TrainingArguments):
         _require(rate is None or 0 < rate < math.inf, f"--head_learning_rate {rate}: must be above 0")
         decay, smoothing = self.layerwise_lr_decay, self.label_smoothing_factor
         self._check_averaging()
+        self._check_teacher()
         _require(0 < decay <= 1, f"--layerwise_lr_decay {decay}: must lie in (0, 1]")
         _require(0 <= smoothing < 1, f"--label_smoothing_factor {smoothing}: must lie in [0, 1)")
+
+    def _check_teacher(self) -> None:
+        self.teacher = _split_commas(_as_list(self.teacher))
+        temperature, weight = self.distillation_temperature, self.distillation_weight
+        _require(0 < temperature < math.inf, f"--distillation_temperature {temperature}: must be above 0")
+        _require(0 < weight <= 1, f"--distillation_weight {weight}: must lie in (0, 1]")
+        given = {
+            "distillation_temperature": temperature != DEFAULT_TEMPERATURE,
+            "distillation_weight": weight != DEFAULT_DISTILLATION_WEIGHT,
+        }
+        useless = [name for name, is_given in given.items() if is_given]
+        if useless and not self.teacher:
+            raise ArgumentsError(f"--{' and --'.join(useless)} belong to --teacher, which is not given")
 
     def _check_averaging(self) -> None:
         for name, kind, default in (("ema_decay", "ema", DEFAULT_EMA_DECAY), ("swa_start", "swa", DEFAULT_SWA_START)):

@@ -58,6 +58,7 @@ def _check_combinations(args: Arguments) -> None:
     _check_seeds(args)
     _check_cross_validation(args)
     _check_adaptation(args)
+    _check_teacher(args)
     _check_calibration(args)
 
 
@@ -94,6 +95,21 @@ def _check_adaptation(args: Arguments) -> None:
         raise ArgumentsError("--adapt_num_train_epochs is for a training, and nothing is trained: leave it out")
     if args.data.streaming:
         raise ArgumentsError("--adapt_num_train_epochs reads all texts several times, and a stream is read once")
+
+
+def _check_teacher(args: Arguments) -> None:
+    """Refuses a teacher from whom nothing learns, or who may know the answers, and texts that nobody reads."""
+    training = args.training
+    if args.data.unlabelled_file and not (training.teacher or args.adapt.adapt_num_train_epochs):
+        raise ArgumentsError("--unlabelled_file is for --adapt_num_train_epochs and --teacher, and none is given")
+    if not training.teacher:
+        return
+    if not training.do_train or training.num_train_epochs == 0:
+        raise ArgumentsError("--teacher teaches in the epochs of a training, and there are none: leave it out")
+    if args.data.streaming:
+        raise ArgumentsError("--teacher reads all texts before the training, and a stream is read once")
+    if training.cross_validation:
+        raise ArgumentsError("--cross_validation: the teacher may have learned from rows that a fold holds out")
 
 
 def _check_frozen(args: Arguments) -> None:

@@ -12,17 +12,13 @@ from bertcls_hf.errors import DataError
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz")
 
 
-def check_files(args: DataArguments, unlabelled_file: str | None = None) -> None:
+def check_files(args: DataArguments) -> None:
     """Checks that the files in the options exist. A run does this first, so that a wrong name fails at once.
-
-    Args:
-        args: the data options.
-        unlabelled_file: a file of texts without labels, where the run reads one.
 
     Raises:
         DataError: a file does not exist.
     """
-    for path_name in filter(None, (args.validation_file, args.test_file, unlabelled_file)):
+    for path_name in filter(None, (args.validation_file, args.test_file, args.unlabelled_file)):
         existing_path(path_name)
     if args.train_file and args.streaming and "://" not in args.train_file:
         matching_files(args.train_file, args)

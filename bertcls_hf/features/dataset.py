@@ -23,6 +23,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         labels: (rows,) or (rows, labels), or None if the split has no labels.
         config: the classifier's configuration, which says how components are merged into the head's input.
         lexical_logits: (rows, labels) logits of the lexical features, or None for a classifier without them.
+        teacher_logits: (rows, labels) logits of the teachers, or None without any.
         windows: (rows,) the number of windows of each text, or None if texts are not split.
     """
 
@@ -34,8 +35,9 @@ class FeatureDataset(torch.utils.data.Dataset):
         config: TextClassifierConfig,
         lexical_logits: torch.Tensor | None = None,
         windows: np.ndarray | None = None,
+        teacher_logits: torch.Tensor | None = None,
     ):
-        self.lexical_logits = lexical_logits
+        self.lexical_logits, self.teacher_logits = lexical_logits, teacher_logits
         # The windows of text i are positions[bounds[i] : bounds[i + 1]].
         self._bounds = None if windows is None else np.concatenate([[0], np.cumsum(windows)])
         self.parts, self.positions, self.labels, self.config = parts, positions, labels, config
@@ -57,8 +59,9 @@ class FeatureDataset(torch.utils.data.Dataset):
             spans = [self.positions[self._bounds[row] : self._bounds[row + 1]] for row in rows]
             chosen.positions = np.concatenate(spans)
             chosen._bounds = np.concatenate([[0], np.cumsum(list(map(len, spans)))])
-        chosen.labels = None if self.labels is None else self.labels[rows]
-        chosen.lexical_logits = None if self.lexical_logits is None else self.lexical_logits[rows]
+        for name in ("labels", "lexical_logits", "teacher_logits"):
+            values = getattr(self, name)
+            setattr(chosen, name, None if values is None else values[rows])
         return chosen
 
     def with_lexical_logits(self, logits: np.ndarray) -> "FeatureDataset":
@@ -81,7 +84,9 @@ class FeatureDataset(torch.utils.data.Dataset):
             inputs = {"features": self._features(self.positions.take(rows))}
         else:
             inputs = self._features_of_windows(rows, self._bounds)
-        known = {"labels": self.labels, "lexical_logits": self.lexical_logits}
+        known = {
+            "labels": self.labels, "lexical_logits": self.lexical_logits, "teacher_logits": self.teacher_logits,
+        }  # fmt: skip
         taken = {name: torch.from_numpy(values.numpy().take(rows, axis=0)) for name, values in known.items()
                  if values is not None}  # fmt: skip
         return inputs | taken

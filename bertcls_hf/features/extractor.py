@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 EXTRACTION_VERSION = 3
 # The number of rows of a stream that are sorted by length and cached together.
 CHUNK_ROWS = 16_384
+# The column of the training rows with the logits of their teachers.
+TEACHER_COLUMN = "teacher_logits"
 # Settings that do not affect what an encoder computes in evaluation mode; the key leaves them out.
 HARMLESS_SETTINGS = frozenset({
     "_name_or_path", "architectures", "dtype", "id2label", "initializer_range", "label2id", "output_attentions",
@@ -150,8 +152,8 @@ class FeatureExtractor:
         """
         if split.num_rows is not None:
             shards, positions, windows = self._cached(name, split)
-            labels, lexical_logits = _tensor(split, "labels"), _tensor(split, COLUMN)
-            return FeatureDataset(shards, positions, labels, self.model.config, lexical_logits, windows)
+            labels, lexical, teacher = (_tensor(split, name) for name in ("labels", COLUMN, TEACHER_COLUMN))
+            return FeatureDataset(shards, positions, labels, self.model.config, lexical, windows, teacher)
         parts: list[list[np.ndarray]] = [[] for _ in component_names(self.model)]
         all_positions: list[np.ndarray] = []
         all_windows: list[np.ndarray] = []

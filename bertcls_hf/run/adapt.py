@@ -39,7 +39,7 @@ def adapt(args: Arguments) -> Path:
     Raises:
         RunError: an error that the user can fix.
     """
-    check_files(args.data, args.adapt.unlabelled_file)
+    check_files(args.data)
     # Imported here, so that a mistyped option or file name fails at once.
     from bertcls_hf.data.load import load_data
     from bertcls_hf.models.encoder_checks import check_encoder

@@ -25,6 +25,7 @@ class Command:
 COMMANDS = {
     "train": Command("bertcls_hf.run.pipeline", "train, evaluate and save a classifier, from a recipe or options"),
     "adapt": Command("bertcls_hf.run.adapt", "train an encoder on the words of the training texts, without labels"),
+    "distil": Command("bertcls_hf.run.distil", "train a classifier with the help of a trained one, its teacher"),
     "predict": Command("bertcls_hf.predict.__main__", "classify the texts of files or of standard input"),
     "compare": Command("bertcls_hf.run.compare", "compare runs that were evaluated on the same texts"),
     "features": Command("bertcls_hf.features.__main__", "list, verify or prune the caches of --boost"),

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(lambda words: _run_words(words, program), argv)
+    return run_command(lambda words: run_words(words, program), argv)
 
 
-def _run_words(words: Sequence[str], program: str) -> None:
+def run_words(words: Sequence[str], program: str) -> None:
+    """Parses the words of a command line, and runs them."""
     run(*parse_arguments(words, program), words)
 
 
@@ -47,7 +48,7 @@ def run(
     Raises:
         RunError: an error that the user can fix; the command line returns its `exit_code`.
     """
-    check_files(args.data, args.adapt.unlabelled_file)
+    check_files(args.data)
     if args.training.push_to_hub and args.training.process_index == 0:
         check_access(run_repository(Path(args.training.output_dir), args.training))
     # Imported here, so that a mistyped option or file name fails at once: importing datasets, scikit-learn and the
@@ -65,6 +66,7 @@ def run(
     from bertcls_hf.training.baseline_results import write_baseline
     from bertcls_hf.training.checkpoints import refuse_other_model
     from bertcls_hf.training.cross_validation import cross_validate, held_out_rows
+    from bertcls_hf.training.distillation import add_logits, with_teachers
     from bertcls_hf.training.lexical_parts import fitted_baseline, fitted_features
     from bertcls_hf.training.recipe import start_run, write_recipe
     from bertcls_hf.training.resolve import resolve_run
@@ -80,9 +82,13 @@ def run(
     with args.training.main_process_first(desc="data"):
         trains, predicts = bool(args.training.do_train), args.training.do_predict
         data = load_data(args.data, checkpoint.labels, trains, predicts, in_memory)
+        if args.training.teacher:
+            data, teacher_logits = with_teachers(args, data)
         truncation = resolve_truncation(args.model, checkpoint, tokenizer, args.data.max_seq_length, data.is_pair)
         keeps_whole = checkpoint.lexical is not None
         splits: dict[str, Any] = tokenize(data, tokenizer, args.data, truncation, keeps_whole)
+        if args.training.teacher:
+            splits["train"] = add_logits(splits["train"], teacher_logits)
     report_lengths(splits, tokenizer, truncation)
 
     resolved = resolve_run(args, checkpoint, data, truncation)

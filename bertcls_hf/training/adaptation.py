@@ -30,9 +30,9 @@ from transformers import (
 from bertcls_hf.atomic_files import write_atomically
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.load import ClassificationData
-from bertcls_hf.data.sources import load_path
 from bertcls_hf.data.texts import text_columns
 from bertcls_hf.data.tokenization import LENGTH_COLUMN
+from bertcls_hf.data.unlabelled import load_unlabelled
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
 from bertcls_hf.models.loading import Checkpoint
@@ -109,15 +109,16 @@ def adapt_encoder(
     folder = Path(args.training.output_dir, FOLDER)
     splits = cast(dict[str, Dataset], data.splits)
     with args.training.main_process_first(desc="texts"):
-        unlabelled = _unlabelled_texts(args)
-        train = _pieces([splits["train"], *unlabelled], tokenizer, "train")
+        # A teacher has added these texts to the training rows.
+        more = None if args.training.teacher else load_unlabelled(args.data, data)
+        train = _pieces([splits["train"], *([] if more is None else [more])], tokenizer, "train")
         validation = _pieces([splits["validation"]], tokenizer, "validation") if "validation" in splits else None
     set_seed(args.training.seed)
     model = _load(args, resolved.checkpoint)
     key = _key(args, model, tokenizer, train)
     found = read_adaptation(folder)
     if found is None or found.key != key:
-        extra = sum(map(len, unlabelled))
+        extra = 0 if more is None else len(more)
         found = Adaptation(key, len(splits["train"]) + extra, extra, args.adapt.adapt_num_train_epochs)
         _adapt(resolved, model, tokenizer, train, validation, folder, found, asked_resume)
     else:
@@ -133,14 +134,6 @@ def read_adaptation(folder: Path) -> Adaptation | None:
         return Adaptation(**json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _unlabelled_texts(args: Arguments) -> list[Dataset]:
-    name = args.adapt.unlabelled_file
-    if name is None:
-        return []
-    texts, _ = load_path(name, args.data, needs_label=False)
-    return [texts.filter(lambda text: bool(text and text.strip()), input_columns="text")]
 
 
 def _pieces(splits: list[Dataset], tokenizer: PreTrainedTokenizerBase, name: str) -> Dataset:

@@ -9,14 +9,14 @@ from bertcls_hf.data.tokenization import pad_texts
 
 
 # Columns with the same number of values in each row.
-UNPADDED = ("labels", "lexical_logits")
+UNPADDED = ("labels", "lexical_logits", "teacher_logits")
 
 
 class ClassificationCollator:
     """Pads a batch to its longest text, and returns a batch of cached features unchanged.
 
     Two texts of 3 and 2 tokens give `input_ids` and `attention_mask` of shape (2, 3), and `labels` of shape (2,).
-    With lexical features there are also `lexical_logits` of shape (2, labels).
+    With lexical features there are also `lexical_logits` of shape (2, labels), and with teachers `teacher_logits`.
 
     Args:
         tokenizer: provides the padding token and the padding side.

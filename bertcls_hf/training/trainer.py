@@ -14,8 +14,10 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.data.tokenization import token_lengths
 from bertcls_hf.errors import ArgumentsError, StorageError, storage_problem
+from bertcls_hf.features.extractor import TEACHER_COLUMN
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifier, classification_loss
+from bertcls_hf.training.distillation import distillation_loss
 from bertcls_hf.training.optimizer import parameter_groups
 from bertcls_hf.training.samplers import EpochSampler, RankBatches, longest_first
 from bertcls_hf.training.saving import save_for_use, save_with_tokenizer
@@ -84,8 +86,12 @@ class ClassificationTrainer(Trainer):
         The loss of a step is then the same for 1 x 16, 4 x 4 and 16 x 1 rows, for an uneven last step, and for any
         division among ranks (transformers#47688 shows the error without the weight).
         """
-        labels = inputs.get("labels")
+        labels, teacher_logits = inputs.get("labels"), inputs.get(TEACHER_COLUMN)
+        inputs = {name: value for name, value in inputs.items() if name != TEACHER_COLUMN}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        if teacher_logits is not None:
+            task = self.accelerator.unwrap_model(self.model).config.problem_type
+            loss = distillation_loss(loss, outputs["logits"], teacher_logits, task, self.args)
         if num_items_in_batch is not None and labels is not None:
             ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
             loss = loss * labels.ne(-100).sum() * ranks / num_items_in_batch

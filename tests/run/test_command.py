@@ -29,7 +29,9 @@ def test_without_a_command_it_lists_them(capsys: pytest.CaptureFixture) -> None:
 
 def test_a_wrong_command_is_one_line(capsys: pytest.CaptureFixture) -> None:
     assert main(["trian"]) == ExitCode.BAD_ARGUMENTS
-    expected = "error: unknown command 'trian': use train, adapt, predict, compare, features, export, hub, demo\n"
+    expected = (
+        "error: unknown command 'trian': use train, adapt, distil, predict, compare, features, export, hub, demo\n"
+    )
     assert capsys.readouterr().err == expected
 
 

@@ -113,6 +113,8 @@ MODES = {
     "cached windows": {"truncation_strategy": "windows", "max_seq_length": 8, "boost": True,
                        "head_learning_rate": 0.01},
     "adapters": {"lora_r": 2, "learning_rate": 1e-2, "train_sampling_strategy": "random"},
+    "masked tokens first": {"adapt_num_train_epochs": 1, "mlm_probability": 0.9, "num_train_epochs": 1,
+                            "train_sampling_strategy": "random"},
     "averaged weights": {"weight_averaging": "ema", "train_sampling_strategy": "random"},
 }  # fmt: skip
 

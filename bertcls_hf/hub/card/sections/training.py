@@ -4,7 +4,7 @@ from typing import Any
 
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.hub.card.finished_run import FinishedRun
-from bertcls_hf.hub.card.public_text import escape_markdown
+from bertcls_hf.hub.card.public_text import escape_markdown, without_local_paths
 from bertcls_hf.hub.card.sections.names import base_model_code
 from bertcls_hf.hub.card.sections.tables import table
 from bertcls_hf.training.adaptation import FOLDER, read_adaptation
@@ -56,6 +56,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "lexical features": _lexical_features(model),
         "longest text": _longest_text(run),
         "adaptation to the texts": _adaptation(run),
+        "teachers": _teachers(args),
         "adapters": _adapters(run),
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
         "start of the head": run.args.boost.head_init,
@@ -100,6 +101,13 @@ def _lexical_features(model: Any) -> str:
         f"{model.truncation.max_text_length:,} tokens of a text, fitted before the training (Wang & Manning 2012); "
         f"they count {table.scale.item():.2f} times beside the head"
     )
+
+
+def _teachers(args: ClassifierTrainingArguments) -> str:
+    """The classifiers whose logits were learned too; empty without them."""
+    names = ", ".join(str(without_local_paths(name)) for name in args.teacher or [])
+    settings = f"weight {args.distillation_weight:g} in the loss, temperature {args.distillation_temperature:g}"
+    return f"{names}: {settings} (Hinton et al. 2015)" if names else ""
 
 
 def _adapters(run: FinishedRun) -> str:

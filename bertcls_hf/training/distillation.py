@@ -1,0 +1,136 @@
+"""Teaches a classifier by the logits of trained ones, its teachers (Hinton, Vinyals & Dean 2015, arXiv 1503.02531).
+
+The teachers' logits of all training texts are computed once and cached by content. Texts without labels take the
+teachers' answer for their label.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import Dataset, List, Value, concatenate_datasets
+from datasets.fingerprint import Hasher
+from scipy.special import expit
+
+from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
+from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet, encoded_feature
+from bertcls_hf.data.load import ClassificationData
+from bertcls_hf.data.texts import text_columns
+from bertcls_hf.data.unlabelled import load_unlabelled
+from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.features.extractor import TEACHER_COLUMN
+from bertcls_hf.features.lexical_cache import content_digests, read_cached, write_cached
+from bertcls_hf.predict.predictor import Predictor
+
+
+logger = logging.getLogger(__name__)
+
+# Part of the cache key. Increase it when the logits change.
+VERSION = 1
+
+
+def with_teachers(args: Arguments, data: ClassificationData) -> tuple[ClassificationData, np.ndarray]:
+    """Asks the teachers about the training texts, and adds the texts without labels to these.
+
+    Args:
+        args: the options, which name the teachers.
+        data: the splits of the run.
+
+    Returns:
+        The splits, whose training rows may be more; and (training rows, labels) float32, the mean logits of the
+        teachers in the order of the run's labels.
+
+    Raises:
+        ArgumentsError: if there is no such teacher, or if it knows other labels.
+        DataError: if the texts without labels cannot be read.
+    """
+    train, more = cast(Dataset, data.splits["train"]), load_unlabelled(args.data, data)
+    splits = [train] if more is None else [train, more]
+    names = args.training.teacher or []
+    logits = [np.mean([_logits(name, args, split, data.labels) for name in names], axis=0) for split in splits]
+    if more is not None:
+        columns = [*text_columns(train), "label"]
+        labelled = _with_answers(more, logits[1], data.labels)
+        train = concatenate_datasets([train.select_columns(columns), labelled.select_columns(columns)])
+        logger.info("%d texts without labels take their teachers' answers", len(more))
+    return replace(data, splits={**data.splits, "train": train}), np.concatenate(logits).astype(np.float32)
+
+
+def add_logits(split: Dataset, logits: np.ndarray) -> Dataset:
+    """Returns the tokenized training rows with the column of logits."""
+    fingerprint = Hasher.hash((split._fingerprint, hashlib.sha256(logits.tobytes()).hexdigest()))
+    return split.add_column(
+        TEACHER_COLUMN, logits.tolist(), new_fingerprint=fingerprint, feature=List(Value("float32"))
+    )
+
+
+def _logits(name: str, args: Arguments, split: Dataset, labels: LabelSet) -> np.ndarray:
+    """Returns the (rows, labels) logits of a teacher, in the order of the run's labels, maybe from the cache."""
+    device = "cpu" if args.training.device.type == "cpu" else None
+    teacher = Predictor.from_pretrained(
+        name, device=device, trust_remote_code=args.model.trust_remote_code, calibrated=False
+    )
+    known = teacher.labels
+    if known.problem_type != labels.problem_type or set(known.names) != set(labels.names):
+        raise ArgumentsError(
+            f"--teacher {name}: it knows {', '.join(known.names[:10])} ({known.problem_type}), and the data has "
+            f"{', '.join(labels.names[:10])} ({labels.problem_type})"
+        )
+    texts = split.select_columns(text_columns(split))
+    content = [VERSION, teacher.fingerprint(), content_digests(texts)]
+    key = f"teacher-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}"
+    cached = read_cached(key)
+    if cached is None:
+        logger.info("%s: computing the logits of %d texts", name, len(texts))
+        columns = [[text or "" for text in texts[column][:]] for column in text_columns(texts)]
+        found = teacher.logits(columns[0], columns[1] if len(columns) > 1 else None)
+        write_cached(key, {}, {"logits": found})
+    else:
+        found = cached[1]["logits"]
+    return found[:, [known.names.index(label) for label in labels.names]]
+
+
+def _with_answers(texts: Dataset, logits: np.ndarray, labels: LabelSet) -> Dataset:
+    """Adds the labels that the logits stand for."""
+    answers: Any = logits[:, 0] if labels.problem_type == REGRESSION else logits.argmax(axis=1)
+    if labels.problem_type == MULTI_LABEL:
+        answers = (expit(logits) > 0.5).astype(np.float32)
+    return texts.add_column("label", answers.tolist(), feature=encoded_feature(labels))
+
+
+def distillation_loss(
+    loss: torch.Tensor,
+    logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    problem_type: str,
+    args: ClassifierTrainingArguments,
+) -> torch.Tensor:
+    """Mixes the loss of the labels with the distance to the teachers.
+
+    For single labels, the distance is the divergence of the teachers' from the student's probabilities, both softened
+    by the temperature, times its square, so that its gradients do not shrink; for several labels, the cross-entropy of
+    each label alike; for a regression, the squared difference.
+
+    Args:
+        loss: the mean loss of the labels.
+        logits: (batch, labels) of the student.
+        teacher_logits: (batch, labels).
+        problem_type: the task.
+        args: the temperature, and the weight of the distance.
+    """
+    student, teacher, temperature = logits.float(), teacher_logits.float(), args.distillation_temperature
+    if problem_type == REGRESSION:
+        distance = F.mse_loss(student, teacher)
+    elif problem_type == SINGLE_LABEL:
+        shares = F.log_softmax(student / temperature, dim=-1)
+        expected = F.log_softmax(teacher / temperature, dim=-1)
+        distance = temperature**2 * F.kl_div(shares, expected, reduction="batchmean", log_target=True)
+    else:
+        expected = (teacher / temperature).sigmoid()
+        distance = temperature**2 * F.binary_cross_entropy_with_logits(student / temperature, expected)
+    return (1 - args.distillation_weight) * loss + args.distillation_weight * distance
