@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from datasets import Dataset
@@ -48,6 +48,10 @@ class ClassificationData:
     def is_pair(self) -> bool:
         """Whether each row holds two texts."""
         return any("text_pair" in split.column_names for split in self.splits.values())
+
+    def without(self, split: str) -> "ClassificationData":
+        """Returns the other splits."""
+        return replace(self, splits={name: rows for name, rows in self.splits.items() if name != split})
 
     def has_labels(self, split: str) -> bool:
         """Says whether the run has this split, and the split has labels."""

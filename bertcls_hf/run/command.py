@@ -28,6 +28,7 @@ COMMANDS = {
     "distil": Command("bertcls_hf.run.distil", "train a classifier with the help of a trained one, its teacher"),
     "predict": Command("bertcls_hf.predict.__main__", "classify the texts of files or of standard input"),
     "compare": Command("bertcls_hf.run.compare", "compare runs that were evaluated on the same texts"),
+    "rank": Command("bertcls_hf.run.rank", "order encoders by a head on their features of one's own data"),
     "features": Command("bertcls_hf.features.__main__", "list, verify or prune the caches of --boost"),
     "export": Command("bertcls_hf.export.__main__", "write a classifier as an ONNX graph, and measure it"),
     "hub": Command("bertcls_hf.hub.__main__", "push a finished run to the Hugging Face Hub"),

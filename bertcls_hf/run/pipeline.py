@@ -32,7 +32,11 @@ def run_words(words: Sequence[str], program: str) -> None:
 
 
 def run(
-    args: Arguments, options: Mapping[str, Any], command: Sequence[str], in_memory: Mapping[str, Any] | None = None
+    args: Arguments,
+    options: Mapping[str, Any],
+    command: Sequence[str],
+    in_memory: Mapping[str, Any] | None = None,
+    evaluates_test: bool = True,
 ) -> "FinishedRun":
     """Loads the data and the model, trains, evaluates, predicts, and saves the model and its card.
 
@@ -41,6 +45,7 @@ def run(
         options: the options that the user gave, by field name; written into the recipe that repeats the run.
         command: the arguments of the command line; shown in the model card.
         in_memory: for each split in `args.in_memory`, its rows as a `datasets.Dataset` or a `pandas.DataFrame`.
+        evaluates_test: whether the test data is used, where there is any.
 
     Returns:
         The options, data, trainer and evaluations of the finished run.
@@ -82,6 +87,7 @@ def run(
     with args.training.main_process_first(desc="data"):
         trains, predicts = bool(args.training.do_train), args.training.do_predict
         data = load_data(args.data, checkpoint.labels, trains, predicts, in_memory)
+        data = data if evaluates_test else data.without("test")
         if args.training.teacher:
             data, teacher_logits = with_teachers(args, data)
         truncation = resolve_truncation(args.model, checkpoint, tokenizer, args.data.max_seq_length, data.is_pair)
