@@ -202,8 +202,8 @@ class TestRecomputedLayers:
 GPU_RECIPES = sorted((ROOT / "recipes").rglob("*_gpu.yaml"))
 
 
-def test_the_gpu_recipes_are_six() -> None:
-    assert len(GPU_RECIPES) == 6
+def test_the_gpu_recipes_are_nine() -> None:
+    assert len(GPU_RECIPES) == 9
 
 
 @pytest.mark.slow
