@@ -268,6 +268,12 @@ class DataArguments:
         help="The label column; or several columns of 0 and 1, one per label, for multi-label (-1: a row without "
         "labels). Default: a usual name, such as label, class, category, sentiment or stars.",
     )
+    soft_label_columns: list[str] | None = HfArg(
+        default=None,
+        help="Columns of the training data with the probability of each label, in the order of --label_names (by "
+        "default the names of these columns). The model learns them beside the label column, as from a --teacher; "
+        "without one, the label is the most probable.",
+    )
     column_names: list[str] | None = HfArg(
         default=None,
         help="Names of the columns of csv and tsv files without a header, in their order; _ for one that is not used. "
@@ -347,7 +353,8 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        for name in ("text_column_names", "label_column_name", "column_names", "label_names", "missing_label_names"):
+        for name in ("text_column_names", "label_column_name", "soft_label_columns", "column_names", "label_names",
+                     "missing_label_names"):  # fmt: skip
             object.__setattr__(self, name, _split_commas(_as_list(getattr(self, name))))
         for name in ("validation_split_percentage", "test_split_percentage"):
             value = getattr(self, name)
@@ -366,6 +373,7 @@ class DataArguments:
             _require(not useless, f"--{' and --'.join(useless)} belong to --dataset_name, which is not given")
         self._check_text_columns()
         self._check_other_columns()
+        self._check_soft_labels()
 
     def _check_other_columns(self) -> None:
         texts, labels = self.text_column_names or (), self.label_column_name or []
@@ -379,6 +387,25 @@ class DataArguments:
         for option in ("label_delimiter", "label_names"):
             if getattr(self, option) is not None and len(labels) > 1:
                 raise ArgumentsError(f"--{option} is for one label column, but --label_column_name names several")
+
+    def _check_soft_labels(self) -> None:
+        """Refuses soft labels of one column or of other labels, and names the labels after the columns."""
+        columns = self.soft_label_columns
+        if columns is None:
+            return
+        _require(
+            len(set(columns)) == len(columns) > 1,
+            f"--soft_label_columns {' '.join(columns)}: name two columns or more, each once",
+        )
+        for option in ("text_column_names", "label_column_name"):
+            if shared := [name for name in columns if name in (getattr(self, option) or ())]:
+                raise ArgumentsError(f"--soft_label_columns {shared[0]} is also one of --{option}")
+        if self.label_names is None:
+            object.__setattr__(self, "label_names", columns)
+        elif len(self.label_names) != len(columns):
+            raise ArgumentsError(
+                f"--soft_label_columns names {len(columns)} columns, and --label_names {len(self.label_names)} labels"
+            )
 
     def _check_text_columns(self) -> None:
         """Refuses columns that are given twice, more than two that nothing joins, and a delimiter without columns."""
@@ -742,13 +769,6 @@ class ClassifierTrainingArguments(TrainingArguments):
         temperature, weight = self.distillation_temperature, self.distillation_weight
         _require(0 < temperature < math.inf, f"--distillation_temperature {temperature}: must be above 0")
         _require(0 < weight <= 1, f"--distillation_weight {weight}: must lie in (0, 1]")
-        given = {
-            "distillation_temperature": temperature != DEFAULT_TEMPERATURE,
-            "distillation_weight": weight != DEFAULT_DISTILLATION_WEIGHT,
-        }
-        useless = [name for name, is_given in given.items() if is_given]
-        if useless and not self.teacher:
-            raise ArgumentsError(f"--{' and --'.join(useless)} belong to --teacher, which is not given")
 
     def _check_averaging(self) -> None:
         for name, kind, default in (("ema_decay", "ema", DEFAULT_EMA_DECAY), ("swa_start", "swa", DEFAULT_SWA_START)):

@@ -3,13 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
-from bertcls_hf.config.arguments import DEFAULT_LEARNING_RATE, Arguments
+from bertcls_hf.config.arguments import (
+    DEFAULT_DISTILLATION_WEIGHT,
+    DEFAULT_LEARNING_RATE,
+    DEFAULT_TEMPERATURE,
+    Arguments,
+)
 from bertcls_hf.config.launch import check_launch
 from bertcls_hf.errors import ArgumentsError
 
 
 def checked(args: Arguments) -> Arguments:
     """Checks the options and returns them with `freeze_backbone` set to true or false.
+
+    Soft labels are probabilities as they should be, and set the temperature to 1.
 
     Raises:
         ArgumentsError: two options contradict each other, or an option would have no effect.
@@ -19,6 +26,8 @@ def checked(args: Arguments) -> Arguments:
     freezes = args.model.has_frozen_backbone or (args.boost.boost and args.model.freeze_backbone is None)
     args = replace(args, model=replace(args.model, freeze_backbone=freezes))
     _check_combinations(args)
+    if args.data.soft_label_columns:
+        args = replace(args, training=args.training.changeable_copy(distillation_temperature=1.0))
     return args
 
 
@@ -102,13 +111,25 @@ def _check_teacher(args: Arguments) -> None:
     training = args.training
     if args.data.unlabelled_file and not (training.teacher or args.adapt.adapt_num_train_epochs):
         raise ArgumentsError("--unlabelled_file is for --adapt_num_train_epochs and --teacher, and none is given")
-    if not training.teacher:
+    given = {
+        "distillation_temperature": training.distillation_temperature != DEFAULT_TEMPERATURE,
+        "distillation_weight": training.distillation_weight != DEFAULT_DISTILLATION_WEIGHT,
+    }
+    useless = [name for name, is_given in given.items() if is_given]
+    source = "--teacher" if training.teacher else "--soft_label_columns" if args.data.soft_label_columns else None
+    if source is None:
+        if useless:
+            raise ArgumentsError(f"--{' and --'.join(useless)} belong to --teacher, which is not given")
         return
+    if training.teacher and args.data.soft_label_columns:
+        raise ArgumentsError("--teacher and --soft_label_columns both say how probable labels are: give one of them")
+    if args.data.soft_label_columns and given["distillation_temperature"]:
+        raise ArgumentsError("--distillation_temperature softens a teacher's logits, and soft labels stay as they are")
     if not training.do_train or training.num_train_epochs == 0:
-        raise ArgumentsError("--teacher teaches in the epochs of a training, and there are none: leave it out")
+        raise ArgumentsError(f"{source} teaches in the epochs of a training, and there are none: leave it out")
     if args.data.streaming:
-        raise ArgumentsError("--teacher reads all texts before the training, and a stream is read once")
-    if training.cross_validation:
+        raise ArgumentsError(f"{source} needs all texts before the training, and a stream is read once")
+    if training.teacher and training.cross_validation:
         raise ArgumentsError("--cross_validation: the teacher may have learned from rows that a fold holds out")
 
 

@@ -45,6 +45,10 @@ OTHER_LABEL_COLUMN_NAMES = frozenset(
 )
 LABEL_COLUMN_SUFFIXES = ("_label", "_labels", "_sentiment", "_category", "_class")
 ID_COLUMN_NAME = "id"
+# The standard name of the list of probabilities that `--soft_label_columns` names.
+SOFT_LABEL = "soft_label"
+# How far the probabilities of a row may be from a sum of 1.
+SUM_TOLERANCE = 0.01
 LONGEST_NAME = 40
 MOST_COLUMNS_LISTED = 20
 KNOWN_COLUMNS = frozenset(
@@ -63,6 +67,8 @@ class Columns:
         id: the id column; None if the source has none.
         unused: the other columns.
         text_delimiter: joins the text columns into one text; None if two columns are a sentence pair.
+        shares: the columns of a probability per label; empty without soft labels.
+        share_labels: the labels of these columns.
     """
 
     texts: tuple[str, ...]
@@ -70,6 +76,8 @@ class Columns:
     id: str | None = None
     unused: tuple[str, ...] = ()
     text_delimiter: str | None = None
+    shares: tuple[str, ...] = ()
+    share_labels: tuple[str, ...] = ()
 
     @property
     def label(self) -> str | None:
@@ -79,7 +87,7 @@ class Columns:
     @property
     def is_combined(self) -> bool:
         """Whether a text or a label is made of several columns."""
-        return len(self.labels) > 1 or self._joins_texts
+        return len(self.labels) > 1 or self._joins_texts or bool(self.shares)
 
     def standard_names(self) -> dict[str, str]:
         """Maps the source's column names to the standard names `text`, `text_pair`, `label` and `id`.
@@ -91,14 +99,15 @@ class Columns:
             names[self.label] = "label"
         if self.id is not None:
             names[self.id] = "id"
-        return names
+        return names | ({SOFT_LABEL: SOFT_LABEL} if self.shares == (SOFT_LABEL,) else {})
 
     @property
     def standard_columns(self) -> tuple[str, ...]:
         """The standard names of the columns that [`standard_row`] returns."""
         names = ["text"] if self._joins_texts else []
         names += self.standard_names().values()
-        return (*names, "label") if len(self.labels) > 1 else tuple(names)
+        names += ["label"] if len(self.labels) > 1 or (self.shares and not self.labels) else []
+        return (*names, SOFT_LABEL) if self.shares else tuple(names)
 
     @property
     def _joins_texts(self) -> bool:
@@ -111,6 +120,7 @@ class Columns:
             tuple(name for name in names if name.startswith("text")),
             ("label",) if "label" in names else (),
             "id" if "id" in names else None,
+            shares=(SOFT_LABEL,) if self.shares else (),
         )
 
     def standard_row(self, record: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -122,10 +132,12 @@ class Columns:
 
         Returns:
             The row under its standard names. Several text columns are joined, where none of them is missing; several
-            label columns become the list of those that hold 1, or None if one of them holds -1 or nothing.
+            label columns become the list of those that hold 1, or None if one of them holds -1 or nothing. Soft labels
+            become a list of numbers, whose greatest gives the label if there is no label column.
 
         Raises:
-            DataError: one of several label columns holds something other than 0, 1 or -1.
+            DataError: one of several label columns holds something other than 0, 1 or -1, or soft labels are no
+                probabilities.
         """
         row = {standard: record.get(name) for name, standard in self.standard_names().items()}
         if self._joins_texts:
@@ -136,12 +148,18 @@ class Columns:
             marks = [_mark(record.get(name), name, place) for name in self.labels]
             names = [name for name, mark in zip(self.labels, marks, strict=True) if mark == 1]
             row["label"] = names if all(mark in (0, 1) for mark in marks) else None
+        if self.shares:
+            shares = _shares({name: record.get(name) for name in self.shares}, place)
+            row[SOFT_LABEL] = shares
+            if not self.labels:
+                row["label"] = self.share_labels[shares.index(max(shares))]
         return row
 
     def description(self) -> str:
         """Says which columns are used, and which are not, as in `text: review; label: stars; unused: date`."""
         parts = [f"text: {', '.join(self.texts)}"]
         parts += [f"label: {', '.join(self.labels)}"] if self.labels else []
+        parts += [f"soft labels: {', '.join(self.shares)}"] if self.shares else []
         parts += [f"id: {self.id}"] if self.id else []
         unused = [name for name in self.unused if name.strip()]
         more = f" and {len(unused) - MOST_COLUMNS_LISTED} more" if len(unused) > MOST_COLUMNS_LISTED else ""
@@ -163,6 +181,22 @@ def _mark(value: Any, column: str, place: str) -> int | None:
     return marks[text]
 
 
+def _shares(values: Mapping[str, Any], place: str) -> list[float]:
+    """Returns the probabilities in the cells of a row."""
+    shares = []
+    for name, value in values.items():
+        try:
+            share = float(value)
+        except (TypeError, ValueError):
+            share = -1.0
+        if not 0 <= share <= 1:
+            raise DataError(f"{place}: the column {name!r} holds {str(value)[:LONGEST_NAME]!r}, and no probability")
+        shares.append(share)
+    if abs(sum(shares) - 1) > SUM_TOLERANCE:
+        raise DataError(f"{place}: the probabilities of {', '.join(values)} have the sum {sum(shares):g}, and not 1")
+    return shares
+
+
 def resolve_columns(
     available: Sequence[str],
     args: DataArguments,
@@ -182,24 +216,30 @@ def resolve_columns(
     Raises:
         DataError: a column is missing; the message lists the available columns with an example value each.
     """
-    texts = tuple(args.text_column_names or ()) or _usual_text_columns(available, args.label_column_name or ())
-    others = [name for name in available if name not in texts]
+    shares = tuple(name for name in args.soft_label_columns or () if name in available)
+    told = (*(args.label_column_name or ()), *shares)
+    texts = tuple(args.text_column_names or ()) or _usual_text_columns(available, told)
+    others = [name for name in available if name not in texts and name not in shares]
     labels = tuple(args.label_column_name or ()) or _usual_label_column(others, rows)
     missing_labels = [name for name in labels if name not in available]
     problems = _missing_texts(texts, available)
     if missing_labels and not needs_label:
         labels = ()
-    elif missing_labels or (not labels and needs_label):
+    elif missing_labels or (not labels and not shares and needs_label):
         problems.append(f"no label column{f' {missing_labels[0]!r}' if missing_labels else ''}")
+    if shares and len(shares) < len(args.soft_label_columns or ()):
+        lacking = next(name for name in args.soft_label_columns or () if name not in available)
+        raise DataError(f"{source}: no column {lacking!r}, which --soft_label_columns names beside {shares[0]!r}")
     if problems:
         raise DataError(_refusal(problems, available, texts, source, rows))
     repeated = sorted({name for name in (*texts, *labels) if list(available).count(name) > 1})
     if repeated:
         raise DataError(f"{source}: the header names column {repeated[0]!r} twice")
-    has_id = list(available).count(ID_COLUMN_NAME) == 1 and ID_COLUMN_NAME not in (*texts, *labels)
+    has_id = list(available).count(ID_COLUMN_NAME) == 1 and ID_COLUMN_NAME not in (*texts, *labels, *shares)
     identifier = ID_COLUMN_NAME if has_id else None
-    unused = tuple(name for name in available if name not in {*texts, *labels, identifier})
-    return Columns(texts, labels, identifier, unused, args.text_column_delimiter)
+    unused = tuple(name for name in available if name not in {*texts, *labels, *shares, identifier})
+    share_labels = tuple(args.label_names or ()) if shares else ()
+    return Columns(texts, labels, identifier, unused, args.text_column_delimiter, shares, share_labels)
 
 
 def _missing_texts(texts: Sequence[str], available: Sequence[str]) -> list[str]:

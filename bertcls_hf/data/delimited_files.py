@@ -22,7 +22,7 @@ from bertcls_hf.data.column_guesses import (
     is_sentence,
     looks_swapped,
 )
-from bertcls_hf.data.columns import KNOWN_COLUMNS, Columns, resolve_columns, usual_spelling
+from bertcls_hf.data.columns import KNOWN_COLUMNS, SOFT_LABEL, Columns, resolve_columns, usual_spelling
 from bertcls_hf.data.input_paths import format_suffix
 from bertcls_hf.data.label_first_files import LabelFirstReader, label_first_layout
 from bertcls_hf.data.table_reader import TextTableReader, string_features
@@ -266,6 +266,8 @@ class DelimitedReader(TextTableReader):
         features = string_features(*self.columns.standard_columns)
         if len(self.columns.labels) > 1:
             features["label"] = List(Value("string"))
+        if self.columns.shares:
+            features[SOFT_LABEL] = List(Value("float32"))
         return features
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from datasets import Features, List, Value
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.annotation_exports import ExportRows, has_several_labels, value_at
-from bertcls_hf.data.columns import Columns, resolve_columns
+from bertcls_hf.data.columns import SOFT_LABEL, Columns, resolve_columns
 from bertcls_hf.data.input_paths import format_suffix
 from bertcls_hf.data.labels import is_missing
 from bertcls_hf.data.table_reader import TextTableReader, string_features
@@ -81,6 +81,8 @@ class JsonReader(TextTableReader):
             features["label"] = label_feature(self.path, columns.label, self.column_kinds[columns.label])
         elif columns.labels:
             features["label"] = LABEL_FEATURES["list of texts"]
+        if columns.shares:
+            features[SOFT_LABEL] = List(Value("float32"))
         return features
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -102,7 +104,8 @@ class JsonReader(TextTableReader):
             DataError: the file is not JSON, or a row is not an object; the message gives the line or row.
         """
         rows = ExportRows(str(self.path), self._keeps_lists)
-        names = [*(self.args.text_column_names or ()), *(self.args.label_column_name or ())]
+        named = (self.args.text_column_names, self.args.label_column_name, self.args.soft_label_columns)
+        names = [name for names in named for name in names or ()]
         dotted = [name for name in names if "." in name]
         for row in self._raw_records() if dotted else rows.convert(self._raw_records()):
             yield {**row, **{name: value_at(row, name) for name in dotted}}

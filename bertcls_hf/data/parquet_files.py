@@ -70,7 +70,7 @@ class ParquetReader(TableReader):
         Raises:
             DataError: the file is broken.
         """
-        columns = replace(self.columns, labels=())
+        columns = replace(self.columns, labels=(), shares=())
         names = [*columns.texts, *([columns.id] if columns.id else [])]
         try:
             for batch in self._file.iter_batches(BATCH_ROWS, columns=names):

@@ -6,7 +6,7 @@ from typing import Any
 from datasets import ClassLabel, Dataset, Features, IterableDataset, LargeList, List, Value
 
 from bertcls_hf.config.arguments import DataArguments
-from bertcls_hf.data.columns import Columns, resolve_columns
+from bertcls_hf.data.columns import SOFT_LABEL, Columns, resolve_columns
 from bertcls_hf.data.text_stream import RawStream
 from bertcls_hf.errors import DataError
 
@@ -63,8 +63,9 @@ def _combined(dataset: Any, columns: Columns, name: str) -> Any:
     """Joins the text columns, and makes one list of labels of the label columns, in a dataset or a stream."""
     for column in columns.texts:
         _require_text(dataset.features[column], column, name)
-    types = {"text": Value("string"), "text_pair": Value("string"), "id": Value("string")}
-    label = List(Value("string")) if len(columns.labels) > 1 else dataset.features.get(columns.label)
+    types = {"text": Value("string"), "text_pair": Value("string"), "id": Value("string"),
+             SOFT_LABEL: List(Value("float32"))}  # fmt: skip
+    label = List(Value("string")) if len(columns.labels) > 1 else dataset.features.get(columns.label, Value("string"))
     features = Features({standard: types.get(standard, label) for standard in columns.standard_columns})
     return dataset.map(
         _combine_row,

@@ -71,7 +71,7 @@ def run(
     from bertcls_hf.training.baseline_results import write_baseline
     from bertcls_hf.training.checkpoints import refuse_other_model
     from bertcls_hf.training.cross_validation import cross_validate, held_out_rows
-    from bertcls_hf.training.distillation import add_logits, with_teachers
+    from bertcls_hf.training.distillation import add_logits, soft_label_logits, with_teachers
     from bertcls_hf.training.lexical_parts import fitted_baseline, fitted_features
     from bertcls_hf.training.recipe import start_run, write_recipe
     from bertcls_hf.training.resolve import resolve_run
@@ -88,12 +88,15 @@ def run(
         trains, predicts = bool(args.training.do_train), args.training.do_predict
         data = load_data(args.data, checkpoint.labels, trains, predicts, in_memory)
         data = data if evaluates_test else data.without("test")
+        teacher_logits = None
         if args.training.teacher:
             data, teacher_logits = with_teachers(args, data)
+        elif args.data.soft_label_columns:
+            teacher_logits = soft_label_logits(args, data)
         truncation = resolve_truncation(args.model, checkpoint, tokenizer, args.data.max_seq_length, data.is_pair)
         keeps_whole = checkpoint.lexical is not None
         splits: dict[str, Any] = tokenize(data, tokenizer, args.data, truncation, keeps_whole)
-        if args.training.teacher:
+        if teacher_logits is not None:
             splits["train"] = add_logits(splits["train"], teacher_logits)
     report_lengths(splits, tokenizer, truncation)
 

@@ -18,6 +18,7 @@ from datasets.fingerprint import Hasher
 from scipy.special import expit
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
+from bertcls_hf.data.columns import SOFT_LABEL
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet, encoded_feature
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.texts import text_columns
@@ -30,6 +31,8 @@ from bertcls_hf.predict.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
+# Stands for a probability of 0, whose logarithm would not be a number.
+SMALLEST_SHARE = 1e-6
 # Part of the cache key. Increase it when the logits change.
 VERSION = 1
 
@@ -59,6 +62,23 @@ def with_teachers(args: Arguments, data: ClassificationData) -> tuple[Classifica
         train = concatenate_datasets([train.select_columns(columns), labelled.select_columns(columns)])
         logger.info("%d texts without labels take their teachers' answers", len(more))
     return replace(data, splits={**data.splits, "train": train}), np.concatenate(logits).astype(np.float32)
+
+
+def soft_label_logits(args: Arguments, data: ClassificationData) -> np.ndarray:
+    """Returns (training rows, labels) float32: the logarithms of the soft labels, in the order of the run's labels.
+
+    Raises:
+        ArgumentsError: if the training data has no soft labels, or the task has no single labels.
+    """
+    train, names = cast(Dataset, data.splits["train"]), args.data.label_names or []
+    if SOFT_LABEL not in train.column_names:
+        raise ArgumentsError(
+            f"--soft_label_columns {' '.join(args.data.soft_label_columns or ())}: the training data has none of them"
+        )
+    if data.labels.problem_type != SINGLE_LABEL:
+        raise ArgumentsError(f"--soft_label_columns is for {SINGLE_LABEL}, and the task is {data.labels.problem_type}")
+    shares = np.asarray(train[SOFT_LABEL][:], dtype=np.float64)[:, [names.index(name) for name in data.labels.names]]
+    return np.log(shares.clip(min=SMALLEST_SHARE)).astype(np.float32)
 
 
 def add_logits(split: Dataset, logits: np.ndarray) -> Dataset:

@@ -56,7 +56,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "lexical features": _lexical_features(model),
         "longest text": _longest_text(run),
         "adaptation to the texts": _adaptation(run),
-        "teachers": _teachers(args),
+        "teachers": _teachers(run),
         "adapters": _adapters(run),
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
         "start of the head": run.args.boost.head_init,
@@ -103,8 +103,11 @@ def _lexical_features(model: Any) -> str:
     )
 
 
-def _teachers(args: ClassifierTrainingArguments) -> str:
-    """The classifiers whose logits were learned too; empty without them."""
+def _teachers(run: FinishedRun) -> str:
+    """The classifiers, or the columns, whose probabilities were learned too; empty without them."""
+    args, columns = run.args.training, run.args.data.soft_label_columns
+    if columns:
+        return f"soft labels ({', '.join(columns)}): weight {args.distillation_weight:g} in the loss"
     names = ", ".join(str(without_local_paths(name)) for name in args.teacher or [])
     settings = f"weight {args.distillation_weight:g} in the loss, temperature {args.distillation_temperature:g}"
     return f"{names}: {settings} (Hinton et al. 2015)" if names else ""
