@@ -484,12 +484,20 @@ class BoostArguments:
 
     sweep: int = HfArg(
         default=0,
-        help="With --boost: try this many settings of head_learning_rate, dropout, weight_decay, head and pooling on "
-        "the cache, choose by the validation split, and go on with the best.",
+        help="Try this many settings, choose by the validation split, and go on with the best. With --boost: of "
+        "head_learning_rate, dropout, weight_decay, head and pooling, on the cache. Without: of learning_rate, "
+        "head_learning_rate, weight_decay and dropout, each fine-tuned until it falls behind the others.",
+    )
+    sweep_hours: float | None = HfArg(
+        default=None, help="With --sweep: the time after which no further setting is tried."
     )
 
     def __post_init__(self) -> None:
         _require_at_least(self, 0, "head_num_train_epochs", "sweep")
+        hours = self.sweep_hours
+        _require(hours is None or 0 < hours < math.inf, f"--sweep_hours {hours}: must be above 0")
+        if hours is not None and not self.sweep:
+            raise ArgumentsError("--sweep_hours is for --sweep, which is 0")
 
 
 @dataclass

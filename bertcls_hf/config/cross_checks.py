@@ -48,8 +48,14 @@ def _check_boost(args: Arguments) -> None:
         raise ArgumentsError(
             "--padding_free: --boost extracts texts of like length, with next to no padding: leave it out"
         )
-    if boost.sweep and (not boost.boost or model.freeze_backbone is False or boost.head_init != "random"):
-        raise ArgumentsError("--sweep needs --boost, a frozen backbone and --head_init random")
+    if boost.sweep and boost.boost and (model.freeze_backbone is False or boost.head_init != "random"):
+        raise ArgumentsError("--sweep with --boost needs a frozen backbone and --head_init random")
+    if boost.sweep and not boost.boost and model.has_frozen_backbone:
+        raise ArgumentsError("--sweep of a head on a frozen backbone needs --boost, where a trial takes seconds")
+    if boost.sweep and args.training.eval_strategy == "no":
+        raise ArgumentsError("--sweep chooses by evaluations: set --eval_strategy to steps or epoch")
+    if boost.sweep and args.data.streaming and not boost.boost:
+        raise ArgumentsError("--sweep: a stream is read once, in order, and each setting reads the training data")
 
 
 def _check_combinations(args: Arguments) -> None:

@@ -76,7 +76,7 @@ def run(
     from bertcls_hf.training.recipe import start_run, write_recipe
     from bertcls_hf.training.resolve import resolve_run
     from bertcls_hf.training.seed_runs import repeat_with_other_seeds
-    from bertcls_hf.training.sweep import HeadSweep
+    from bertcls_hf.training.sweep import FineTuningSweep, HeadSweep
 
     start_run(args)
     checkpoint = open_checkpoint(args.model)
@@ -108,7 +108,9 @@ def run(
         lexical = fitted_features(resolved, data, tokenizer)
         resolved, splits = replace(resolved, lexical=lexical), lexical.with_logits(splits)
     if args.boost.sweep:
-        resolved = HeadSweep(resolved, splits, tokenizer).run(args.boost.sweep)
+        sweep = (HeadSweep if args.boost.boost else FineTuningSweep)(resolved, splits, tokenizer)
+        is_resumed = args.training.resume_from_checkpoint is not None
+        resolved = sweep.run(args.boost.sweep, args.boost.sweep_hours, is_resumed)
     args = resolved.args
     if args.training.resume_from_checkpoint is not None:
         refuse_other_model(Path(args.training.resume_from_checkpoint), resolved.config, args.model.lora_r)

@@ -86,7 +86,7 @@ class ResolvedRun:
 
     def with_options(self, model: ModelArguments, **training: Any) -> "ResolvedRun":
         """Returns the same run with other model options and other training options, and without a sweep."""
-        boost = replace(self.args.boost, sweep=0)
+        boost = replace(self.args.boost, sweep=0, sweep_hours=None)
         args = replace(self.args, model=model, boost=boost, training=self.args.training.resolved(**training))
         return replace(self, args=args)
 
