@@ -69,9 +69,9 @@ def run(
     from bertcls_hf.training import phases
     from bertcls_hf.training.adaptation import adapt_encoder, check_adaptation
     from bertcls_hf.training.baseline_results import write_baseline
-    from bertcls_hf.training.checkpoints import refuse_other_model
+    from bertcls_hf.training.checkpoints import asks_to_resume, refuse_other_model
     from bertcls_hf.training.cross_validation import cross_validate, held_out_rows
-    from bertcls_hf.training.distillation import add_logits, soft_label_logits, with_teachers
+    from bertcls_hf.training.distillation import with_logits, with_teachers
     from bertcls_hf.training.lexical_parts import fitted_baseline, fitted_features
     from bertcls_hf.training.recipe import start_run, write_recipe
     from bertcls_hf.training.resolve import resolve_run
@@ -87,17 +87,11 @@ def run(
     with args.training.main_process_first(desc="data"):
         trains, predicts = bool(args.training.do_train), args.training.do_predict
         data = load_data(args.data, checkpoint.labels, trains, predicts, in_memory)
-        data = data if evaluates_test else data.without("test")
-        teacher_logits = None
-        if args.training.teacher:
-            data, teacher_logits = with_teachers(args, data)
-        elif args.data.soft_label_columns:
-            teacher_logits = soft_label_logits(args, data)
+        data, teacher_logits = with_teachers(args, data if evaluates_test else data.without("test"))
         truncation = resolve_truncation(args.model, checkpoint, tokenizer, args.data.max_seq_length, data.is_pair)
         keeps_whole = checkpoint.lexical is not None
         splits: dict[str, Any] = tokenize(data, tokenizer, args.data, truncation, keeps_whole)
-        if teacher_logits is not None:
-            splits["train"] = add_logits(splits["train"], teacher_logits)
+        splits = with_logits(splits, teacher_logits)
     report_lengths(splits, tokenizer, truncation)
 
     resolved = resolve_run(args, checkpoint, data, truncation)
@@ -109,7 +103,7 @@ def run(
         resolved, splits = replace(resolved, lexical=lexical), lexical.with_logits(splits)
     if args.boost.sweep:
         sweep = (HeadSweep if args.boost.boost else FineTuningSweep)(resolved, splits, tokenizer)
-        is_resumed = args.training.resume_from_checkpoint is not None
+        is_resumed = asks_to_resume(args.training.resume_from_checkpoint)
         resolved = sweep.run(args.boost.sweep, args.boost.sweep_hours, is_resumed)
     args = resolved.args
     if args.training.resume_from_checkpoint is not None:
@@ -136,12 +130,10 @@ def run(
         write_model_card(finished)
     if args.training.seeds > 1:
         repeat_with_other_seeds(resolved, tokenizer, splits, features, data, evaluations)
-        if trainer.is_world_process_zero():
-            write_model_card(finished)
     if folds:
         cross_validate(resolved, folds, tokenizer, splits, features, data)
-        if trainer.is_world_process_zero():
-            write_model_card(finished)
+    if (args.training.seeds > 1 or folds) and trainer.is_world_process_zero():
+        write_model_card(finished)
     if push is not None:
         push.finish()
     return finished

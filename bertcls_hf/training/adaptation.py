@@ -38,7 +38,7 @@ from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_finger
 from bertcls_hf.models.loading import Checkpoint
 from bertcls_hf.models.modeling import TextClassifierConfig
 from bertcls_hf.training.callbacks import training_callbacks
-from bertcls_hf.training.checkpoints import resolve_resume
+from bertcls_hf.training.checkpoints import asks_to_resume, resolve_resume
 from bertcls_hf.training.phases import train_until_signalled, trainer_arguments
 from bertcls_hf.training.resolve import ResolvedRun
 from bertcls_hf.training.trainer import ClassificationTrainer
@@ -226,8 +226,7 @@ def _adapt(
 ) -> None:
     args = _arguments(resolved.args, folder)
     is_main = args.process_index == 0
-    is_resumed = asked_resume is not None and asked_resume.lower() not in {"false", "no"}
-    checkpoint = resolve_resume("auto" if is_resumed else None, folder, args.world_size, is_main)
+    checkpoint = resolve_resume("auto" if asks_to_resume(asked_resume) else None, folder, args.world_size, is_main)
     trainer = ClassificationTrainer(
         model=model,
         args=trainer_arguments(args),

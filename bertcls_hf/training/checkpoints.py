@@ -53,7 +53,7 @@ def resolve_resume(
     Raises:
         ArgumentsError: if a checkpoint is required, by true or by a path, and no complete one exists.
     """
-    if asked is None or asked.lower() in {"false", "no"}:
+    if asked is None or not asks_to_resume(asked):
         return None
     if asked.lower() not in {"auto", "true", "yes"}:
         problem = checkpoint_problem(Path(asked), world_size, is_stream)
@@ -72,6 +72,11 @@ def resolve_resume(
         return None
     logger.info("resuming from %s", newest_complete)
     return _with_same_averaging(newest_complete, is_averaged)
+
+
+def asks_to_resume(asked: str | None) -> bool:
+    """Says whether a value of `--resume_from_checkpoint` asks for a resume where there is something to go on from."""
+    return asked is not None and asked.lower() not in {"false", "no"}
 
 
 def _with_same_averaging(checkpoint: Path, is_averaged: bool) -> Path:

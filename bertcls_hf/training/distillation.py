@@ -37,24 +37,29 @@ SMALLEST_SHARE = 1e-6
 VERSION = 1
 
 
-def with_teachers(args: Arguments, data: ClassificationData) -> tuple[ClassificationData, np.ndarray]:
-    """Asks the teachers about the training texts, and adds the texts without labels to these.
+def with_teachers(args: Arguments, data: ClassificationData) -> tuple[ClassificationData, np.ndarray | None]:
+    """Asks the teachers about the training texts, and adds the texts without labels to these; or reads soft labels.
 
     Args:
-        args: the options, which name the teachers.
+        args: the options, which name the teachers, or the columns of soft labels.
         data: the splits of the run.
 
     Returns:
         The splits, whose training rows may be more; and (training rows, labels) float32, the mean logits of the
-        teachers in the order of the run's labels.
+        teachers or the logarithms of the soft labels, in the order of the run's labels. None without either.
 
     Raises:
-        ArgumentsError: if there is no such teacher, or if it knows other labels.
+        ArgumentsError: if there is no such teacher, if it knows other labels, or if the training data has no soft
+            labels.
         DataError: if the texts without labels cannot be read.
     """
+    if args.data.soft_label_columns:
+        return data, _soft_label_logits(args, data)
+    if not args.training.teacher:
+        return data, None
     train, more = cast(Dataset, data.splits["train"]), load_unlabelled(args.data, data)
     splits = [train] if more is None else [train, more]
-    names = args.training.teacher or []
+    names = args.training.teacher
     logits = [np.mean([_logits(name, args, split, data.labels) for name in names], axis=0) for split in splits]
     if more is not None:
         columns = [*text_columns(train), "label"]
@@ -64,12 +69,7 @@ def with_teachers(args: Arguments, data: ClassificationData) -> tuple[Classifica
     return replace(data, splits={**data.splits, "train": train}), np.concatenate(logits).astype(np.float32)
 
 
-def soft_label_logits(args: Arguments, data: ClassificationData) -> np.ndarray:
-    """Returns (training rows, labels) float32: the logarithms of the soft labels, in the order of the run's labels.
-
-    Raises:
-        ArgumentsError: if the training data has no soft labels, or the task has no single labels.
-    """
+def _soft_label_logits(args: Arguments, data: ClassificationData) -> np.ndarray:
     train, names = cast(Dataset, data.splits["train"]), args.data.label_names or []
     if SOFT_LABEL not in train.column_names:
         raise ArgumentsError(
@@ -81,12 +81,16 @@ def soft_label_logits(args: Arguments, data: ClassificationData) -> np.ndarray:
     return np.log(shares.clip(min=SMALLEST_SHARE)).astype(np.float32)
 
 
-def add_logits(split: Dataset, logits: np.ndarray) -> Dataset:
-    """Returns the tokenized training rows with the column of logits."""
-    fingerprint = Hasher.hash((split._fingerprint, hashlib.sha256(logits.tobytes()).hexdigest()))
-    return split.add_column(
-        TEACHER_COLUMN, logits.tolist(), new_fingerprint=fingerprint, feature=List(Value("float32"))
-    )
+def with_logits(splits: dict[str, Any], logits: np.ndarray | None) -> dict[str, Any]:
+    """Returns the tokenized splits, whose training rows have the column of logits, if there are any."""
+    if logits is None:
+        return splits
+    train = splits["train"]
+    # Otherwise, datasets would pickle every list.
+    fingerprint = Hasher.hash((train._fingerprint, hashlib.sha256(logits.tobytes()).hexdigest()))
+    values = List(Value("float32"))
+    train = train.add_column(TEACHER_COLUMN, logits.tolist(), new_fingerprint=fingerprint, feature=values)
+    return {**splits, "train": train}
 
 
 def _logits(name: str, args: Arguments, split: Dataset, labels: LabelSet) -> np.ndarray:
