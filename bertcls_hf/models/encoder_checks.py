@@ -12,6 +12,7 @@ from transformers.utils.import_utils import (
     is_flash_attn_3_available,
     is_flash_attn_4_available,
     is_kernels_available,
+    is_peft_available,
 )
 
 from bertcls_hf.config.arguments import Arguments
@@ -48,6 +49,9 @@ def check_encoder(args: Arguments, checkpoint: Checkpoint) -> None:
         raise ArgumentsError(f"--activation_checkpointing: {encoder_class.__name__} cannot compute its layers again")
     if args.training.padding_free:
         _check_padding_free(checkpoint, attention, is_flash)
+    if args.model.lora_r and not is_peft_available():
+        # transformers imports the package at every start where it is installed, which takes a second.
+        raise ArgumentsError("--lora_r needs the package peft: pip install peft")
 
 
 def _check_device_and_precision(args: Arguments, option: str) -> None:

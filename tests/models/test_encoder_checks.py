@@ -103,3 +103,10 @@ def test_layers_that_cannot_be_computed_again(family: str, encoder: str) -> None
     check("bert", activation_checkpointing=True)
     with pytest.raises(ArgumentsError, match=f"--activation_checkpointing: {encoder} cannot compute its layers again"):
         check(family, activation_checkpointing=True)
+
+
+def test_adapters_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(lora_r=4)
+    monkeypatch.setattr(bertcls_hf.models.encoder_checks, "is_peft_available", lambda: False)
+    with pytest.raises(ArgumentsError, match="--lora_r needs the package peft: pip install peft"):
+        check(lora_r=4)
