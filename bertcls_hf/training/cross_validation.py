@@ -65,7 +65,7 @@ def cross_validate(
     features: Mapping[str, Any] | None,
     data: ClassificationData,
 ) -> None:
-    """Trains and evaluates each fold in output_dir/fold-<number>, and writes `cross_validation.json`.
+    """Trains and evaluates each fold in output_dir/fold-<number>-of-<folds>, and writes `cross_validation.json`.
 
     A fold that finished before is not repeated if the run resumes. The models of the folds are not saved.
 
@@ -81,7 +81,9 @@ def cross_validate(
     all_rows = np.sort(np.concatenate(held_out))
     metrics, folders = [], []
     for number, held in enumerate(held_out, start=1):
-        kept, folder = np.setdiff1d(all_rows, held), Path(training.output_dir, f"fold-{number}")
+        # The number of folds is part of the name, so that a run with another one takes none of them over.
+        folder = Path(training.output_dir, f"fold-{number}-of-{len(held_out)}")
+        kept = np.setdiff1d(all_rows, held)
 
         def trained(kept: np.ndarray = kept, held: np.ndarray = held, folder: Path = folder) -> Metrics:
             logger.info("%s: training on %d rows, to evaluate on %d", folder.name, len(kept), len(held))

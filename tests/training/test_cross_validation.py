@@ -50,7 +50,7 @@ def test_a_fold_is_the_run_without_its_rows(
 ) -> None:
     options = {"num_train_epochs": 1, "lexical_baseline": False, **MODES[mode]}
     assert main(command(**options, cross_validation=3)) == 0
-    folds = [read_outputs(tmp_path / f"out/fold-{number}/test_outputs.npz") for number in (1, 2, 3)]
+    folds = [read_outputs(tmp_path / f"out/fold-{number}-of-3/test_outputs.npz") for number in (1, 2, 3)]
     with reviews["train"].open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file))
     assert sum(len(fold.gold) for fold in folds) == len(rows)
@@ -75,7 +75,7 @@ def test_all_rows_together(command: Command, tmp_path: Path) -> None:
     assert main(command(num_train_epochs=1, cross_validation=4)) == 0
     out = tmp_path / "out"
     summary = json.loads((out / "cross_validation.json").read_text())
-    folds = [read_outputs(out / f"fold-{number}/test_outputs.npz") for number in range(1, 5)]
+    folds = [read_outputs(out / f"fold-{number}-of-4/test_outputs.npz") for number in range(1, 5)]
     logits, gold = np.concatenate([fold.logits for fold in folds]), np.concatenate([fold.gold for fold in folds])
     assert (summary["folds"], summary["rows"]) == (4, 48)
     assert summary["all_rows"]["accuracy"] == pytest.approx((logits.argmax(axis=1) == gold).mean())
@@ -103,12 +103,12 @@ def test_a_resumed_run_repeats_no_finished_fold(
     assert main(command(num_train_epochs=1, cross_validation=3)) == 0
     out = tmp_path / "out"
     before = (out / "cross_validation.json").read_text()
-    (out / "fold-2" / FINISHED_FILE).unlink()
+    (out / "fold-2-of-3" / FINISHED_FILE).unlink()
     (out / "cross_validation.json").unlink()
     caplog.clear()
     assert main(command(num_train_epochs=1, cross_validation=3, resume_from_checkpoint="auto")) == 0
     started = [record.args[0] for record in caplog.records if record.msg.startswith("%s: training on")]
-    assert started == ["fold-2"]
+    assert started == ["fold-2-of-3"]
     assert (out / "cross_validation.json").read_text() == before
 
 
