@@ -106,8 +106,11 @@ def _text_length(asked: int | None, encoder_length: int, is_pair: bool) -> int:
 def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, settings: TruncationSettings, is_own: bool) -> None:
     """Refuses a tokenizer that does not put one special token before and one after a text."""
     if tokenizer.is_fast:
-        # A call would change the truncation of a fast tokenizer, which is part of its hash.
-        mask = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
+        # A call would change the truncation of a fast tokenizer, which is part of its hash; and its file may ask for
+        # padding.
+        encoded = tokenizer.backend_tokenizer.encode("a")
+        tokens = zip(encoded.special_tokens_mask, encoded.attention_mask, strict=True)
+        mask = [is_special for is_special, is_token in tokens if is_token]
     else:
         mask = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
     if list(mask[:1]) + list(mask[-1:]) == [1, 1] and sum(mask) == SPECIAL_TOKENS < len(mask):

@@ -197,6 +197,13 @@ class TestResolving:
         with pytest.raises(ArgumentsError, match=message):
             resolve_truncation(ModelArguments(**options), checkpoint, tokenizer, None, is_pair)
 
+    def test_a_tokenizer_whose_file_asks_for_padding(
+        self, checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        tokenizer.backend_tokenizer.enable_padding(length=12)
+        args = ModelArguments(truncation_strategy="head_tail")
+        assert resolve_truncation(args, checkpoint, tokenizer, None, is_pair=False) is not None
+
     @pytest.mark.parametrize("template", ["[CLS] $A [SEP] [SEP]", "[CLS] [SEP] $A", "$A"])
     def test_a_tokenizer_with_other_special_tokens(
         self, checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, template: str

@@ -113,8 +113,6 @@ MODES = {
     "cached windows": {"truncation_strategy": "windows", "max_seq_length": 8, "boost": True,
                        "head_learning_rate": 0.01},
     "adapters": {"lora_r": 2, "learning_rate": 1e-2, "train_sampling_strategy": "random"},
-    "masked tokens first": {"adapt_num_train_epochs": 1, "mlm_probability": 0.9, "num_train_epochs": 1,
-                            "train_sampling_strategy": "random"},
     "averaged weights": {"weight_averaging": "ema", "train_sampling_strategy": "random"},
 }  # fmt: skip
 
@@ -152,6 +150,17 @@ def test_ranks_train_as_one_process_does(
     card = (many / "README.md").read_text(encoding="utf-8")
     assert f"accelerate launch --num_processes {processes} run_classification.py --model_name_or_path" in card
     assert "On the test data, 17 texts: accuracy" in card
+
+
+@pytest.mark.slow
+def test_ranks_adapt_one_encoder(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Each rank masks the tokens of its own texts, so that the weights are not those of one process."""
+    options = {"adapt_num_train_epochs": 2, "adapt_learning_rate": 5e-3, "num_train_epochs": 1, "do_train": True}
+    output = fork(*command(**options, per_device_train_batch_size=4))
+    found = json.loads((tmp_path / "out/adapted/adaptation.json").read_text())
+    assert found["loss_after"] < found["loss_before"]
+    assert output.count("adapting the encoder to 48 texts") == 1
+    assert "holds the same adapted encoder" in fork(*command(**options, per_device_train_batch_size=4))
 
 
 @pytest.mark.slow

@@ -171,7 +171,7 @@ def test_the_losses() -> None:
         ({"distillation_weight": 0.3}, "--distillation_weight belong to --teacher, which is not given"),
         ({"teacher": "x", "distillation_weight": 0}, "--distillation_weight 0.0: must lie in (0, 1]"),
         ({"teacher": "x", "do_eval": True}, "--teacher teaches in the epochs of a training, and there are none"),
-        ({"teacher": "x", "streaming": True, "max_steps": 2}, "--teacher reads all texts before the training"),
+        ({"teacher": "x", "streaming": True, "max_steps": 2}, "--teacher needs all texts before the training"),
         ({"teacher": "x", "cross_validation": 2}, "the teacher may have learned from rows that a fold holds out"),
         ({"unlabelled_file": "x.csv"}, "--unlabelled_file is for --adapt_num_train_epochs and --teacher"),
     ],
