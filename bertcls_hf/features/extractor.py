@@ -23,7 +23,7 @@ from bertcls_hf.data.streaming import TokenStream, read_ahead
 from bertcls_hf.data.tokenization import pad_flat_texts
 from bertcls_hf.features.cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
 from bertcls_hf.features.dataset import FeatureDataset
-from bertcls_hf.features.lexical_table import COLUMN
+from bertcls_hf.features.logits_columns import LEXICAL_COLUMN, TEACHER_COLUMN
 from bertcls_hf.features.plan import ExtractionPlan, TokenColumn, plan_extraction, token_columns
 from bertcls_hf.features.windows import split_texts
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 EXTRACTION_VERSION = 3
 # The number of rows of a stream that are sorted by length and cached together.
 CHUNK_ROWS = 16_384
-# The column of the training rows with the logits of their teachers.
-TEACHER_COLUMN = "teacher_logits"
 # Settings that do not affect what an encoder computes in evaluation mode; the key leaves them out.
 HARMLESS_SETTINGS = frozenset({
     "_name_or_path", "architectures", "dtype", "id2label", "initializer_range", "label2id", "output_attentions",
@@ -152,7 +150,7 @@ class FeatureExtractor:
         """
         if split.num_rows is not None:
             shards, positions, windows = self._cached(name, split)
-            labels, lexical, teacher = (_tensor(split, name) for name in ("labels", COLUMN, TEACHER_COLUMN))
+            labels, lexical, teacher = (_tensor(split, name) for name in ("labels", LEXICAL_COLUMN, TEACHER_COLUMN))
             return FeatureDataset(shards, positions, labels, self.model.config, lexical, windows, teacher)
         parts: list[list[np.ndarray]] = [[] for _ in component_names(self.model)]
         all_positions: list[np.ndarray] = []

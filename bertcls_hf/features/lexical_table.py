@@ -18,8 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from datasets import Dataset, List, Value
-from datasets.fingerprint import Hasher
+from datasets import Dataset
 from scipy import sparse
 from transformers import PreTrainedTokenizerBase
 
@@ -39,6 +38,7 @@ from bertcls_hf.features.linear_models import (
     logistic_fitter,
     questions,
 )
+from bertcls_hf.features.logits_columns import LEXICAL_COLUMN, add_logits
 from bertcls_hf.features.ngrams import CHARACTERS, ngram_kind_of
 from bertcls_hf.features.token_characters import token_characters
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
@@ -49,8 +49,6 @@ logger = logging.getLogger(__name__)
 
 # Part of the cache key. Increase it when the table or its logits change.
 VERSION = 4
-# The column of a tokenized split that holds the logits of its rows.
-COLUMN = "lexical_logits"
 # The splits that the table is fitted to, or its penalty chosen on.
 FITTED_SPLITS = ("train", "validation")
 LONGEST_NGRAM = 3
@@ -94,15 +92,7 @@ class LexicalFeatures:
 
     def with_logits(self, splits: dict[str, Any]) -> dict[str, Any]:
         """Returns the tokenized splits with the column of logits."""
-        values = List(Value("float32"))
-
-        def added(name: str, split: Dataset) -> Dataset:
-            logits = self.logits[name]
-            # Otherwise, datasets would pickle every list.
-            fingerprint = Hasher.hash((split._fingerprint, hashlib.sha256(logits.tobytes()).hexdigest()))
-            return split.add_column(COLUMN, logits.tolist(), new_fingerprint=fingerprint, feature=values)
-
-        return {name: added(name, split) for name, split in splits.items()}
+        return {name: add_logits(split, LEXICAL_COLUMN, self.logits[name]) for name, split in splits.items()}
 
 
 def fit_lexical_features(

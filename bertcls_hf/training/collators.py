@@ -6,10 +6,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.data.tokenization import pad_texts
+from bertcls_hf.features.logits_columns import LEXICAL_COLUMN, TEACHER_COLUMN
 
 
 # Columns with the same number of values in each row.
-UNPADDED = ("labels", "lexical_logits", "teacher_logits")
+UNPADDED = ("labels", LEXICAL_COLUMN, TEACHER_COLUMN)
 
 
 class ClassificationCollator:

@@ -20,19 +20,20 @@ from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.texts import first_rows
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.features.lexical_table import COLUMN
+from bertcls_hf.features.logits_columns import LEXICAL_COLUMN
 from bertcls_hf.metrics.metrics import compute_metrics, metric_words
 from bertcls_hf.training.baseline_results import evaluate_baseline, log_baseline, plain_comparison
 from bertcls_hf.training.lexical_parts import fitted_baseline, fitted_features
 from bertcls_hf.training.repetitions import Metrics, once, read_summary, repeat, summary
 from bertcls_hf.training.resolve import ResolvedRun
-from bertcls_hf.training.saved_outputs import SavedOutputs, read_outputs
+from bertcls_hf.training.results import PREFIXES
+from bertcls_hf.training.saved_outputs import SUFFIX, SavedOutputs, read_outputs
 
 
 logger = logging.getLogger(__name__)
 
 CROSS_VALIDATION_FILE = "cross_validation.json"
-OUTPUTS_FILE = "test_outputs.npz"
+OUTPUTS_FILE = f"{PREFIXES['test']}{SUFFIX}"
 
 
 def held_out_rows(data: ClassificationData, folds: int, seed: int) -> list[np.ndarray]:
@@ -116,7 +117,9 @@ def _run_fold(
     if resolved.lexical is not None:
         lexical = fitted_features(resolved, fold_data, tokenizer)
         resolved = replace(resolved, lexical=lexical)
-        fold_splits = lexical.with_logits({name: part.remove_columns(COLUMN) for name, part in fold_splits.items()})
+        fold_splits = lexical.with_logits(
+            {name: part.remove_columns(LEXICAL_COLUMN) for name, part in fold_splits.items()}
+        )
         if fold_features is not None:
             logits = lexical.logits
             fold_features = {name: part.with_lexical_logits(logits[name]) for name, part in fold_features.items()}

@@ -7,14 +7,14 @@ teachers' answer for their label.
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import Dataset, List, Value, concatenate_datasets
-from datasets.fingerprint import Hasher
+from datasets import Dataset, concatenate_datasets
 from scipy.special import expit
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
@@ -24,8 +24,8 @@ from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.texts import text_columns
 from bertcls_hf.data.unlabelled import load_unlabelled
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.features.extractor import TEACHER_COLUMN
 from bertcls_hf.features.lexical_cache import content_digests, read_cached, write_cached
+from bertcls_hf.features.logits_columns import TEACHER_COLUMN, add_logits
 from bertcls_hf.predict.predictor import Predictor
 
 
@@ -59,8 +59,8 @@ def with_teachers(args: Arguments, data: ClassificationData) -> tuple[Classifica
         return data, None
     train, more = cast(Dataset, data.splits["train"]), load_unlabelled(args.data, data)
     splits = [train] if more is None else [train, more]
-    names = args.training.teacher
-    logits = [np.mean([_logits(name, args, split, data.labels) for name in names], axis=0) for split in splits]
+    of_teachers = [_logits(name, args, splits, data.labels) for name in args.training.teacher]
+    logits = [np.mean(of_split, axis=0) for of_split in zip(*of_teachers, strict=True)]
     if more is not None:
         columns = [*text_columns(train), "label"]
         labelled = _with_answers(more, logits[1], data.labels)
@@ -85,16 +85,11 @@ def with_logits(splits: dict[str, Any], logits: np.ndarray | None) -> dict[str, 
     """Returns the tokenized splits, whose training rows have the column of logits, if there are any."""
     if logits is None:
         return splits
-    train = splits["train"]
-    # Otherwise, datasets would pickle every list.
-    fingerprint = Hasher.hash((train._fingerprint, hashlib.sha256(logits.tobytes()).hexdigest()))
-    values = List(Value("float32"))
-    train = train.add_column(TEACHER_COLUMN, logits.tolist(), new_fingerprint=fingerprint, feature=values)
-    return {**splits, "train": train}
+    return {**splits, "train": add_logits(splits["train"], TEACHER_COLUMN, logits)}
 
 
-def _logits(name: str, args: Arguments, split: Dataset, labels: LabelSet) -> np.ndarray:
-    """Returns the (rows, labels) logits of a teacher, in the order of the run's labels, maybe from the cache."""
+def _logits(name: str, args: Arguments, splits: Sequence[Dataset], labels: LabelSet) -> list[np.ndarray]:
+    """Returns a teacher's (rows, labels) logits of each split, in the order of the run's labels."""
     device = "cpu" if args.training.device.type == "cpu" else None
     teacher = Predictor.from_pretrained(
         name, device=device, trust_remote_code=args.model.trust_remote_code, calibrated=False
@@ -105,18 +100,23 @@ def _logits(name: str, args: Arguments, split: Dataset, labels: LabelSet) -> np.
             f"--teacher {name}: it knows {', '.join(known.names[:10])} ({known.problem_type}), and the data has "
             f"{', '.join(labels.names[:10])} ({labels.problem_type})"
         )
+    order = [known.names.index(label) for label in labels.names]
+    key = teacher.fingerprint()
+    return [_cached_logits(name, teacher, key, split)[:, order] for split in splits]
+
+
+def _cached_logits(name: str, teacher: Predictor, fingerprint: str, split: Dataset) -> np.ndarray:
     texts = split.select_columns(text_columns(split))
-    content = [VERSION, teacher.fingerprint(), content_digests(texts)]
+    content = [VERSION, fingerprint, content_digests(texts)]
     key = f"teacher-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}"
     cached = read_cached(key)
-    if cached is None:
-        logger.info("%s: computing the logits of %d texts", name, len(texts))
-        columns = [[text or "" for text in texts[column][:]] for column in text_columns(texts)]
-        found = teacher.logits(columns[0], columns[1] if len(columns) > 1 else None)
-        write_cached(key, {}, {"logits": found})
-    else:
-        found = cached[1]["logits"]
-    return found[:, [known.names.index(label) for label in labels.names]]
+    if cached is not None:
+        return cached[1]["logits"]
+    logger.info("%s: computing the logits of %d texts", name, len(texts))
+    columns = [[text or "" for text in texts[column][:]] for column in text_columns(texts)]
+    found = teacher.logits(columns[0], columns[1] if len(columns) > 1 else None)
+    write_cached(key, {}, {"logits": found})
+    return found
 
 
 def _with_answers(texts: Dataset, logits: np.ndarray, labels: LabelSet) -> Dataset:

@@ -18,8 +18,8 @@ from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.lexical_baseline import LexicalBaseline
 from bertcls_hf.features.lexical_fusion import EQUAL_FACTORS, fitted_factors, fuse
-from bertcls_hf.features.lexical_table import COLUMN
 from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
+from bertcls_hf.features.logits_columns import LEXICAL_COLUMN
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import build_compute_metrics
 from bertcls_hf.models.adapters import add_lora
@@ -190,7 +190,7 @@ def _weigh_lexical_features(trainer: ClassificationTrainer) -> None:
     model, validation = trainer.model, trainer.eval_dataset
     factors = EQUAL_FACTORS
     if validation is not None and "labels" in validation.column_names:
-        wide = np.asarray(validation[COLUMN][:], dtype=np.float32)
+        wide = np.asarray(validation[LEXICAL_COLUMN][:], dtype=np.float32)
         output = trainer.predict(validation)
         head = output.predictions - model.lexical.scale.item() * wide
         factors = fitted_factors(head, wide, output.label_ids, model.config.problem_type, model.config.class_weights)

@@ -14,7 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from bertcls_hf.data.tokenization import token_lengths
 from bertcls_hf.errors import ArgumentsError, StorageError, storage_problem
-from bertcls_hf.features.extractor import TEACHER_COLUMN
+from bertcls_hf.features.logits_columns import TEACHER_COLUMN
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifier, classification_loss
 from bertcls_hf.training.distillation import distillation_loss
