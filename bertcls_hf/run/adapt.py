@@ -9,6 +9,7 @@ from bertcls_hf.config.command import run_command
 from bertcls_hf.config.parsing import parse_arguments
 from bertcls_hf.data.input_paths import check_files
 from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.run.pipeline import start
 
 
 logger = logging.getLogger(__name__)
@@ -42,17 +43,10 @@ def adapt(args: Arguments) -> Path:
     check_files(args.data)
     # Imported here, so that a mistyped option or file name fails at once.
     from bertcls_hf.data.load import load_data
-    from bertcls_hf.models.encoder_checks import check_encoder
-    from bertcls_hf.models.loading import load_tokenizer, open_checkpoint
-    from bertcls_hf.training.adaptation import adapt_encoder, check_adaptation
-    from bertcls_hf.training.recipe import start_run
+    from bertcls_hf.training.adaptation import adapt_encoder
     from bertcls_hf.training.resolve import resolve_run
 
-    start_run(args)
-    checkpoint = open_checkpoint(args.model)
-    check_encoder(args, checkpoint)
-    tokenizer = load_tokenizer(args.model, checkpoint, args.data.max_seq_length)
-    check_adaptation(args, checkpoint, tokenizer)
+    checkpoint, tokenizer = start(args)
     with args.training.main_process_first(desc="data"):
         data = load_data(args.data, checkpoint.labels, trains=True, predicts=False)
     resolved = resolve_run(args, checkpoint, data)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from bertcls_hf.hub.card.finished_run import FinishedRun
+    from bertcls_hf.models.loading import Checkpoint
     from bertcls_hf.models.modeling import TextClassifier
     from bertcls_hf.training.resolve import ResolvedRun
 
@@ -63,26 +64,20 @@ def run(
     from bertcls_hf.hub.card.finished_run import FinishedRun
     from bertcls_hf.hub.card.model_card import write_model_card
     from bertcls_hf.hub.push_callback import PushRun
-    from bertcls_hf.models.encoder_checks import check_encoder
-    from bertcls_hf.models.loading import load_tokenizer, open_checkpoint
     from bertcls_hf.models.truncation import resolve_truncation
     from bertcls_hf.training import phases
-    from bertcls_hf.training.adaptation import adapt_encoder, check_adaptation
+    from bertcls_hf.training.adaptation import adapt_encoder
     from bertcls_hf.training.baseline_results import write_baseline
     from bertcls_hf.training.checkpoints import asks_to_resume, refuse_other_model
     from bertcls_hf.training.cross_validation import cross_validate, held_out_rows
     from bertcls_hf.training.distillation import with_logits, with_teachers
     from bertcls_hf.training.lexical_parts import fitted_baseline, fitted_features
-    from bertcls_hf.training.recipe import start_run, write_recipe
+    from bertcls_hf.training.recipe import write_recipe
     from bertcls_hf.training.resolve import resolve_run
     from bertcls_hf.training.seed_runs import repeat_with_other_seeds
     from bertcls_hf.training.sweep import FineTuningSweep, HeadSweep
 
-    start_run(args)
-    checkpoint = open_checkpoint(args.model)
-    check_encoder(args, checkpoint)
-    tokenizer = load_tokenizer(args.model, checkpoint, args.data.max_seq_length)
-    check_adaptation(args, checkpoint, tokenizer)
+    checkpoint, tokenizer = start(args)
 
     with args.training.main_process_first(desc="data"):
         trains, predicts = bool(args.training.do_train), args.training.do_predict
@@ -137,6 +132,25 @@ def run(
     if push is not None:
         push.finish()
     return finished
+
+
+def start(args: Arguments) -> tuple["Checkpoint", "PreTrainedTokenizerBase"]:
+    """Starts a run: its log and output_dir, its encoder, whose weights are not read yet, and its tokenizer.
+
+    Raises:
+        RunError: the encoder cannot be used, or does not allow an option.
+    """
+    from bertcls_hf.models.encoder_checks import check_encoder
+    from bertcls_hf.models.loading import load_tokenizer, open_checkpoint
+    from bertcls_hf.training.adaptation import check_adaptation
+    from bertcls_hf.training.recipe import start_run
+
+    start_run(args)
+    checkpoint = open_checkpoint(args.model)
+    check_encoder(args, checkpoint)
+    tokenizer = load_tokenizer(args.model, checkpoint, args.data.max_seq_length)
+    check_adaptation(args, checkpoint, tokenizer)
+    return checkpoint, tokenizer
 
 
 def _cached_features(
