@@ -126,6 +126,11 @@ class ModelArguments:
         "own pooling, else linear.",
     )
     dropout: float = HfArg(default=0.1, aliases=["--dropout_p"], help="Dropout on the head's input.")
+    attention_dropout: float | None = HfArg(
+        default=None,
+        help="Dropout on the encoder's attention weights. Default: the checkpoint's own, mostly 0.1. With 0, "
+        "processors train nearly twice as fast, since their fused attention has no dropout.",
+    )
     loss: Literal["auto", "cross_entropy", "focal", "bce", "mse"] = HfArg(
         default="auto",
         help="auto: cross_entropy for single label, bce for multi-label, mse for regression. focal: Lin et al. 2017.",
@@ -173,7 +178,9 @@ class ModelArguments:
         self._check_truncation()
         object.__setattr__(self, "lora_target_modules", _split_commas(_as_list(self.lora_target_modules)))
         self._check_lora()
-        _require(0 <= self.dropout < 1, f"--dropout {self.dropout}: must lie in [0, 1)")
+        for name in ("dropout", "attention_dropout"):
+            rate = getattr(self, name)
+            _require(rate is None or 0 <= rate < 1, f"--{name} {rate}: must lie in [0, 1)")
         if self.focal_gamma != 2 and self.loss != "focal":
             raise ArgumentsError(f"--focal_gamma is for --loss focal, not {self.loss}")
         if self.pooling == "pooler" and (self.pooling_layers or 1) > 1:

@@ -154,6 +154,8 @@ def _check_frozen(args: Arguments) -> None:
     reentrant = (training.activation_checkpointing_kwargs or {}).get("use_reentrant")
     if reentrant and args.model.trainable_layers:
         raise ArgumentsError("use_reentrant checkpoints need embeddings that learn: leave out --trainable_layers")
+    if args.model.attention_dropout is not None and is_frozen and not args.adapt.adapt_num_train_epochs:
+        raise ArgumentsError("--attention_dropout is for an encoder that learns, and it is frozen: leave it out")
     if training.neftune_noise_alpha and (is_frozen or args.model.trainable_layers):
         raise ArgumentsError("--neftune_noise_alpha needs embeddings that learn, and they are frozen")
 

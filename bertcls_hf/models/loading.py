@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 FROZEN_POOLING, FROZEN_POOLING_LAYERS = "mean", 4
 # On which side a tokenizer cuts texts. What the model reads of texts that it cuts itself starts at their head.
 TRUNCATION_SIDES = {"head": "right", "tail": "left", "head_tail": "right", "windows": "right"}
+# The dropout of attention weights, as the families' configurations call it.
+ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 LOSSES = {SINGLE_LABEL: ("cross_entropy", "focal"), MULTI_LABEL: ("bce", "focal"), REGRESSION: ("mse",)}
 
 
@@ -104,7 +106,7 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
     """Reads the configuration of the model that `model_name_or_path` names.
 
     Raises:
-        ArgumentsError: if there is no such model, or if it is not an encoder.
+        ArgumentsError: if there is no such model, if it is not an encoder, or if it lacks what an option changes.
     """
     path = (
         str(packaged_model(args.model_name_or_path))
@@ -121,9 +123,25 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
         raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {one_line(error)}") from error
     labels = None if args.ignore_mismatched_sizes else labels_of(config)
     checkpoint = Checkpoint(path, config, labels)
+    for name, rate in attention_dropout(args, checkpoint.encoder_config).items():
+        setattr(checkpoint.encoder_config, name, rate)
     if getattr(checkpoint.encoder_config, "is_decoder", False) or config.is_encoder_decoder:
         raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {config.model_type} is not an encoder")
     return checkpoint
+
+
+def attention_dropout(args: ModelArguments, encoder_config: PreTrainedConfig) -> dict[str, float]:
+    """Returns the value of the configuration that `attention_dropout` changes, by its name in the encoder's family.
+
+    Raises:
+        ArgumentsError: if the family has no such dropout.
+    """
+    if args.attention_dropout is None:
+        return {}
+    name = next((name for name in ATTENTION_DROPOUTS if hasattr(encoder_config, name)), None)
+    if name is None:
+        raise ArgumentsError(f"--attention_dropout: {encoder_config.model_type} has none: leave it out")
+    return {name: args.attention_dropout}
 
 
 def load_tokenizer(
@@ -294,6 +312,7 @@ def load_classifier(args: ModelArguments, checkpoint: Checkpoint, config: TextCl
         ArgumentsError: if weights cannot be read, or if a frozen pooler was never trained.
     """
     options = {**_hub_options(args), "dtype": torch.float32, "use_safetensors": True}
+    dropout = attention_dropout(args, checkpoint.encoder_config)
     # transformers reports the weights of pre-training heads as unused, but they are left out on purpose.
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -301,9 +320,9 @@ def load_classifier(args: ModelArguments, checkpoint: Checkpoint, config: TextCl
         if checkpoint.labels is not None and isinstance(checkpoint.config, TextClassifierConfig):
             return _load_own(checkpoint, config, options)
         if checkpoint.labels is not None:
-            stock_model = AutoModelForSequenceClassification.from_pretrained(checkpoint.path, **options)
+            stock_model = AutoModelForSequenceClassification.from_pretrained(checkpoint.path, **options, **dropout)
             return from_stock(stock_model, config)
-        return _load_encoder(checkpoint, config, options)
+        return _load_encoder(checkpoint, config, options, dropout)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {one_line(error)}") from error
     finally:
@@ -317,7 +336,9 @@ def _load_own(checkpoint: Checkpoint, config: TextClassifierConfig, options: dic
     return model
 
 
-def _load_encoder(checkpoint: Checkpoint, config: TextClassifierConfig, options: dict[str, Any]) -> TextClassifier:
+def _load_encoder(
+    checkpoint: Checkpoint, config: TextClassifierConfig, options: dict[str, Any], dropout: dict[str, float]
+) -> TextClassifier:
     model = TextClassifier(config)
     if isinstance(checkpoint.config, TextClassifierConfig):
         trained = TextClassifier.from_pretrained(checkpoint.path, **{**options, "trust_remote_code": False})
@@ -332,6 +353,7 @@ def _load_encoder(checkpoint: Checkpoint, config: TextClassifierConfig, options:
             output_loading_info=True,
             **pooler_option(config.encoder_config, config.pooling),
             **options,
+            **dropout,
         )
         _check_missing_weights(loading_info["missing_keys"], config)
     model.apply_freezing()

@@ -35,7 +35,8 @@ from bertcls_hf.data.tokenization import LENGTH_COLUMN
 from bertcls_hf.data.unlabelled import load_unlabelled
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
-from bertcls_hf.models.loading import Checkpoint
+from bertcls_hf.models.loading import Checkpoint, attention_dropout
+from bertcls_hf.models.masked_tokens import score_masked_tokens_alone
 from bertcls_hf.models.modeling import TextClassifierConfig
 from bertcls_hf.training.callbacks import training_callbacks
 from bertcls_hf.training.checkpoints import asks_to_resume, resolve_resume
@@ -49,7 +50,7 @@ logger = logging.getLogger(__name__)
 # In output_dir: the adapted encoder, and in it what it was made of, which is written last.
 FOLDER, DESCRIPTION_FILE = "adapted", "adaptation.json"
 # Part of the key. Increase it when the same options give another encoder.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -184,12 +185,13 @@ def _load(args: Arguments, checkpoint: Checkpoint) -> PreTrainedModel:
     try:
         model, info = AutoModelForMaskedLM.from_pretrained(
             checkpoint.path, output_loading_info=True, attn_implementation=args.model.attn_implementation,
-            **_loading_options(args),
+            **_loading_options(args), **attention_dropout(args.model, checkpoint.encoder_config),
         )  # fmt: skip
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ArgumentsError(f"--model_name_or_path {args.model.model_name_or_path}: {one_line(error)}") from error
     if info["missing_keys"]:
         logger.info("the checkpoint has no whole head for masked tokens: a new one reads the encoder's embeddings")
+    score_masked_tokens_alone(model)
     return model
 
 
@@ -209,6 +211,7 @@ def _key(args: Arguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         training.per_device_train_batch_size, training.gradient_accumulation_steps, training.world_size,
         training.weight_decay, training.warmup_steps, str(training.lr_scheduler_type), training.bf16, training.fp16,
         training.seed, training.optim, training.train_sampling_strategy, tokenizer.model_max_length,
+        args.model.attention_dropout,
     ]  # fmt: skip
     content = [VERSION, str(settings), weights_fingerprint(model.state_dict()), tokenizer_fingerprint(tokenizer)]
     return hashlib.sha256(json.dumps([*content, train._fingerprint]).encode()).hexdigest()[:32]
@@ -262,7 +265,7 @@ def _arguments(args: Arguments, folder: Path) -> ClassifierTrainingArguments:
         save_strategy="epoch" if training.save_strategy == "best" else training.save_strategy, save_total_limit=1,
         label_smoothing_factor=0.0, weight_averaging=None, padding_free=False, neftune_noise_alpha=None,
         resume_from_checkpoint=None, prediction_loss_only=True,
-        # The scores of all words for each token take much memory.
+        # The scores of all words for each masked token take much memory.
         per_device_eval_batch_size=training.per_device_train_batch_size,
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from tests.helpers.families import FAMILIES, INPUTS, LABELS, SIZES, make_model
 from tests.helpers.reviews import write_pairs
 
 
-def load(folder: Path, **options: str) -> TextClassifier:
+def load(folder: Path, **options: Any) -> TextClassifier:
     args = ModelArguments(model_name_or_path=str(folder), pooling="mean", **options)
     checkpoint = open_checkpoint(args)
     return load_classifier(args, checkpoint, resolve_config(args, checkpoint, LABELS)).eval()
@@ -38,6 +38,16 @@ def test_an_encoder_is_read_with_the_attention_that_it_has(family: str, tmp_path
             torch.testing.assert_close(model.encoder(**INPUTS).last_hidden_state, expected)
             default = encoder.config._attn_implementation
             assert model.encoder.config._attn_implementation == options.get("attn_implementation", default)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_dropout_of_attention_weights_is_the_asked_one(family: str, tmp_path: Path) -> None:
+    AutoModel.from_config(type(FAMILIES[family]).from_dict(FAMILIES[family].to_dict())).save_pretrained(tmp_path)
+    model = load(tmp_path, attention_dropout=0.35)
+    assert any(0.35 in (module.p if isinstance(module, torch.nn.Dropout) else None,
+                        getattr(module, "attention_dropout", None), getattr(module, "dropout_prob", None))
+               for module in model.encoder.modules())  # fmt: skip
+    assert 0.35 in model.config.encoder_config.to_dict().values()
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+from bertcls_hf.models.masked_tokens import score_masked_tokens_alone
 from bertcls_hf.run import main
 from bertcls_hf.run.adapt import main as adapt
 from bertcls_hf.training.adaptation import DESCRIPTION_FILE
@@ -34,6 +35,9 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
+MASKED_FAMILIES = {"bert", "distilbert", "roberta", "electra", "mpnet", "modernbert", "deberta-v2", "albert"}
+
+
 def description(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "adapted" / DESCRIPTION_FILE).read_text())
 
@@ -51,6 +55,29 @@ def test_the_classifier_starts_from_the_adapted_encoder(command: Command, tmp_pa
     weights, others = load_file(out / "model.safetensors"), load_file(later / "model.safetensors")
     assert all(torch.equal(weights[name], others[name]) for name in weights)
     assert "3 epochs as a masked language model on 48 texts; loss of a masked" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) & MASKED_FAMILIES))
+def test_scores_of_the_masked_tokens_alone_give_the_same_loss(family: str) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(copy.deepcopy(FAMILIES[family])).eval()
+    ids = torch.randint(5, 40, (3, 12))
+    labels = torch.where(torch.rand(3, 12) < 0.3, ids, -100)
+    mask = torch.ones_like(ids)
+    mask[1, 8:], labels[1, 8:] = 0, -100
+    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    loss = model(**inputs).loss
+    loss.backward()
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    score_masked_tokens_alone(model)
+    output = model(**inputs)
+    torch.testing.assert_close(output.loss, loss)
+    assert output.logits.shape[:2] == (1, labels.ne(-100).sum())
+    output.loss.backward()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient)
+    assert model(input_ids=ids, attention_mask=mask).logits.shape[:2] == ids.shape
 
 
 def test_the_adapted_folder_is_an_encoder(command: Command, tiny_bert: Path, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "parameters": f"{everything:,}, of which {trained:,} were trained",
         "pooling and head": f"{config.pooling}{layers if config.pooling_layers > 1 else ''}, {config.head}",
         "dropout of the head": f"{config.dropout:g}",
+        "dropout of attention weights": _attention_dropout(run),
         "loss": _loss(config),
         "lexical features": _lexical_features(model),
         "longest text": _longest_text(run),
@@ -75,6 +76,12 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "checkpoint": _checkpoint(run),
     }
     return {name: value if name == "encoder" else escape_markdown(value) for name, value in settings.items()}
+
+
+def _attention_dropout(run: FinishedRun) -> str:
+    """The dropout that was asked for; empty for the checkpoint's own, and where no encoder was trained."""
+    args = run.args.model
+    return "" if args.attention_dropout is None or args.has_frozen_backbone else f"{args.attention_dropout:g}"
 
 
 def _longest_text(run: FinishedRun) -> str:
