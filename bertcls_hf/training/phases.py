@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
-from bertcls_hf.data.labels import LabelSet
+from bertcls_hf.data.labels import LabelSet, ProblemType
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
@@ -21,7 +21,7 @@ from bertcls_hf.features.lexical_fusion import EQUAL_FACTORS, fitted_factors, fu
 from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
 from bertcls_hf.features.logits_columns import LEXICAL_COLUMN
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
-from bertcls_hf.metrics.metrics import build_compute_metrics
+from bertcls_hf.metrics.metrics import METRIC_NAMES, build_compute_metrics, compute_metrics
 from bertcls_hf.models.adapters import add_lora
 from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.models.padding_free import compute_without_padding
@@ -193,8 +193,20 @@ def _weigh_lexical_features(trainer: ClassificationTrainer) -> None:
         wide = np.asarray(validation[LEXICAL_COLUMN][:], dtype=np.float32)
         output = trainer.predict(validation)
         head = output.predictions - model.lexical.scale.item() * wide
-        factors = fitted_factors(head, wide, output.label_ids, model.config.problem_type, model.config.class_weights)
+        task = model.config.problem_type
+        factors = fitted_factors(head, wide, output.label_ids, task, model.config.class_weights)
+        both = factors[0] * head + factors[1] * wide
+        parts = {"the encoder alone": head, "the lexical features alone": wide, "both": both}
+        _log_parts(parts, output.label_ids, task)
     fuse(model, factors)
+
+
+def _log_parts(parts: Mapping[str, np.ndarray], gold: np.ndarray, task: ProblemType) -> None:
+    """Tells what each part of a classifier is worth, by the first metric of the task."""
+    results = {name: compute_metrics(logits, gold, task) for name, logits in parts.items()}
+    metric = METRIC_NAMES[task][0]
+    figures = ", ".join(f"{name} {result[metric]:.4f}" for name, result in results.items())
+    logger.info("%s on the validation data: %s", metric, figures)
 
 
 def train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | None) -> dict[str, float]:
