@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
-from bertcls_hf.data.labels import LabelSet, ProblemType
+from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
@@ -178,35 +178,33 @@ def train(trainer: ClassificationTrainer) -> None:
     else:
         metrics = train_until_signalled(trainer, checkpoint)
     if trainer.model.lexical is not None and not trainer.model.config.freeze_backbone:
-        _weigh_lexical_features(trainer)
+        metrics |= _weigh_lexical_features(trainer)
     if trainer.train_rows is not None:
         metrics["train_samples"] = trainer.train_rows
     _save_metrics(trainer, "train", metrics)
     trainer.save_state()
 
 
-def _weigh_lexical_features(trainer: ClassificationTrainer) -> None:
-    """Weighs a fine-tuned encoder and the lexical features against each other, by the validation data."""
+def _weigh_lexical_features(trainer: ClassificationTrainer) -> dict[str, float]:
+    """Weighs a fine-tuned encoder and the lexical features against each other, by the validation data.
+
+    Returns:
+        What each is worth alone on that data, by the first metric of the task; nothing without validation data.
+    """
     model, validation = trainer.model, trainer.eval_dataset
-    factors = EQUAL_FACTORS
+    factors, found = EQUAL_FACTORS, {}
     if validation is not None and "labels" in validation.column_names:
         wide = np.asarray(validation[LEXICAL_COLUMN][:], dtype=np.float32)
         output = trainer.predict(validation)
         head = output.predictions - model.lexical.scale.item() * wide
         task = model.config.problem_type
         factors = fitted_factors(head, wide, output.label_ids, task, model.config.class_weights)
-        both = factors[0] * head + factors[1] * wide
-        parts = {"the encoder alone": head, "the lexical features alone": wide, "both": both}
-        _log_parts(parts, output.label_ids, task)
+        metric = METRIC_NAMES[task][0]
+        for name, logits in (("encoder", head), ("lexical_features", wide)):
+            found[f"{name}_alone_{metric}"] = compute_metrics(logits, output.label_ids, task)[metric]
+        logger.info("on the validation data: %s", ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
     fuse(model, factors)
-
-
-def _log_parts(parts: Mapping[str, np.ndarray], gold: np.ndarray, task: ProblemType) -> None:
-    """Tells what each part of a classifier is worth, by the first metric of the task."""
-    results = {name: compute_metrics(logits, gold, task) for name, logits in parts.items()}
-    metric = METRIC_NAMES[task][0]
-    figures = ", ".join(f"{name} {result[metric]:.4f}" for name, result in results.items())
-    logger.info("%s on the validation data: %s", metric, figures)
+    return found
 
 
 def train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | None) -> dict[str, float]:

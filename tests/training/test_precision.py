@@ -109,7 +109,7 @@ class TestCompiled:
         "options",
         [
             {},
-            {"torch_compile_backend": "inductor", "max_steps": 3, "eval_strategy": "no"},
+            {"torch_compile_backend": "inductor", "max_steps": 1, "eval_strategy": "no"},
             FROZEN,
             {"boost": True, "head_learning_rate": 0.01},
             {"trainable_layers": 2, "layerwise_lr_decay": 0.9},
