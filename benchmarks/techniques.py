@@ -35,6 +35,7 @@ COMMON = {
     "learning_rate": 1e-4,
     "head_learning_rate": 1e-3,
     "eval_strategy": "no",
+    "do_train": True,
     "do_eval": True,
     "save_strategy": "no",
     "load_best_model_at_end": False,
