@@ -32,6 +32,7 @@ EXPECTED = {
     "imdb/roberta_large_512_gpu.yaml",
     "minilm/imdb_finetuned_256.yaml",
     "minilm/imdb_adapted_lexical_512_gpu.yaml",
+    "minilm/imdb_finetuned_lexical_256.yaml",
     "minilm/imdb_finetuned_lexical_512_gpu.yaml",
     "minilm/imdb_frozen_256.yaml",
     "minilm/imdb_lexical_256.yaml",
