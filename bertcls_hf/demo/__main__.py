@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from transformers.hf_argparser import HfArg
 
@@ -55,6 +55,12 @@ class DemoArguments:
         default=None, help="Longest text in tokens; longer ones are cut. Default: as in the model's training."
     )
     device: str | None = HfArg(default=None, help="cpu, cuda, cuda:1 … Default: an accelerator where there is one.")
+    backend: Literal["torch", "onnx", "openvino"] | None = HfArg(
+        default=None, help="What computes; see `bertcls predict`. Default: torch; onnx for the folder of an export."
+    )
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] = HfArg(
+        default="float32", help="Of weights and arithmetic; see `bertcls predict`."
+    )
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 < self.port < 2**16:
@@ -102,6 +108,8 @@ def run(model: str, options: DemoArguments) -> None:
         revision=options.model_revision,
         trust_remote_code=options.trust_remote_code,
         device=options.device,
+        backend=options.backend,
+        dtype=options.dtype,
         max_seq_length=options.max_seq_length,
     )
     if options.export_space is None:
@@ -109,9 +117,10 @@ def run(model: str, options: DemoArguments) -> None:
         return
     from bertcls_hf.demo.space_export import SpaceSettings, export_space
 
-    export_space(
-        Path(options.export_space), SpaceSettings(path, title, options.model_revision, options.max_seq_length)
+    settings = SpaceSettings(
+        path, title, options.model_revision, options.max_seq_length, predictor.engine.backend, options.dtype
     )
+    export_space(Path(options.export_space), settings)
     logger.info("the Space is in %s; its README.md says how to try and to upload it", options.export_space)
 
 

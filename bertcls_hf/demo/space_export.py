@@ -13,6 +13,7 @@ from huggingface_hub.utils import filter_repo_objects
 from bertcls_hf.atomic_files import TEMPORARY_MARK, storage_error
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.hub.push import pushed_files
+from bertcls_hf.predict.engines import GRAPH_DTYPES, PACKAGES, Backend, InferenceDtype
 
 
 PACKAGE = Path(__file__).parents[1]
@@ -70,12 +71,27 @@ class SpaceSettings:
         title: the title of the page.
         revision: the branch, tag or commit of a model on the Hub.
         max_seq_length: the longest text in tokens, or None for the model's own.
+        backend: what computes.
+        dtype: the number format of weights and arithmetic.
     """
 
     model: str
     title: str
     revision: str = "main"
     max_seq_length: int | None = None
+    backend: Backend = "torch"
+    dtype: InferenceDtype = "float32"
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """The packages that the page needs."""
+        return REQUIREMENTS if self.backend == "torch" else (*REQUIREMENTS, PACKAGES[self.backend])
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The patterns of the weights' files, beside those of a push."""
+        graph = GRAPH_DTYPES.get(self.backend, {}).get(self.dtype)
+        return SHARDS if graph is None else (f"{graph}*",)
 
     @property
     def is_copied(self) -> bool:
@@ -111,9 +127,11 @@ def export_space(folder: Path, settings: SpaceSettings) -> None:
 def _fill(folder: Path, settings: SpaceSettings) -> None:
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     if settings.is_copied:
-        _copy_model(Path(settings.model), folder / MODEL_FOLDER)
+        _copy_model(Path(settings.model), folder / MODEL_FOLDER, settings)
     _write(folder / "app.py", APP.format(arguments=_arguments(settings)))
-    _write(folder / "requirements.txt", "".join(f"{name}=={_public_version(name)}\n" for name in REQUIREMENTS))
+    _write(
+        folder / "requirements.txt", "".join(f"{name}=={_public_version(name)}\n" for name in settings.requirements)
+    )
     SpaceCard(_card(settings)).save(folder / "README.md")
 
 
@@ -121,10 +139,12 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _copy_model(source: Path, target: Path) -> None:
-    target.mkdir()
-    names = {*pushed_files(source), *(path.name for pattern in SHARDS for path in source.glob(pattern))}
-    for name in filter_repo_objects(names, ignore_patterns=list(NOT_IN_A_SPACE)):
+def _copy_model(source: Path, target: Path, settings: SpaceSettings) -> None:
+    weights = {path.relative_to(source).as_posix() for pattern in settings.weights for path in source.glob(pattern)}
+    # A page that computes with a graph does not read the weights beside it.
+    unread = [] if settings.backend == "torch" else ["*.safetensors"]
+    for name in filter_repo_objects({*pushed_files(source), *weights}, ignore_patterns=[*NOT_IN_A_SPACE, *unread]):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         # Only the content is copied, not the permissions, since weights may be readable only by their owner.
         shutil.copyfile(source / name, target / name)
 
@@ -137,6 +157,10 @@ def _arguments(settings: SpaceSettings) -> str:
         options += ["--model_revision", settings.revision]
     if settings.max_seq_length is not None:
         options += ["--max_seq_length", str(settings.max_seq_length)]
+    if settings.backend != "torch":
+        options += ["--backend", settings.backend]
+    if settings.dtype != "float32":
+        options += ["--dtype", settings.dtype]
     return ", ".join([model, *map(repr, options)])
 
 

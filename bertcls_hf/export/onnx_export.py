@@ -47,13 +47,12 @@ from bertcls_hf.export.onnx_report import (
 )
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifierConfig
+from bertcls_hf.predict.engines import GRAPH_FILE, INT8_FILE
 from bertcls_hf.predict.predictor import Predictor
 
 
 logger = logging.getLogger(__name__)
 
-# The names under which transformers.js and optimum look for a graph and for its int8 form, beside the configuration.
-GRAPH_FILE, INT8_FILE = "onnx/model.onnx", "onnx/model_quantized.onnx"
 REPORT_FILE = "onnx_report.json"
 TOLERANCE = 1e-4
 EXAMPLE_SHAPE = (2, 8)
@@ -93,13 +92,15 @@ class TrainedClassifier:
     @property
     def metadata(self) -> dict[str, str]:
         """The metadata that the graph's file carries; all values but `problem_type` are JSON."""
-        labels, calibration = self.loaded.labels, self.loaded.calibration
+        labels, calibration, truncation = self.loaded.labels, self.loaded.calibration, self.loaded.truncation
         return {
             "id2label": json.dumps(labels.id2label, ensure_ascii=False),
             "problem_type": labels.problem_type,
             "max_seq_length": json.dumps(self.loaded.max_seq_length),
             "temperature": json.dumps(calibration.temperature),
             "thresholds": json.dumps(calibration.thresholds),
+            "truncation": json.dumps(None if truncation is None else truncation._asdict()),
+            "lexical_features": json.dumps(self.loaded.engine.has_lexical_features),
         }
 
     def random_batch(self, rows: int, tokens: int) -> Batch:

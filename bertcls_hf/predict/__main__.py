@@ -63,9 +63,8 @@ def run(model: str, files: Sequence[str], options: PredictionArguments) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from bertcls_hf.predict.input import open_sources, read_rows
-    from bertcls_hf.predict.output import OutputFile, StandardOutput, refuse_existing
-    from bertcls_hf.predict.predictor import Predictor
-    from bertcls_hf.predict.run import configure, settings, write_predictions
+    from bertcls_hf.predict.output import OutputFile, StandardOutput, recorded_settings, refuse_existing
+    from bertcls_hf.predict.run import load, settings, with_quickest, write_predictions
 
     disable_progress_bar()
     path = None if options.output_file == STANDARD else Path(options.output_file)
@@ -74,18 +73,14 @@ def run(model: str, files: Sequence[str], options: PredictionArguments) -> None:
     if STANDARD in files and sys.stdin.isatty():
         logger.info("reading standard input")
     sources = open_sources(files, options.data(), options.stdin_format, sys.stdin.buffer)
-    predictor = Predictor.from_pretrained(
-        model,
-        revision=options.model_revision,
-        trust_remote_code=options.trust_remote_code,
-        device=options.device,
-        dtype=options.dtype,
-        max_seq_length=options.max_seq_length,
-        calibrated=options.calibration,
-    )
-    configure(predictor, options)
+    rows = read_rows(sources)
+    if options.backend == "auto":
+        recorded = {} if path is None else recorded_settings(path)
+        predictor, rows, options = with_quickest(model, rows, options, recorded)
+    else:
+        predictor = load(model, options)
     output = StandardOutput(sys.stdout.buffer) if path is None else OutputFile(path, settings(predictor, options))
-    write_predictions(predictor, read_rows(sources), output, options)
+    write_predictions(predictor, rows, output, options)
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:

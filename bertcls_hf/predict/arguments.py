@@ -74,9 +74,14 @@ class PredictionArguments:
         "two labels.",
     )
     device: str | None = HfArg(default=None, help="cpu, cuda, cuda:1 … Default: an accelerator where there is one.")
-    dtype: Literal["float32", "float16", "bfloat16"] = HfArg(
+    backend: Literal["torch", "onnx", "openvino", "auto"] | None = HfArg(
+        default=None, help="What computes: PyTorch, or ONNX Runtime or OpenVINO with a graph of `bertcls export`, on "
+        "the processor. auto tries all that there are, in every dtype, on the first texts, and takes the quickest "
+        "whose labels are PyTorch's. Default: torch; onnx for the folder of an export.",
+    )  # fmt: skip
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] = HfArg(
         default="float32", help="Of weights and arithmetic; the halves are for accelerators, bfloat16 also for some "
-        "processors.",
+        "processors; int8 is for exported graphs.",
     )  # fmt: skip
     tokens_per_batch: int | None = HfArg(
         default=None, help="Tokens of a batch, padding included. Default: 2048 on a processor, else 32768."
@@ -96,6 +101,8 @@ class PredictionArguments:
             raise ArgumentsError(f"--temperature {self.temperature}: must be above 0")
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise ArgumentsError(f"--threshold {self.threshold}: must lie in [0, 1)")
+        if self.backend == "auto" and self.dtype != "float32":
+            raise ArgumentsError(f"--dtype {self.dtype}: --backend auto chooses it: leave it out")
         if self.prediction_format is None:
             self.prediction_format = self._format_of_name()
 

@@ -101,8 +101,7 @@ class OutputFile:
 
     def __init__(self, path: Path, settings: dict[str, Any]):
         self.path, self.settings = path, settings
-        self.partial = path.with_name(f"{path.name}.partial")
-        self._state = path.with_name(f"{path.name}.partial.json")
+        self.partial, self._state = path.with_name(f"{path.name}.partial"), _state_file(path)
         self._lock = FileLock(path.with_name(f"{path.name}.partial.lock"))
         self._acquire_lock()
         try:
@@ -191,6 +190,18 @@ class OutputFile:
 
     def _cannot_resume(self, reason: str) -> ArgumentsError:
         return ArgumentsError(f"cannot go on with {self.partial}: {reason}; remove it to begin anew")
+
+
+def _state_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial.json")
+
+
+def recorded_settings(path: Path) -> dict[str, Any]:
+    """Returns the settings of a partial output file; nothing if there is none, or if its record is damaged."""
+    try:
+        return dict(json.loads(_state_file(path).read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def refuse_existing(path: Path, overwrite: bool, inputs: Sequence[str]) -> None:

@@ -1,15 +1,13 @@
 """Classifies texts of any length with a trained classifier, and returns logits or labels in the order of the texts."""
 
+import contextlib
 import hashlib
-import inspect
-import json
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,20 +27,28 @@ from bertcls_hf.data.python_packages import is_packaged, packaged_model
 from bertcls_hf.data.tokenization import NO_LIMIT, TOKEN_COLUMNS, encode_texts, pad_flat_texts
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
-from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
+from bertcls_hf.models.fingerprints import tokenizer_fingerprint
 from bertcls_hf.models.loading import Checkpoint, fit_token_types, labels_of
-from bertcls_hf.models.modeling import TextClassifier, TruncationSettings
+from bertcls_hf.models.modeling import TruncationSettings
 from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches
+from bertcls_hf.predict.engines import (
+    GRAPH_DTYPES,
+    INT8_FILE,
+    Backend,
+    Engine,
+    GraphEngine,
+    InferenceDtype,
+    TorchEngine,
+    check_graph_options,
+    has_graphs_alone,
+)
 
 
 logger = logging.getLogger(__name__)
 
-InferenceDtype = Literal["float32", "float16", "bfloat16"]
 # Texts are tokenized in parts of at most so many rows and characters, and the token ids of each part are converted to
 # arrays. The lists that a tokenizer returns take many times the memory.
 TOKENIZED_ROWS, TOKENIZED_CHARACTERS = 1024, 2**22
-# A model's configuration also holds its path and the transformers version, which do not change the logits.
-_PATH_OR_VERSION = re.compile(r'"(?:_name_or_path|transformers_version)": (?:"[^"]*"|null)')
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Predictor:
     """A trained classifier for inference. Several threads may use it; their calls run one after the other.
 
     Args:
-        model: any `…ForSequenceClassification`; it is set to evaluation mode.
+        engine: computes the logits.
         tokenizer: the tokenizer of the training; it truncates texts at its `model_max_length`.
         labels: the labels, which name the model's outputs.
         calibration: the temperature and the thresholds that turn logits into probabilities and labels.
@@ -86,16 +92,20 @@ class Predictor:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        engine: Engine,
         tokenizer: PreTrainedTokenizerBase,
         labels: LabelSet,
         calibration: Calibration = Calibration(),  # noqa: B008 - frozen
         tokens_per_batch: int | None = None,
     ):
-        self.model, self.tokenizer, self.labels, self.calibration = model.eval(), tokenizer, labels, calibration
-        self.tokens_per_batch = tokens_per_batch or token_budget(model.device)
-        self._inputs = frozenset(inspect.signature(model.forward).parameters)
+        self.engine, self.tokenizer, self.labels, self.calibration = engine, tokenizer, labels, calibration
+        self.tokens_per_batch = tokens_per_batch or token_budget(engine.device)
         self._lock = threading.Lock()
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The PyTorch model; a predictor that runs a graph has none."""
+        return cast(TorchEngine, self.engine).model
 
     @property
     def max_seq_length(self) -> int:
@@ -105,7 +115,7 @@ class Predictor:
     @property
     def truncation(self) -> TruncationSettings | None:
         """How the model reads longer texts than its encoder; None if the tokenizer cuts them."""
-        return self.model.truncation if isinstance(self.model, TextClassifier) else None
+        return self.engine.truncation
 
     @classmethod
     def from_pretrained(
@@ -115,6 +125,7 @@ class Predictor:
         revision: str = "main",
         trust_remote_code: bool = False,
         device: str | None = None,
+        backend: Backend | None = None,
         dtype: InferenceDtype = "float32",
         max_seq_length: int | None = None,
         calibrated: bool = True,
@@ -122,53 +133,49 @@ class Predictor:
         """Loads a trained classifier.
 
         Args:
-            model: an output_dir, a Hub id or pypi:PACKAGE.
+            model: an output_dir, the folder of an export, a Hub id or pypi:PACKAGE.
             revision: the branch, tag or commit on the Hub.
             trust_remote_code: whether to run code that is stored with the model; models of this package load without.
             device: a device such as `cpu` or `cuda:1`; by default an accelerator if there is one.
-            dtype: the number format of weights and arithmetic; logits are float32 in any case.
+            backend: what computes; by default PyTorch, or ONNX Runtime for the folder of an export.
+            dtype: the number format of weights and arithmetic; logits are float32 in any case. `int8` is for exported
+                graphs.
             max_seq_length: the longest text in tokens; by default that of the training, which the tokenizer stores.
             calibrated: whether to apply the calibration that is stored with the model, if there is one.
 
         Raises:
-            ArgumentsError: if there is no such model, if it is not a trained classifier, or if the device, the dtype
-                or the length does not suit it.
+            ArgumentsError: if there is no such model, if it is not a trained classifier, or if the backend, the
+                device, the dtype or the length does not suit it.
         """
-        torch_device = _resolve_device(device)
-        if dtype == "float16" and torch_device.type == "cpu":
-            raise ArgumentsError("float16 is for accelerators: on a processor use float32 or bfloat16")
-        bound_kernel_cache(torch_device)
         path = str(packaged_model(model)) if is_packaged(model) else model
+        backend = backend or ("onnx" if has_graphs_alone(Path(path)) else "torch")
+        if backend != "torch":
+            check_graph_options(backend, dtype, device)
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         try:
             checkpoint = _open_checkpoint(path, options)
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
-            length = _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
-            truncation = checkpoint.truncation
-            if truncation is not None:
-                truncation = truncation.with_max_length(max_seq_length)
-                length = truncation.max_text_length
+            if backend == "torch":
+                engine, length = _load_torch(checkpoint, tokenizer, options, device, dtype, max_seq_length)
+            else:
+                graph = _graph_file(path, revision, GRAPH_DTYPES[backend][dtype])
+                engine, length = _load_graph(graph, checkpoint, tokenizer, backend, dtype, max_seq_length)
             tokenizer.model_max_length = length
             fit_token_types(tokenizer, checkpoint)
-            classifier = _load_model(path, options, getattr(torch, dtype)).to(torch_device)
-            if truncation is not None:
-                classifier.config.truncation, classifier.truncation = truncation._asdict(), truncation
             labels = checkpoint.labels
             assert labels is not None
             calibration = _find_calibration(path, revision, labels) if calibrated else Calibration()
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ArgumentsError(f"{model}: {one_line(error)}") from error
-        return cls(classifier, tokenizer, labels, calibration)
+        return cls(engine, tokenizer, labels, calibration)
 
     def fingerprint(self) -> str:
         """Returns a hash of all that the logits depend on besides the texts.
 
         These are the weights, the configuration, the tokenizer and the longest text.
         """
-        settings = json.dumps(self.model.config.to_dict(), sort_keys=True, default=str)
         content = [
-            weights_fingerprint(self.model.state_dict()),
-            _PATH_OR_VERSION.sub("", settings),
+            *self.engine.fingerprint(),
             tokenizer_fingerprint(self.tokenizer),
             self.tokenizer.truncation_side,
             str(self.max_seq_length),
@@ -189,7 +196,7 @@ class Predictor:
             progress: a function that is called after each batch with the batch's numbers of texts and tokens, in the
                 thread that ran the batch.
         """
-        with self._lock, torch.inference_mode():
+        with self._lock:
             columns = self._tokenize(texts, pairs)
             lengths = np.array([len(ids) for ids in columns["input_ids"]], dtype=np.int64)
             read_lengths = self._lengths_of_encoder(lengths)
@@ -198,15 +205,12 @@ class Predictor:
 
             def classify(batch: slice) -> None:
                 rows = order[batch]
-                # A new thread does not inherit the inference mode of the thread that started it.
-                with torch.inference_mode():
-                    outputs = self.model(**self._batch(columns, rows, lengths[rows]))
-                    logits[rows] = outputs.logits.float().cpu().numpy()
+                logits[rows] = self.engine.logits(self._batch(columns, rows, lengths[rows]))
                 if progress is not None:
                     progress(len(rows), int(lengths[rows].sum()))
 
             batches = token_budget_batches(read_lengths[order], self.tokens_per_batch)
-            run_batches(classify, batches, self.model.device)
+            run_batches(classify, batches, self.engine.device)
         return logits
 
     def _lengths_of_encoder(self, lengths: np.ndarray) -> np.ndarray:
@@ -244,7 +248,7 @@ class Predictor:
     @property
     def cut(self) -> TruncationSettings | None:
         """How the model cuts texts, if nothing but its encoder reads them."""
-        if self.truncation is None or self.truncation.strategy == "windows" or self.model.lexical is not None:
+        if self.truncation is None or self.truncation.strategy == "windows" or self.engine.has_lexical_features:
             return None
         return self.truncation
 
@@ -258,7 +262,7 @@ class Predictor:
         columns: dict[str, list[np.ndarray]] = {"input_ids": []}
         for part in _parts(texts, pairs):
             encoded = encode_texts(self.tokenizer, texts[part], None if pairs is None else pairs[part])
-            for name in self._inputs.intersection(TOKEN_COLUMNS).intersection(encoded):
+            for name in self.engine.inputs.intersection(TOKEN_COLUMNS).intersection(encoded):
                 columns.setdefault(name, []).extend(np.asarray(ids, dtype=np.int32) for ids in encoded[name])
         return columns
 
@@ -266,8 +270,7 @@ class Predictor:
         self, columns: dict[str, list[np.ndarray]], rows: np.ndarray, lengths: np.ndarray
     ) -> dict[str, torch.Tensor]:
         tokens = {name: np.concatenate([column[row] for row in rows]) for name, column in columns.items()}
-        batch = pad_flat_texts(tokens, lengths, self.tokenizer)
-        return {name: values.to(self.model.device) for name, values in batch.items()}
+        return pad_flat_texts(tokens, lengths, self.tokenizer)
 
 
 def _parts(texts: Sequence[str], pairs: Sequence[str] | None) -> Iterator[slice]:
@@ -309,6 +312,73 @@ def _resolve_length(asked: int | None, tokenizer: PreTrainedTokenizerBase, posit
     if asked is not None:
         return asked
     return min(tokenizer.model_max_length, position_limit) if tokenizer.model_max_length < NO_LIMIT else position_limit
+
+
+def _load_torch(
+    checkpoint: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    options: dict[str, Any],
+    device: str | None,
+    dtype: InferenceDtype,
+    max_seq_length: int | None,
+) -> tuple[Engine, int]:
+    """Loads the weights, and returns the engine and the longest text in tokens."""
+    torch_device = _resolve_device(device)
+    if dtype == "int8":
+        raise ArgumentsError("dtype int8 is for exported graphs: export the model, and use the backend onnx")
+    if dtype == "float16" and torch_device.type == "cpu":
+        raise ArgumentsError("float16 is for accelerators: on a processor use float32 or bfloat16")
+    bound_kernel_cache(torch_device)
+    length = _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
+    truncation = checkpoint.truncation
+    if truncation is not None:
+        truncation = truncation.with_max_length(max_seq_length)
+        length = truncation.max_text_length
+    classifier = _load_model(checkpoint.path, options, getattr(torch, dtype)).to(torch_device)
+    if truncation is not None:
+        classifier.config.truncation, classifier.truncation = truncation._asdict(), truncation
+    return TorchEngine(classifier), length
+
+
+def _load_graph(
+    graph: Path,
+    checkpoint: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    backend: Backend,
+    dtype: InferenceDtype,
+    max_seq_length: int | None,
+) -> tuple[Engine, int]:
+    """Opens a graph, and returns the engine and the longest text in tokens."""
+    engine = GraphEngine(graph, backend, dtype, torch.get_num_threads())
+    if engine.truncation is None:
+        return engine, _resolve_length(max_seq_length, tokenizer, checkpoint.position_limit)
+    if max_seq_length is not None:
+        raise ArgumentsError(
+            f"max_seq_length {max_seq_length}: how this graph reads long texts was fixed when it was exported; export "
+            "the model again with --max_seq_length"
+        )
+    return engine, engine.truncation.max_text_length
+
+
+def _graph_file(path: str, revision: str, name: str) -> Path:
+    """Returns the local file of a graph, which is fetched for a model on the Hub.
+
+    Raises:
+        ArgumentsError: if the model has no such graph.
+    """
+    advice = "bertcls export makes one" + (", with --quantize int8" if name == INT8_FILE else "")
+    if Path(path).is_dir():
+        if not Path(path, name).is_file():
+            raise ArgumentsError(f"{path} holds no {name}: {advice}")
+        return Path(path, name)
+    try:
+        file = Path(hf_hub_download(path, name, revision=revision))
+    except EntryNotFoundError as error:
+        raise ArgumentsError(f"{path} has no {name}: {advice}") from error
+    with contextlib.suppress(EntryNotFoundError):
+        # Large graphs have their weights in a second file.
+        hf_hub_download(path, f"{name}.data", revision=revision)
+    return file
 
 
 def _load_model(path: str, options: dict[str, Any], dtype: torch.dtype) -> PreTrainedModel:

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,15 @@ from bertcls_hf.predict.input import Row
 from bertcls_hf.predict.lines import format_rows, prediction_rows
 from bertcls_hf.predict.output import OutputFile, Progress, StandardOutput, TextDigest
 from bertcls_hf.predict.predictor import Predictor
+from bertcls_hf.predict.quickest import Way, quickest, ways_of
 
 
 logger = logging.getLogger(__name__)
 
 # A chunk also ends when its texts have so many characters together.
 CHUNK_CHARACTERS = 2**26
+# The rows that are read to find the quickest way to classify them.
+TRIED_ROWS = 1024
 
 
 class SpeedBar:
@@ -79,13 +83,64 @@ def settings(predictor: Predictor, options: PredictionArguments) -> dict[str, An
         "max_seq_length": predictor.max_seq_length,
         "temperature": predictor.calibration.temperature,
         "thresholds": predictor.calibration.thresholds,
+        "backend": predictor.engine.backend,
         "dtype": options.dtype,
-        "device": predictor.model.device.type,
+        "device": predictor.engine.device.type,
         "tokens_per_batch": predictor.tokens_per_batch,
         "chunk_rows": options.chunk_rows,
         "prediction_format": options.prediction_format,
         "top_k": options.top_k,
     }
+
+
+def with_quickest(
+    model: str, rows: Iterator[Row], options: PredictionArguments, recorded: Mapping[str, Any]
+) -> tuple[Predictor, Iterator[Row], PredictionArguments]:
+    """Loads the model for the way that computes the labels of these texts the quickest.
+
+    Args:
+        model: see [`Predictor.from_pretrained`].
+        rows: the texts, of which some of the first are tried.
+        options: the options, whose backend is `auto`.
+        recorded: the settings of an output that goes on, whose way is kept; empty for a new one.
+
+    Returns:
+        The predictor, all rows, and the options with the backend and the dtype that were chosen.
+    """
+    if "backend" in recorded:
+        options = replace(options, backend=recorded["backend"], dtype=recorded["dtype"])
+        return load(model, options), rows, options
+    # A command that answers line by line does not wait for more.
+    first = list(islice(rows, min(TRIED_ROWS, options.chunk_rows)))
+
+    def with_way(way: Way) -> PredictionArguments:
+        return replace(options, backend=way.backend, dtype=way.dtype)
+
+    trial = quickest(lambda way: load(model, with_way(way)), ways_of(model, options.device), *texts_of(first))
+    return trial.predictor, chain(first, rows), with_way(trial.way)
+
+
+def load(model: str, options: PredictionArguments) -> Predictor:
+    """Loads the model as the options say; see [`Predictor.from_pretrained`]."""
+    assert options.backend != "auto"
+    predictor = Predictor.from_pretrained(
+        model,
+        revision=options.model_revision,
+        trust_remote_code=options.trust_remote_code,
+        device=options.device,
+        backend=options.backend,
+        dtype=options.dtype,
+        max_seq_length=options.max_seq_length,
+        calibrated=options.calibration,
+    )
+    configure(predictor, options)
+    return predictor
+
+
+def texts_of(rows: Sequence[Row]) -> tuple[list[str], list[str] | None]:
+    """Returns the texts of rows, and the second texts of pairs."""
+    pairs = [row["text_pair"] or "" for row in rows] if rows and "text_pair" in rows[0] else None
+    return [row["text"] or "" for row in rows], pairs
 
 
 def write_predictions(
@@ -142,9 +197,7 @@ def predicted_lines(
     Raises:
         DivergedError: if an output of the model is not finite.
     """
-    texts = [row["text"] or "" for row in chunk]
-    pairs = [row["text_pair"] or "" for row in chunk] if "text_pair" in chunk[0] else None
-    logits = predictor.logits(texts, pairs, progress)
+    logits = predictor.logits(*texts_of(chunk), progress)
     if not np.isfinite(logits).all():
         raise DivergedError(f"the model's outputs are not finite; was --dtype {options.dtype} too small for them?")
     scores = predictor.calibration.probabilities(logits, predictor.labels)

@@ -1,0 +1,227 @@
+"""What computes the logits of a batch: a PyTorch model, or its exported graph in ONNX Runtime or OpenVINO."""
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from bertcls_hf.errors import ArgumentsError, one_line
+from bertcls_hf.models.fingerprints import weights_fingerprint
+from bertcls_hf.models.modeling import TextClassifier, TruncationSettings
+
+
+Backend = Literal["torch", "onnx", "openvino"]
+InferenceDtype = Literal["float32", "float16", "bfloat16", "int8"]
+
+# The names under which transformers.js and optimum look for a graph and for its int8 form, beside the configuration.
+GRAPH_FILE, INT8_FILE = "onnx/model.onnx", "onnx/model_quantized.onnx"
+# The dtypes that each way of running a graph knows, and the file that each takes.
+GRAPH_DTYPES: dict[Backend, dict[InferenceDtype, str]] = {
+    "onnx": {"float32": GRAPH_FILE, "int8": INT8_FILE},
+    # It takes longer for the int8 graph than for the other.
+    "openvino": {"float32": GRAPH_FILE, "bfloat16": GRAPH_FILE},
+}
+PACKAGES: dict[Backend, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
+OPENVINO_PRECISIONS: dict[InferenceDtype, str] = {"float32": "f32", "bfloat16": "bf16"}
+LOGITS, ERRORS_ONLY = "logits", 3
+# A model's configuration also holds its path and the transformers version, which do not change the logits.
+_PATH_OR_VERSION = re.compile(r'"(?:_name_or_path|transformers_version)": (?:"[^"]*"|null)')
+
+
+class Engine(Protocol):
+    """Computes logits. Several threads may call it at once on a processor."""
+
+    @property
+    def backend(self) -> Backend:
+        """What computes."""
+        ...
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """The names of the inputs that it reads."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    @property
+    def truncation(self) -> TruncationSettings | None:
+        """How it reads longer texts than its encoder; None if the tokenizer cuts them."""
+        ...
+
+    @property
+    def has_lexical_features(self) -> bool:
+        """Whether a part beside the encoder reads the whole text."""
+        ...
+
+    def logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """Computes (rows, labels) float32 logits of (rows, length) int64 inputs."""
+        ...
+
+    def fingerprint(self) -> list[str]:
+        """Returns what the logits depend on besides the inputs."""
+        ...
+
+
+class TorchEngine:
+    """A PyTorch model.
+
+    Args:
+        model: any `…ForSequenceClassification`; it is set to evaluation mode.
+    """
+
+    backend: Backend = "torch"
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model.eval()
+        self.inputs = frozenset(inspect.signature(model.forward).parameters)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def truncation(self) -> TruncationSettings | None:
+        """See [`Engine`]."""
+        return self.model.truncation if isinstance(self.model, TextClassifier) else None
+
+    @property
+    def has_lexical_features(self) -> bool:
+        """See [`Engine`]."""
+        return isinstance(self.model, TextClassifier) and self.model.lexical is not None
+
+    def logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """See [`Engine`]."""
+        # A new thread does not inherit the inference mode of the thread that started it.
+        with torch.inference_mode():
+            outputs = self.model(**{name: values.to(self.device) for name, values in batch.items()})
+            return outputs.logits.float().cpu().numpy()
+
+    def fingerprint(self) -> list[str]:
+        """See [`Engine`]."""
+        settings = json.dumps(self.model.config.to_dict(), sort_keys=True, default=str)
+        return [weights_fingerprint(self.model.state_dict()), _PATH_OR_VERSION.sub("", settings)]
+
+
+class GraphEngine:
+    """An exported graph on the processor, with a thread for each batch.
+
+    Args:
+        path: the graph's file.
+        backend: what runs it.
+        dtype: the number format of its arithmetic, which must be one of the backend's in [`GRAPH_DTYPES`].
+        threads: how many batches are computed at once.
+
+    Raises:
+        ArgumentsError: if the file holds no graph.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, path: Path, backend: Backend, dtype: InferenceDtype, threads: int):
+        self.path = path
+        try:
+            runner = OnnxRuntime(path) if backend == "onnx" else OpenVino(path, OPENVINO_PRECISIONS[dtype], threads)
+        except Exception as error:  # each of them raises kinds of its own
+            raise ArgumentsError(f"{path} cannot be opened: {one_line(error)}") from error
+        self._run, self.inputs, metadata = runner.run, runner.inputs, runner.metadata
+        truncation = json.loads(metadata.get("truncation", "null"))
+        self.truncation = None if truncation is None else TruncationSettings(**truncation)
+        self.has_lexical_features: bool = json.loads(metadata.get("lexical_features", "false"))
+        if self.has_lexical_features and backend == "openvino":
+            raise ArgumentsError(
+                "the model hashes n-grams in 64 bits, and OpenVINO computes whole numbers in 32: use the backend onnx"
+            )
+        self.backend, self._dtype = backend, dtype
+
+    def logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """See [`Engine`]."""
+        return self._run({name: batch[name].numpy() for name in self.inputs})
+
+    def fingerprint(self) -> list[str]:
+        """See [`Engine`]."""
+        digest = hashlib.sha256()
+        for file in sorted(self.path.parent.glob(f"{self.path.name}*")):
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return [digest.hexdigest(), self.backend, self._dtype]
+
+
+class OnnxRuntime:
+    """A session of ONNX Runtime, which computes each batch in the thread that asks for it."""
+
+    def __init__(self, path: Path):
+        import onnxruntime  # Not among the packages of a training.
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = ERRORS_ONLY
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.inputs = frozenset(value.name for value in self._session.get_inputs())
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+
+    def run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """Computes the logits of a batch."""
+        return self._session.run([LOGITS], batch)[0]
+
+
+class OpenVino:
+    """A graph that OpenVINO has compiled for this processor.
+
+    Args:
+        path: the file of the ONNX graph.
+        precision: the number format of the arithmetic, as OpenVINO calls it.
+        threads: how many batches are computed at once, each by one thread.
+    """
+
+    def __init__(self, path: Path, precision: str, threads: int):
+        import openvino  # Not among the packages of a training.
+
+        settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
+        model = openvino.Core().read_model(path)
+        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        self.inputs = frozenset(value.get_any_name() for value in model.inputs)
+        names = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
+        self.metadata = {name: model.get_rt_info(["framework", name]).astype(str) for name in names}
+
+    def run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """Computes the logits of a batch."""
+        try:
+            request = self._idle.get_nowait()
+        except Empty:
+            request = self._compiled.create_infer_request()
+        logits = np.array(request.infer(batch)[0], dtype=np.float32)
+        self._idle.put(request)
+        return logits
+
+
+def has_graphs_alone(folder: Path) -> bool:
+    """Says whether a local folder holds exported graphs, and no weights for PyTorch."""
+    return (folder / GRAPH_FILE).parent.is_dir() and not any(folder.glob("*.safetensors"))
+
+
+def check_graph_options(backend: Backend, dtype: InferenceDtype, device: str | None) -> None:
+    """Checks that a graph can run as the options ask.
+
+    Raises:
+        ArgumentsError: if the backend lacks the dtype, the device or its package.
+    """
+    if dtype not in GRAPH_DTYPES[backend]:
+        raise ArgumentsError(f"dtype {dtype}: the backend {backend} computes in {' or '.join(GRAPH_DTYPES[backend])}")
+    if device is not None and torch.device(device).type != "cpu":
+        raise ArgumentsError(f"device {device}: the backend {backend} computes on the processor: leave it out")
+    if find_spec(PACKAGES[backend]) is None:
+        raise ArgumentsError(f"the backend {backend} needs a package: pip install {PACKAGES[backend]}")
