@@ -5,7 +5,8 @@
 
 (a) `pipeline("text-classification", batch_size=32)` over the texts as they come, cut at the model's length;
 (b) `Predictor.logits`, which the demo page and others call;
-(c) the command's own work: reading the texts' file, classifying, and writing the lines to disk, with fsync and state.
+(c) the command's own work: reading the texts' file, classifying, and writing the lines to disk, with fsync and state;
+(d) the same in bfloat16 and, with `--graphs`, with the graphs of `bertcls export`, by ONNX Runtime and OpenVINO.
 
 All start from text and end with probabilities, in one process; loading the model is not timed. Every text is
 classified in every way, and the first line says how far the probabilities are apart. Without `--model`, the model is
@@ -33,11 +34,13 @@ from bertcls_hf.config.arguments import DataArguments, ModelArguments
 from bertcls_hf.data.labels import REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.data.python_packages import packaged_corpus
 from bertcls_hf.data.sources import load_path
+from bertcls_hf.export.__main__ import main as export
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.predict.arguments import PredictionArguments
 from bertcls_hf.predict.input import open_sources, read_rows
 from bertcls_hf.predict.output import OutputFile
 from bertcls_hf.predict.predictor import Predictor
+from bertcls_hf.predict.quickest import Way, ways_of
 from bertcls_hf.predict.run import write_predictions
 
 
@@ -66,7 +69,7 @@ def sampled_texts(test_file: str | None, rows: int) -> list[str]:
 
 
 class Workbench:
-    """The texts, the model in both ways, and one pass over the texts in either."""
+    """The texts, the model in all ways, and one pass over the texts in each."""
 
     def __init__(self, options: argparse.Namespace, folder: Path):
         self.folder = folder
@@ -86,6 +89,18 @@ class Workbench:
             "text-classification", self.predictor.model, tokenizer=self.predictor.tokenizer, top_k=None
         )
         self.passes = 0
+        self.predictors: dict[str, Predictor] = {COMMAND: self.predictor}
+        for way in [Way("torch", "bfloat16"), *(self._exported(model) if options.graphs else [])]:
+            source = model if way.backend == "torch" else str(folder / "graph")
+            self.predictors[f"(d) {way}"] = Predictor.from_pretrained(
+                source, backend=way.backend, dtype=way.dtype, calibrated=False
+            )
+
+    def _exported(self, model: str) -> list[Way]:
+        """Exports the model, and lists the ways to run its graphs."""
+        if export([model, "--output_dir", str(self.folder / "graph"), "--quantize", "int8"]):
+            raise SystemExit(f"--graphs: {model} was not exported")
+        return ways_of(str(self.folder / "graph"), None)
 
     def probabilities_of_pipeline(self, texts: list[str]) -> np.ndarray:
         """(texts, labels) as transformers computes them."""
@@ -99,13 +114,18 @@ class Workbench:
         """(texts, labels) as this project computes them."""
         return self.predictor.calibration.probabilities(self.predictor.logits(texts), self.predictor.labels)
 
-    def run_command(self) -> None:
+    def agreement(self, name: str) -> float:
+        """The share of texts whose label is that of the Predictor."""
+        labels = (self.predictors[way].logits(self.texts).argmax(axis=1) for way in (name, COMMAND))
+        return float(np.mean(np.equal(*labels)))
+
+    def run_command(self, name: str) -> None:
         """What the command does once it has loaded the model."""
         options = PredictionArguments(output_file=str(self.folder / "out.jsonl"), disable_tqdm=True)
         sources = open_sources([str(self.source)], options.data(), "lines", sys.stdin.buffer)
         self.passes += 1
         output = OutputFile(Path(options.output_file), {"pass": self.passes})
-        write_predictions(self.predictor, read_rows(sources), output, options)
+        write_predictions(self.predictors[name], read_rows(sources), output, options)
 
     def seconds(self, name: str) -> float:
         """One pass over all texts."""
@@ -115,7 +135,7 @@ class Workbench:
         elif name == LOGITS:
             self.probabilities(self.texts)
         else:
-            self.run_command()
+            self.run_command(name)
         return now(self.predictor.model.device) - begin
 
     def lengths(self) -> np.ndarray:
@@ -134,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--test_file", help="csv, jsonl or parquet file with texts (default: the BBC corpus)")
     parser.add_argument("--model", help="a trained classifier (default: MiniLM under a random head)")
+    parser.add_argument("--graphs", action="store_true", help="measure graphs too, which are exported first")
     parser.add_argument("--rows", type=int, default=400, help="texts, a random sample (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="passes in each way (%(default)s)")
     parser.add_argument("--max_seq_length", type=int, default=512, help="longest text in tokens (%(default)s)")
@@ -147,11 +168,12 @@ def main() -> None:
         bench = Workbench(options, Path(folder))
         warm_up = bench.texts[:WARM_UP_TEXTS]
         difference = np.abs(bench.probabilities_of_pipeline(warm_up) - bench.probabilities(warm_up)).max()
-        ways = {name: lambda name=name: bench.seconds(name) for name in (PIPELINE, LOGITS, COMMAND)}
+        ways = {name: lambda name=name: bench.seconds(name) for name in (PIPELINE, LOGITS, *bench.predictors)}
         seconds = interleaved(ways, options.rounds)
         if options.rows > WARM_UP_TEXTS:
             difference = np.abs(bench.probabilities_of_pipeline(bench.texts) - bench.probabilities(bench.texts)).max()
         lengths = bench.lengths()
+        agreements = {name: bench.agreement(name) for name in bench.predictors}
     speeds = {name: len(bench.texts) / statistics.median(values) for name, values in seconds.items()}
     speedups = {name: [1 / ratio for ratio in values] for name, values in ratios_to(PIPELINE, seconds).items()}
     print(
@@ -160,14 +182,15 @@ def main() -> None:
         f"{options.rounds} rounds; probabilities differ by {difference:.1e} at most"
     )
     rows = [
-        (name, f"{speed:.2f}", f"{speed * lengths.mean():.0f}", spread(speedups[name]))
+        (name, f"{speed:.2f}", f"{speed * lengths.mean():.0f}", spread(speedups[name]),
+         f"{100 * agreements[name]:.2f}" if name in agreements else "")
         for name, speed in speeds.items()
-    ]
-    print_table(("way", "texts/s", "tokens/s", "speed against the pipeline"), rows)
+    ]  # fmt: skip
+    print_table(("way", "texts/s", "tokens/s", "speed against the pipeline", "same labels, %"), rows)
     results: dict[str, Any] = {
         "options": vars(options), "environment": machine, "tokens_per_text": float(lengths.mean()),
         "padded_tokens_per_text": padded_tokens(lengths), "seconds": seconds, "texts_per_second": speeds,
-        "speedups": speedups, "largest_difference": float(difference),
+        "speedups": speedups, "agreements": agreements, "largest_difference": float(difference),
     }  # fmt: skip
     report(results, options.output)
 
