@@ -63,7 +63,8 @@ def sampled_texts(test_file: str | None, rows: int) -> list[str]:
     """A random sample of the file's texts, or of the BBC corpus's."""
     path = test_file or str(packaged_corpus(CORPUS))
     # One of the corpus's files is Latin-1.
-    texts = load_path(path, DataArguments(encoding_errors="replace"), needs_label=False)["text"][:]
+    rows_of_file, _ = load_path(path, DataArguments(encoding_errors="replace"), needs_label=False)
+    texts = rows_of_file["text"][:]
     order = np.random.default_rng(0).permutation(len(texts))[:rows]
     return [texts[row] or "" for row in order]
 
