@@ -129,7 +129,7 @@ class ModelArguments:
     attention_dropout: float | None = HfArg(
         default=None,
         help="Dropout on the encoder's attention weights. Default: the checkpoint's own, mostly 0.1. With 0, "
-        "processors train nearly twice as fast, since their fused attention has no dropout.",
+        "processors train faster, since their fused attention has no dropout.",
     )
     loss: Literal["auto", "cross_entropy", "focal", "bce", "mse"] = HfArg(
         default="auto",
