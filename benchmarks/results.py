@@ -63,6 +63,7 @@ ROWS = {
             "5 epochs at 1e-3": ["--head_init", "random", "--head_learning_rate", "1e-3", "--num_train_epochs", "5"],
         },
     ),
+    "imdb_minilm_finetuned_256": Row("minilm/imdb_finetuned_lexical_256", "imdb"),
     "imdb_minilm_finetuned": Row("minilm/imdb_finetuned_lexical_512_gpu", "imdb", RATES),
     "imdb_minilm_finetuned_alone": Row("minilm/imdb_finetuned_lexical_512_gpu", "imdb", RATES, ALONE),
     "imdb_mpnet_frozen": Row("imdb/mpnet_lexical_512", "imdb", LAYERS),
