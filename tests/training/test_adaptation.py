@@ -80,6 +80,17 @@ def test_scores_of_the_masked_tokens_alone_give_the_same_loss(family: str) -> No
     assert model(input_ids=ids, attention_mask=mask).logits.shape[:2] == ids.shape
 
 
+@pytest.mark.slow
+def test_a_compiled_adaptation_is_the_same(command: Command, tmp_path: Path) -> None:
+    options = {**ADAPTED, "attention_dropout": 0, "seed": 3}
+    assert main(command(**options)) == 0
+    torch._dynamo.reset()
+    compiled = {"torch_compile": True, "torch_compile_backend": "aot_eager", "output_dir": tmp_path / "compiled"}
+    assert main(command(**options, **compiled)) == 0
+    plain, other = description(tmp_path / "out"), description(tmp_path / "compiled")
+    assert other["loss_after"] == pytest.approx(plain["loss_after"], abs=1e-3)
+
+
 def test_the_adapted_folder_is_an_encoder(command: Command, tiny_bert: Path, tmp_path: Path) -> None:
     assert main(command(**ADAPTED)) == 0
     adapted, original = AutoModel.from_pretrained(tmp_path / "out/adapted"), AutoModel.from_pretrained(tiny_bert)
