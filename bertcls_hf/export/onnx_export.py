@@ -184,13 +184,18 @@ def _write_graph(path: Path, trained: TrainedClassifier) -> float:
         raise
     except Exception as error:  # tracer, translator and ONNX Runtime each raise their own kinds of error
         raise ArgumentsError(f"{trained.family} cannot be exported to ONNX: {_first_cause(error)}") from error
+    _check_difference(trained, difference)
+    logger.info("the graph's logits differ from PyTorch's by %.1e at most", difference)
+    return difference
+
+
+def _check_difference(trained: TrainedClassifier, difference: float, where: str = "") -> None:
+    """Refuses a graph whose logits are not those of PyTorch."""
     if difference > TOLERANCE:
         raise ArgumentsError(
             f"{trained.family} cannot be exported to ONNX: the graph's logits differ from PyTorch's by "
-            f"{difference:.1e}, more than {TOLERANCE:.0e}"
+            f"{difference:.1e}{where}, more than {TOLERANCE:.0e}"
         )
-    logger.info("the graph's logits differ from PyTorch's by %.1e at most", difference)
-    return difference
 
 
 def _first_cause(error: BaseException) -> str:
@@ -235,6 +240,7 @@ def _write_report(folder: Path, trained: TrainedClassifier, difference: float, e
     measure_latency(variants, {rows: trained.random_batch(rows, tokens) for rows in LATENCY_ROWS})
     if evaluation is not None:
         measure_metrics(variants, evaluation)
+        _check_difference(trained, variants[1].metrics["largest_difference"], f" on the {evaluation.split} data")
     report = {
         "model": trained.folder.absolute().name,
         "largest_difference": difference,

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.data.labels import REGRESSION, LabelSet, ProblemType
 from bertcls_hf.data.tokenization import pad_texts
-from bertcls_hf.export.onnx_graph import Batch, Runner
+from bertcls_hf.export.onnx_graph import Batch, Runner, largest_difference
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, compute_metrics
 from bertcls_hf.metrics.probabilities import predicted_labels, probabilities
 
@@ -37,7 +37,8 @@ class Variant:
         run: computes logits.
         size: the size of its weights on disk in bytes.
         latency_ms: the median latency in milliseconds, by number of texts.
-        metrics: the evaluation's metrics, and `same_prediction`, the share of rows with the prediction of PyTorch.
+        metrics: the evaluation's metrics, `largest_difference` to the logits of PyTorch, and `same_prediction`, the
+            share of rows with PyTorch's prediction.
     """
 
     name: str
@@ -93,16 +94,17 @@ def measure_latency(variants: Sequence[Variant], batches: Mapping[int, Batch]) -
 
 
 def measure_metrics(variants: Sequence[Variant], evaluation: Evaluation) -> None:
-    """Sets `metrics` of each variant; its predictions are compared with those of the first variant."""
+    """Sets `metrics` of each variant; its logits and predictions are compared with those of the first variant."""
     gold = np.asarray(evaluation.rows["labels"][:])
     problem_type = evaluation.labels.problem_type
-    reference = None
+    expected = evaluation_logits(variants[0].run, evaluation)
+    reference = predicted_labels(probabilities(expected, problem_type), problem_type)
     for variant in variants:
-        logits = evaluation_logits(variant.run, evaluation)
+        logits = expected if variant is variants[0] else evaluation_logits(variant.run, evaluation)
         variant.metrics = compute_metrics(logits, gold, problem_type)
-        predicted = predicted_labels(probabilities(logits, problem_type), problem_type)
-        reference = predicted if reference is None else reference
+        variant.metrics["largest_difference"] = largest_difference(expected, logits)
         if problem_type != REGRESSION:
+            predicted = predicted_labels(probabilities(logits, problem_type), problem_type)
             is_same = (predicted == reference).reshape(len(gold), -1).all(axis=1)
             variant.metrics["same_prediction"] = float(is_same.mean())
 

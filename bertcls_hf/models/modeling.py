@@ -586,7 +586,8 @@ def lexical_logits(decisions: torch.Tensor, num_labels: int, is_single_label: bo
         return decisions
     if num_labels == 2:
         return torch.cat([torch.zeros_like(decisions), decisions], dim=1)
-    return F.logsigmoid(decisions)
+    # `F.logsigmoid` becomes the logarithm of a sigmoid in ONNX, which is that of 0 for what is very unlikely.
+    return decisions.clamp(max=0) - torch.log1p(torch.exp(-decisions.abs()))
 
 
 def _cut_for_encoder(inputs: dict[str, Any], settings: TruncationSettings) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from transformers import (
 import run_classification
 from bertcls_hf.export import onnx_export, onnx_graph
 from bertcls_hf.export.__main__ import main
-from bertcls_hf.models.modeling import to_stock
+from bertcls_hf.models.modeling import LexicalSettings, TruncationSettings, ngram_keys, to_stock
+from bertcls_hf.predict.predictor import Predictor
 from tests.helpers.families import FAMILIES, default_model, make_model
 from tests.helpers.reviews import ROOT
 
@@ -109,6 +110,28 @@ def assert_same_logits(model_folder: Path, graph_folder: Path) -> None:
     for text in TEXTS:
         alone = logits_of_graph(graph_folder, [text])
         np.testing.assert_allclose(alone, logits_of_model(model_folder, [text]), rtol=0, atol=1e-4)
+
+
+def test_a_very_unlikely_label_has_the_logit_of_pytorch(
+    tiny_bert: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """The probability of a label whose n-grams speak against it is 0 in single precision, its logarithm is not."""
+    tokens = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    settings = LexicalSettings(1, 1, tokenizer.all_special_ids, None)
+    keys, present = ngram_keys(tokens["input_ids"], tokens["attention_mask"], settings)
+    known = keys[present].unique().to(torch.int32)
+    truncation = TruncationSettings("head", 16, 32, 15)
+    model = bert(
+        tiny_bert, pooling="mean", truncation=truncation._asdict(),
+        lexical_features=settings._replace(table_size=len(known))._asdict(),
+    )  # fmt: skip
+    model.lexical.fill(known, torch.tensor([-300.0, 0.5, -8.0]).expand(len(known), -1), torch.zeros(3))
+    folder = save(model, tokenizer, tmp_path / "model")
+    assert main([str(folder), "--output_dir", str(tmp_path / "graph")]) == 0
+    expected = Predictor.from_pretrained(str(folder), device="cpu").logits(TEXTS)
+    assert np.isfinite(expected).all()
+    assert expected.min() < -300
+    np.testing.assert_allclose(Predictor.from_pretrained(str(tmp_path / "graph")).logits(TEXTS), expected, rtol=1e-5)
 
 
 def test_a_stock_classifier_gives_the_logits_of_pytorch(stock: Path, exported: Path) -> None:
