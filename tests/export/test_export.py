@@ -198,6 +198,8 @@ def test_the_graph_carries_what_its_readers_need(exported: Path) -> None:
             "id2label": '{"0": "bad", "1": "fair", "2": "good"}',
             "problem_type": "single_label_classification",
             "max_seq_length": "64",
+            "truncation": "null",
+            "lexical_features": "false",
             "temperature": "1.5",
             "thresholds": "null",
         }
