@@ -65,6 +65,12 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def words_and_rest() -> tuple[list[str], list[str]]:
+    """The words of the command line before and after `--`."""
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    return sys.argv[1:end], sys.argv[end + 1 :]
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints columns; the first is a name, the others are figures."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

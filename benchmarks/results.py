@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _common import ROOT, environment, print_table, report
+from _common import ROOT, environment, print_table, report, words_and_rest
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", help="where the encoder is, if not on the Hub")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/results"))
     parser.add_argument("--output", type=Path, help="also write the results to this JSON file")
-    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    options = parser.parse_args(sys.argv[1:end])
-    options.words = sys.argv[end + 1 :]
+    words, rest = words_and_rest()
+    options = parser.parse_args(words)
+    options.words = rest
     options.rows = options.rows or list(ROWS)[:1]
     for name in options.rows:
         if name not in ROWS:

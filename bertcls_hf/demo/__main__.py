@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from transformers.hf_argparser import HfArg
 
@@ -20,6 +20,7 @@ from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import DataclassParser
 from bertcls_hf.data.python_packages import is_packaged, packaged_model
 from bertcls_hf.errors import ArgumentsError, one_line
+from bertcls_hf.predict.arguments import Backend, InferenceDtype, PredictionArguments, as_in, loading_arguments
 
 
 if TYPE_CHECKING:
@@ -49,18 +50,16 @@ class DemoArguments:
     export_space: str | None = HfArg(
         default=None, help="Write the page as a folder that a Hugging Face Space runs, and open nothing."
     )
-    model_revision: str = HfArg(default="main", help="Branch, tag or commit of the model on the Hub.")
-    trust_remote_code: bool = HfArg(default=False, help="Run the Python code that a model repository ships.")
+    model_revision: str = as_in(PredictionArguments, "model_revision")
+    trust_remote_code: bool = as_in(PredictionArguments, "trust_remote_code")
     max_seq_length: int | None = HfArg(
         default=None, help="Longest text in tokens; longer ones are cut. Default: as in the model's training."
     )
-    device: str | None = HfArg(default=None, help="cpu, cuda, cuda:1 … Default: an accelerator where there is one.")
-    backend: Literal["torch", "onnx", "openvino"] | None = HfArg(
+    device: str | None = as_in(PredictionArguments, "device")
+    backend: Backend | None = HfArg(
         default=None, help="What computes; see `bertcls predict`. Default: torch; onnx for the folder of an export."
     )
-    dtype: Literal["float32", "float16", "bfloat16", "int8"] = HfArg(
-        default="float32", help="Of weights and arithmetic; see `bertcls predict`."
-    )
+    dtype: InferenceDtype = as_in(PredictionArguments, "dtype")  # noqa: RUF009
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 < self.port < 2**16:
@@ -103,15 +102,7 @@ def run(model: str, options: DemoArguments) -> None:
     disable_progress_bar()
     path = str(packaged_model(model)) if is_packaged(model) else model
     title = options.title or model.removeprefix("pypi:").rstrip("/").rpartition("/")[2] or model
-    predictor = Predictor.from_pretrained(
-        path,
-        revision=options.model_revision,
-        trust_remote_code=options.trust_remote_code,
-        device=options.device,
-        backend=options.backend,
-        dtype=options.dtype,
-        max_seq_length=options.max_seq_length,
-    )
+    predictor = Predictor.from_pretrained(path, **loading_arguments(options))
     if options.export_space is None:
         _serve(page_module, predictor, path, title, options)
         return

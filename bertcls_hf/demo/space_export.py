@@ -13,7 +13,8 @@ from huggingface_hub.utils import filter_repo_objects
 from bertcls_hf.atomic_files import TEMPORARY_MARK, storage_error
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.hub.push import pushed_files
-from bertcls_hf.predict.engines import GRAPH_DTYPES, PACKAGES, Backend, InferenceDtype
+from bertcls_hf.predict.arguments import Backend, InferenceDtype
+from bertcls_hf.predict.engines import GRAPH_DTYPES, PACKAGES
 
 
 PACKAGE = Path(__file__).parents[1]

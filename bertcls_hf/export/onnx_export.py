@@ -32,7 +32,6 @@ from bertcls_hf.export.onnx_graph import (
     model_runner,
     quantize_graph,
     random_batch,
-    session_runner,
 )
 from bertcls_hf.export.onnx_report import (
     LATENCY_ROUNDS,
@@ -47,7 +46,7 @@ from bertcls_hf.export.onnx_report import (
 )
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.models.modeling import TextClassifierConfig
-from bertcls_hf.predict.engines import GRAPH_FILE, INT8_FILE
+from bertcls_hf.predict.engines import GRAPH_FILE, INT8_FILE, OnnxRuntime
 from bertcls_hf.predict.predictor import Predictor
 
 
@@ -177,7 +176,7 @@ def _write_graph(path: Path, trained: TrainedClassifier) -> float:
     """
     try:
         export_graph(trained.loaded.model, trained.random_batch(*EXAMPLE_SHAPE), trained.metadata, path)
-        run_model, run_graph = model_runner(trained.loaded.model), session_runner(path, threads=1)
+        run_model, run_graph = model_runner(trained.loaded.model), OnnxRuntime(path, threads=1).run
         batches = [trained.random_batch(*shape) for shape in PARITY_SHAPES]
         difference = max(largest_difference(run_model(batch), run_graph(batch)) for batch in batches)
     except OSError:
@@ -269,7 +268,7 @@ def _variants(folder: Path, trained: TrainedClassifier, threads: int) -> list[Va
     variants = [Variant("PyTorch", model_runner(trained.loaded.model), _size(weights))]
     for name, file in (("ONNX", GRAPH_FILE), ("ONNX int8", INT8_FILE)):
         if (folder / file).exists():
-            variants.append(Variant(name, session_runner(folder / file, threads), _size(folder.glob(f"{file}*"))))
+            variants.append(Variant(name, OnnxRuntime(folder / file, threads).run, _size(folder.glob(f"{file}*"))))
     return variants
 
 

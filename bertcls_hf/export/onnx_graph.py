@@ -1,4 +1,4 @@
-"""Writes a classifier as one ONNX graph, from token ids to logits, with float32 or int8 weights, and runs the graph.
+"""Writes a classifier as one ONNX graph, from token ids to logits, with float32 or int8 weights.
 
 Importing this module needs the packages of requirements-deploy.txt.
 """
@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bertcls_hf.predict.engines import LOGITS
 
 
 # (rows, length) int64 arrays by input name.
@@ -26,12 +27,10 @@ Batch = Mapping[str, np.ndarray]
 Runner = Callable[[Batch], np.ndarray]
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-LOGITS = "logits"
 # Matrix products, and look-ups in embedding tables, which hold half of the weights of a small encoder.
 QUANTIZED_OPERATORS = ["MatMul", "Gemm", "Gather"]
 # The size limit of a protocol buffer in bytes. A larger model has its weights in a second file.
 LARGEST_FILE = 2**31 - 1
-ERRORS_ONLY = 3
 
 
 class _LogitsOf(nn.Module):
@@ -125,19 +124,6 @@ def quantize_graph(source: Path, metadata: Mapping[str, str], path: Path) -> Non
     graph = onnx.load(path, load_external_data=False)
     onnx.helper.set_model_props(graph, dict(metadata))
     path.write_bytes(graph.SerializeToString())
-
-
-def session_runner(path: Path, threads: int) -> Runner:
-    """Opens a graph on the processor, and returns a function that computes its logits."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = ERRORS_ONLY
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def run(batch: Batch) -> np.ndarray:
-        return session.run([LOGITS], dict(batch))[0]
-
-    return run
 
 
 def model_runner(model: PreTrainedModel) -> Runner:

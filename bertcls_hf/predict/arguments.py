@@ -10,6 +10,8 @@ from bertcls_hf.config.arguments import DataArguments, FileFormat, ModelArgument
 from bertcls_hf.errors import ArgumentsError
 
 
+Backend = Literal["torch", "onnx", "openvino"]
+InferenceDtype = Literal["float32", "float16", "bfloat16", "int8"]
 # The name that stands for standard input or standard output in place of a file.
 STANDARD = "-"
 # The options of a training run that have the same names and meanings here.
@@ -26,10 +28,20 @@ DATA_OPTIONS = (
 )
 
 
-def _as_in(argument_class: type, name: str) -> Any:
-    """Returns a field with the default, the help and the aliases that the option has in a training run."""
+def as_in(argument_class: type, name: str) -> Any:
+    """Returns a field with the default, the help and the aliases that the option has in another command."""
     (option,) = (f for f in fields(argument_class) if f.name == name)
     return HfArg(default=option.default, help=option.metadata["help"], aliases=option.metadata.get("aliases"))
+
+
+def loading_arguments(options: Any) -> dict[str, Any]:
+    """Returns the arguments of `Predictor.from_pretrained` that are options of a command.
+
+    Args:
+        options: [`PredictionArguments`], or the options of another command that has the options below.
+    """
+    names = ("trust_remote_code", "device", "backend", "dtype", "max_seq_length")
+    return {"revision": options.model_revision, **{name: getattr(options, name) for name in names}}
 
 
 @dataclass
@@ -49,16 +61,16 @@ class PredictionArguments:
     stdin_format: Literal["lines", "jsonl"] = HfArg(
         default="lines", help="What standard input holds: a text per line, or a JSON object per line."
     )
-    file_format: FileFormat | None = _as_in(DataArguments, "file_format")  # noqa: RUF009
-    text_column_names: list[str] | None = _as_in(DataArguments, "text_column_names")  # noqa: RUF009
-    text_column_delimiter: str | None = _as_in(DataArguments, "text_column_delimiter")
-    column_names: list[str] | None = _as_in(DataArguments, "column_names")  # noqa: RUF009
-    csv_header: Literal["auto", "true", "false"] = _as_in(DataArguments, "csv_header")
-    csv_delimiter: str | None = _as_in(DataArguments, "csv_delimiter")
-    csv_quoting: Literal["auto", "minimal", "escaped", "none"] = _as_in(DataArguments, "csv_quoting")
-    encoding: str = _as_in(DataArguments, "encoding")
-    encoding_errors: Literal["strict", "replace", "ignore"] = _as_in(DataArguments, "encoding_errors")
-    model_revision: str = _as_in(ModelArguments, "model_revision")
+    file_format: FileFormat | None = as_in(DataArguments, "file_format")  # noqa: RUF009
+    text_column_names: list[str] | None = as_in(DataArguments, "text_column_names")  # noqa: RUF009
+    text_column_delimiter: str | None = as_in(DataArguments, "text_column_delimiter")
+    column_names: list[str] | None = as_in(DataArguments, "column_names")  # noqa: RUF009
+    csv_header: Literal["auto", "true", "false"] = as_in(DataArguments, "csv_header")
+    csv_delimiter: str | None = as_in(DataArguments, "csv_delimiter")
+    csv_quoting: Literal["auto", "minimal", "escaped", "none"] = as_in(DataArguments, "csv_quoting")
+    encoding: str = as_in(DataArguments, "encoding")
+    encoding_errors: Literal["strict", "replace", "ignore"] = as_in(DataArguments, "encoding_errors")
+    model_revision: str = as_in(ModelArguments, "model_revision")
     trust_remote_code: bool = HfArg(default=False, help="Run the Python code that a model repository ships.")
     max_seq_length: int | None = HfArg(
         default=None, aliases=["--max_length"],
@@ -74,12 +86,12 @@ class PredictionArguments:
         "two labels.",
     )
     device: str | None = HfArg(default=None, help="cpu, cuda, cuda:1 … Default: an accelerator where there is one.")
-    backend: Literal["torch", "onnx", "openvino", "auto"] | None = HfArg(
+    backend: Literal[Backend, "auto"] | None = HfArg(
         default=None, help="What computes: PyTorch, or ONNX Runtime or OpenVINO with a graph of `bertcls export`, on "
         "the processor. auto tries all that there are, in every dtype, on the first texts, and takes the quickest "
         "whose labels are PyTorch's. Default: torch; onnx for the folder of an export.",
     )  # fmt: skip
-    dtype: Literal["float32", "float16", "bfloat16", "int8"] = HfArg(
+    dtype: InferenceDtype = HfArg(
         default="float32", help="Of weights and arithmetic; the halves are for accelerators, bfloat16 also for some "
         "processors; int8 is for exported graphs.",
     )  # fmt: skip

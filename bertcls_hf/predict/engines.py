@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from transformers import PreTrainedModel
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.models.fingerprints import weights_fingerprint
 from bertcls_hf.models.modeling import TextClassifier, TruncationSettings
+from bertcls_hf.predict.arguments import Backend, InferenceDtype
 
-
-Backend = Literal["torch", "onnx", "openvino"]
-InferenceDtype = Literal["float32", "float16", "bfloat16", "int8"]
 
 # The names under which transformers.js and optimum look for a graph and for its int8 form, beside the configuration.
 GRAPH_FILE, INT8_FILE = "onnx/model.onnx", "onnx/model_quantized.onnx"
@@ -160,21 +158,26 @@ class GraphEngine:
 
 
 class OnnxRuntime:
-    """A session of ONNX Runtime, which computes each batch in the thread that asks for it."""
+    """A graph in ONNX Runtime.
 
-    def __init__(self, path: Path):
+    Args:
+        path: the file of the graph.
+        threads: how many threads compute a batch. With one, it is the thread that asks.
+    """
+
+    def __init__(self, path: Path, threads: int = 1):
         import onnxruntime  # Not among the packages of a training.
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = ERRORS_ONLY
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = frozenset(value.name for value in self._session.get_inputs())
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
-    def run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+    def run(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
         """Computes the logits of a batch."""
-        return self._session.run([LOGITS], batch)[0]
+        return self._session.run([LOGITS], dict(batch))[0]
 
 
 class OpenVino:
@@ -213,6 +216,16 @@ def has_graphs_alone(folder: Path) -> bool:
     return (folder / GRAPH_FILE).parent.is_dir() and not any(folder.glob("*.safetensors"))
 
 
+def is_processor(device: str) -> bool:
+    """Says whether this is the name of a processor, such as `cpu`."""
+    return device.partition(":")[0] == "cpu"
+
+
+def is_installed(backend: Backend) -> bool:
+    """Says whether the package of a backend for graphs is installed."""
+    return find_spec(PACKAGES[backend]) is not None
+
+
 def check_graph_options(backend: Backend, dtype: InferenceDtype, device: str | None) -> None:
     """Checks that a graph can run as the options ask.
 
@@ -221,7 +234,7 @@ def check_graph_options(backend: Backend, dtype: InferenceDtype, device: str | N
     """
     if dtype not in GRAPH_DTYPES[backend]:
         raise ArgumentsError(f"dtype {dtype}: the backend {backend} computes in {' or '.join(GRAPH_DTYPES[backend])}")
-    if device is not None and torch.device(device).type != "cpu":
+    if device is not None and not is_processor(device):
         raise ArgumentsError(f"device {device}: the backend {backend} computes on the processor: leave it out")
-    if find_spec(PACKAGES[backend]) is None:
+    if not is_installed(backend):
         raise ArgumentsError(f"the backend {backend} needs a package: pip install {PACKAGES[backend]}")

@@ -31,13 +31,12 @@ from bertcls_hf.models.fingerprints import tokenizer_fingerprint
 from bertcls_hf.models.loading import Checkpoint, fit_token_types, labels_of
 from bertcls_hf.models.modeling import TruncationSettings
 from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches
+from bertcls_hf.predict.arguments import Backend, InferenceDtype
 from bertcls_hf.predict.engines import (
     GRAPH_DTYPES,
     INT8_FILE,
-    Backend,
     Engine,
     GraphEngine,
-    InferenceDtype,
     TorchEngine,
     check_graph_options,
     has_graphs_alone,

@@ -4,14 +4,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.predict.engines import GRAPH_DTYPES, PACKAGES, Backend, InferenceDtype, has_graphs_alone
+from bertcls_hf.predict.arguments import Backend, InferenceDtype
+from bertcls_hf.predict.engines import GRAPH_DTYPES, has_graphs_alone, is_installed, is_processor
 from bertcls_hf.predict.predictor import Predictor
 
 
@@ -64,16 +64,15 @@ def ways_of(model: str, device: str | None) -> list[Way]:
     """
     folder = Path(model)
     ways = [] if has_graphs_alone(folder) else [Way("torch", "float32"), Way("torch", "bfloat16")]
-    if device is not None and device != "cpu":
-        return ways
-    backends = [backend for backend in GRAPH_DTYPES if find_spec(PACKAGES[backend]) is not None]
-    graphs = [
-        Way(backend, dtype)
-        for backend in backends
-        for dtype, file in GRAPH_DTYPES[backend].items()
-        if (folder / file).is_file()
-    ]
-    return ways + graphs
+    if device is None or is_processor(device):
+        ways += [
+            Way(backend, dtype)
+            for backend in filter(is_installed, GRAPH_DTYPES)
+            for dtype, file in GRAPH_DTYPES[backend].items()
+            if (folder / file).is_file()
+        ]
+    # Where there is no way at all, loading says what is missing.
+    return ways or [Way("onnx", "float32")]
 
 
 def quickest(
@@ -90,12 +89,15 @@ def quickest(
     Raises:
         ArgumentsError: if the model cannot be loaded for the first way.
     """
-    sample = Sample(texts, pairs)
     first = load(ways[0])
+    if not texts:
+        return Trial(ways[0], first, 0.0, 1.0)
+    sample = Sample(texts, pairs)
     first_seconds = sample.warm_up(first)
     rows = sample.rows_in(SECONDS, first_seconds)
-    labels, speed = sample.classify(first, rows)
-    trials = [Trial(ways[0], first, speed, 1.0)]
+    labels, seconds = sample.classify(first, rows)
+    chosen = Trial(ways[0], first, rows / seconds, 1.0)
+    logger.info("%s", chosen)
     for way in ways[1:]:
         try:
             predictor = load(way)
@@ -105,16 +107,19 @@ def quickest(
         if sample.warm_up(predictor) > HOPELESS * first_seconds:
             logger.info("%s: much slower than %s", way, ways[0])
             continue
-        others, speed = sample.classify(predictor, rows)
-        trials.append(Trial(way, predictor, speed, float(np.mean(np.equal(others, labels).reshape(rows, -1).all(1)))))
-    chosen = max((trial for trial in trials if trial.agreement >= LEAST_AGREEMENT), key=lambda trial: trial.speed)
-    for trial in trials:
-        logger.info("%s%s", trial, " (chosen)" if trial is chosen else "")
+        others, seconds = sample.classify(predictor, rows)
+        agreement = float(np.equal(others, labels).reshape(rows, -1).all(axis=1).mean())
+        trial = Trial(way, predictor, rows / seconds, agreement)
+        logger.info("%s", trial)
+        # The models of the other ways are not kept.
+        if agreement >= LEAST_AGREEMENT and trial.speed > chosen.speed:
+            chosen = trial
+    logger.info("%s (chosen)", chosen.way)
     return chosen
 
 
 class Sample:
-    """The texts that the ways are tried on."""
+    """The texts that the ways are tried on; there is one at least."""
 
     def __init__(self, texts: Sequence[str], pairs: Sequence[str] | None):
         self.texts, self.pairs = texts, pairs
@@ -122,16 +127,16 @@ class Sample:
     def warm_up(self, predictor: Predictor) -> float:
         """Classifies the first texts twice, and returns the seconds of the second time."""
         self.classify(predictor, FIRST_TEXTS)
-        return len(self.texts[:FIRST_TEXTS]) / self.classify(predictor, FIRST_TEXTS)[1]
+        return self.classify(predictor, FIRST_TEXTS)[1]
 
     def rows_in(self, seconds: float, first_seconds: float) -> int:
         """Returns how many texts are classified in the given seconds, by the seconds that the first took."""
         return min(max(int(FIRST_TEXTS * seconds / first_seconds), FEWEST_TEXTS), len(self.texts))
 
     def classify(self, predictor: Predictor, rows: int) -> tuple[np.ndarray, float]:
-        """Returns the labels of the first texts, and how many were classified in a second."""
+        """Returns the labels of the first texts, and the seconds that these took."""
         begin = time.perf_counter()
         logits = predictor.logits(self.texts[:rows], None if self.pairs is None else self.pairs[:rows])
         seconds = time.perf_counter() - begin
         scores = predictor.calibration.probabilities(logits, predictor.labels)
-        return predictor.calibration.predicted(scores, predictor.labels), len(logits) / seconds
+        return predictor.calibration.predicted(scores, predictor.labels), seconds

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION
 from bertcls_hf.errors import ArgumentsError, DivergedError
-from bertcls_hf.predict.arguments import PredictionArguments
+from bertcls_hf.predict.arguments import PredictionArguments, loading_arguments
 from bertcls_hf.predict.input import Row
 from bertcls_hf.predict.lines import format_rows, prediction_rows
 from bertcls_hf.predict.output import OutputFile, Progress, StandardOutput, TextDigest
@@ -122,17 +122,7 @@ def with_quickest(
 
 def load(model: str, options: PredictionArguments) -> Predictor:
     """Loads the model as the options say; see [`Predictor.from_pretrained`]."""
-    assert options.backend != "auto"
-    predictor = Predictor.from_pretrained(
-        model,
-        revision=options.model_revision,
-        trust_remote_code=options.trust_remote_code,
-        device=options.device,
-        backend=options.backend,
-        dtype=options.dtype,
-        max_seq_length=options.max_seq_length,
-        calibrated=options.calibration,
-    )
+    predictor = Predictor.from_pretrained(model, **loading_arguments(options), calibrated=options.calibration)
     configure(predictor, options)
     return predictor
 

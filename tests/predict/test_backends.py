@@ -1,5 +1,6 @@
 """Prediction with exported graphs: the labels of PyTorch, in every way to run a graph, and the quickest of them."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export.__main__ import main as export
 from bertcls_hf.predict import quickest as quickest_module
 from bertcls_hf.predict import run as prediction_run
-from bertcls_hf.predict.__main__ import main
+from bertcls_hf.predict.__main__ import INTERRUPTED, main
 from bertcls_hf.predict.predictor import Predictor
 from bertcls_hf.predict.quickest import Way, quickest, ways_of
 from bertcls_hf.run import main as train
@@ -162,17 +163,23 @@ class TestTheQuickest:
         output = tmp_path / "cut.jsonl"
         with monkeypatch.context() as patch:
             patch.setattr(prediction_run, "predicted_lines", killed_after(2))
-            with pytest.raises(KeyboardInterrupt):
-                prediction_main(graph, rows, output, dtype="int8", chunk_rows=10)
+            assert main(words_of(graph, rows, output, dtype="int8", chunk_rows=10)) == INTERRUPTED
         assert not output.exists()
         caplog.clear()
-        assert prediction_main(graph, rows, output, backend="auto", chunk_rows=10) == 0
+        assert main(words_of(graph, rows, output, backend="auto", chunk_rows=10)) == 0
         assert "going on after 20 texts" in caplog.text
         assert "(chosen)" not in caplog.text
 
-    def test_no_texts(self, graph: Path, tmp_path: Path) -> None:
-        (tmp_path / "empty.jsonl").write_text("")
-        assert main([str(graph), str(tmp_path / "empty.jsonl"), "--backend", "auto"]) in (0, 65)
+    def test_no_texts(self, graph: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+        assert main([str(graph), "--backend", "auto"]) == 0
+        assert capsys.readouterr().out == ""
+
+    def test_no_way(self, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bertcls_hf.predict.engines.find_spec", lambda name: None)
+        ways = ways_of(str(graph), None)
+        with pytest.raises(ArgumentsError, match="pip install onnxruntime"):
+            quickest(lambda way: Predictor.from_pretrained(str(graph), backend=way.backend), ways, TEXTS)
 
 
 def write(path: Path) -> Path:
@@ -183,14 +190,6 @@ def write(path: Path) -> Path:
 def words_of(model: Path, rows: Path, output: Path, **options: Any) -> list[str]:
     words = [str(model), str(rows), "--output_file", str(output), "--disable_tqdm", "true"]
     return words + [word for name, value in options.items() for word in (f"--{name}", str(value))]
-
-
-def prediction_main(model: Path, rows: Path, output: Path, **options: Any) -> int:
-    from bertcls_hf.predict.__main__ import parse
-    from bertcls_hf.predict.__main__ import run as predict
-
-    predict(*parse(words_of(model, rows, output, **options)))
-    return 0
 
 
 def run(model: Path, rows: Path, output: Path, **options: Any) -> list[dict[str, Any]]:
@@ -217,6 +216,7 @@ def killed_after(chunks: int) -> Callable[..., bytes]:
         ({"dtype": "bfloat16"}, "dtype bfloat16: the backend onnx computes in float32 or int8"),
         ({"backend": "openvino", "dtype": "int8"}, "the backend openvino computes in float32 or bfloat16"),
         ({"device": "cuda"}, "device cuda: the backend onnx computes on the processor"),
+        ({"device": "toaster"}, "device toaster: the backend onnx computes on the processor"),
         ({"backend": "torch"}, "no file named model.safetensors"),
     ],
 )

@@ -227,7 +227,7 @@ def test_an_exported_graph_computes_the_same(
 ) -> None:
     pytest.importorskip("onnxruntime")
     from bertcls_hf.export.__main__ import main as export
-    from bertcls_hf.export.onnx_graph import session_runner
+    from bertcls_hf.predict.engines import OnnxRuntime
 
     build, test_file = (lexical, files["test_file"]) if units == "tokens" else (korean, tmp_path / "korean_test.csv")
     assert main(build(pooling="mean")) == 0
@@ -238,7 +238,7 @@ def test_an_exported_graph_computes_the_same(
     tokenizer = AutoTokenizer.from_pretrained(out)
     texts = [row["text"] for row in texts_of(test_file)[:10]]
     batch = dict(tokenizer(texts, padding=True, return_tensors="np"))
-    logits = session_runner(graph / "onnx/model.onnx", 1)(batch)
+    logits = OnnxRuntime(graph / "onnx/model.onnx", 1).run(batch)
     np.testing.assert_allclose(logits, read_outputs(out / "test_outputs.npz").logits[:10], atol=1e-4)
 
 

@@ -237,7 +237,7 @@ def test_the_part_that_is_read(long_texts: Command, tmp_path: Path) -> None:
 def test_an_exported_graph_computes_the_same(long_texts: Command, tmp_path: Path, strategy: str) -> None:
     pytest.importorskip("onnxruntime")
     from bertcls_hf.export.__main__ import main as export
-    from bertcls_hf.export.onnx_graph import session_runner
+    from bertcls_hf.predict.engines import OnnxRuntime
 
     pooling = "attention" if strategy == "windows" else None
     assert main(long_texts(truncation_strategy=strategy, window_pooling=pooling)) == 0
@@ -246,7 +246,7 @@ def test_an_exported_graph_computes_the_same(long_texts: Command, tmp_path: Path
     assert json.loads((graph / "onnx_report.json").read_text())["largest_difference"] < 1e-4
     tokenizer = AutoTokenizer.from_pretrained(out)
     texts = [row["text"] for row in texts_of(tmp_path / "test.csv")[:10]]
-    run = session_runner(graph / "onnx/model.onnx", 1)
+    run = OnnxRuntime(graph / "onnx/model.onnx", 1).run
     expected = read_outputs(out / "test_outputs.npz").logits[:10]
     np.testing.assert_allclose(run(dict(tokenizer(texts, padding=True, return_tensors="np"))), expected, atol=1e-4)
     for text, row in zip(texts, expected, strict=True):
