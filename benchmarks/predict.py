@@ -2,15 +2,18 @@
 
     python benchmarks/predict.py
     python benchmarks/predict.py --test_file imdb.parquet --model outputs/imdb --output predict.json
+    bertcls cascade outputs/imdb && python benchmarks/predict.py --test_file imdb.parquet --model outputs/imdb --graphs
 
 (a) `pipeline("text-classification", batch_size=32)` over the texts as they come, cut at the model's length;
 (b) `Predictor.logits`, which the demo page and others call;
 (c) the command's own work: reading the texts' file, classifying, and writing the lines to disk, with fsync and state;
-(d) the same in bfloat16 and, with `--graphs`, with the graphs of `bertcls export`, by ONNX Runtime and OpenVINO.
+(d) the same in bfloat16 and, with `--graphs`, with the graphs of `bertcls export`, by ONNX Runtime and OpenVINO;
+(e) all of these with the cascade of `bertcls cascade`, for a `--model` that has one.
 
 All start from text and end with probabilities, in one process; loading the model is not timed. Every text is
 classified in every way, and the first line says how far the probabilities are apart. Without `--model`, the model is
 MiniLM under a new, random head of two labels: they are worth nothing, but speed does not depend on them.
+The pipeline has the encoder and the head alone, without the lexical features of a `--model`.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -27,7 +30,7 @@ import pyarrow.parquet as pq
 import torch
 from _common import environment, interleaved, print_table, ratios_to, report, spread
 from finetuning import CORPUS, MODEL, now
-from transformers import Pipeline, pipeline, set_seed
+from transformers import Pipeline, PreTrainedModel, pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.config.arguments import DataArguments, ModelArguments
@@ -35,7 +38,9 @@ from bertcls_hf.data.labels import REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.data.python_packages import packaged_corpus
 from bertcls_hf.data.sources import load_path
 from bertcls_hf.export.__main__ import main as export
+from bertcls_hf.metrics.cascade import CASCADE_FILE
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
+from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.predict.arguments import PredictionArguments
 from bertcls_hf.predict.input import open_sources, read_rows
 from bertcls_hf.predict.output import OutputFile
@@ -69,6 +74,13 @@ def sampled_texts(test_file: str | None, rows: int) -> list[str]:
     return [texts[row] or "" for row in order]
 
 
+def without_lexical_features(model: str) -> PreTrainedModel:
+    """The encoder and the head of a model, which read the tokens that they are given."""
+    plain = cast(TextClassifier, Predictor.from_pretrained(model, cascade=False).model)
+    plain.lexical = plain.truncation = None
+    return plain
+
+
 class Workbench:
     """The texts, the model in all ways, and one pass over the texts in each."""
 
@@ -81,21 +93,25 @@ class Workbench:
         if model is None:
             model = str(folder / "model")
             untrained_model(Path(model), options.max_seq_length)
-        self.predictor = Predictor.from_pretrained(
-            model, max_seq_length=options.max_seq_length if options.model else None, calibrated=False
-        )
+        self.predictor = Predictor.from_pretrained(model, cascade=False)
         if self.predictor.labels.problem_type == REGRESSION:
             raise SystemExit(f"--model {model}: a regression, which has no probabilities to compare")
+        self.is_plain = not self.predictor.engine.has_lexical_features
+        plain = self.predictor.model if self.is_plain else without_lexical_features(model)
         self.pipeline: Pipeline = pipeline(
-            "text-classification", self.predictor.model, tokenizer=self.predictor.tokenizer, top_k=None
+            "text-classification", plain, tokenizer=self.predictor.tokenizer, top_k=None
         )
         self.passes = 0
         self.predictors: dict[str, Predictor] = {COMMAND: self.predictor}
-        for way in [Way("torch", "bfloat16"), *(self._exported(model) if options.graphs else [])]:
-            source = model if way.backend == "torch" else str(folder / "graph")
-            self.predictors[f"(d) {way}"] = Predictor.from_pretrained(
-                source, backend=way.backend, dtype=way.dtype, calibrated=False
-            )
+        ways = [Way("torch", "bfloat16"), *(self._exported(model) if options.graphs else [])]
+        for way in ways:
+            self.predictors[f"(d) {way}"] = self._loaded(model, way, cascade=False)
+        for way in [Way("torch", "float32"), *ways] if Path(model, CASCADE_FILE).exists() else []:
+            self.predictors[f"(e) cascade, {way}"] = self._loaded(model, way, cascade=True)
+
+    def _loaded(self, model: str, way: Way, cascade: bool) -> Predictor:
+        source = model if way.backend == "torch" else str(self.folder / "graph")
+        return Predictor.from_pretrained(source, backend=way.backend, dtype=way.dtype, cascade=cascade)
 
     def _exported(self, model: str) -> list[Way]:
         """Exports the model, and lists the ways to run its graphs."""
@@ -106,7 +122,7 @@ class Workbench:
     def probabilities_of_pipeline(self, texts: list[str]) -> np.ndarray:
         """(texts, labels) as transformers computes them."""
         rows = self.pipeline(
-            texts, batch_size=PIPELINE_BATCH, truncation=True, max_length=self.predictor.max_seq_length
+            texts, batch_size=PIPELINE_BATCH, truncation=True, max_length=self.predictor.encoder_length
         )
         names = self.predictor.labels.names
         return np.array([[{s["label"]: s["score"] for s in row}[name] for name in names] for row in rows])
@@ -117,8 +133,14 @@ class Workbench:
 
     def agreement(self, name: str) -> float:
         """The share of texts whose label is that of the Predictor."""
-        labels = (self.predictors[way].logits(self.texts).argmax(axis=1) for way in (name, COMMAND))
+        labels = (self.predictors[way].answers(self.texts).logits.argmax(axis=1) for way in (name, COMMAND))
         return float(np.mean(np.equal(*labels)))
+
+    def by_lexical(self) -> float | None:
+        """The share of texts that the lexical features of a cascade answer; None without a cascade."""
+        name = next((name for name in self.predictors if name.startswith("(e)")), None)
+        answered = None if name is None else self.predictors[name].answers(self.texts).by_lexical
+        return None if answered is None else float(answered.mean())
 
     def run_command(self, name: str) -> None:
         """What the command does once it has loaded the model."""
@@ -141,7 +163,7 @@ class Workbench:
 
     def lengths(self) -> np.ndarray:
         """Tokens of each text, special ones included."""
-        encoded = self.predictor.tokenizer(self.texts, truncation=True, max_length=self.predictor.max_seq_length)
+        encoded = self.predictor.tokenizer(self.texts, truncation=True, max_length=self.predictor.encoder_length)
         return np.array([len(ids) for ids in encoded["input_ids"]])
 
 
@@ -169,18 +191,27 @@ def main() -> None:
         bench = Workbench(options, Path(folder))
         warm_up = bench.texts[:WARM_UP_TEXTS]
         difference = np.abs(bench.probabilities_of_pipeline(warm_up) - bench.probabilities(warm_up)).max()
+        for predictor in bench.predictors.values():
+            predictor.answers(warm_up)
         ways = {name: lambda name=name: bench.seconds(name) for name in (PIPELINE, LOGITS, *bench.predictors)}
         seconds = interleaved(ways, options.rounds)
-        if options.rows > WARM_UP_TEXTS:
+        if options.rows > WARM_UP_TEXTS and bench.is_plain:
             difference = np.abs(bench.probabilities_of_pipeline(bench.texts) - bench.probabilities(bench.texts)).max()
         lengths = bench.lengths()
         agreements = {name: bench.agreement(name) for name in bench.predictors}
+        by_lexical = bench.by_lexical()
     speeds = {name: len(bench.texts) / statistics.median(values) for name, values in seconds.items()}
     speedups = {name: [1 / ratio for ratio in values] for name, values in ratios_to(PIPELINE, seconds).items()}
     print(
         f"{len(bench.texts)} texts of {lengths.mean():.0f} tokens on average, {padded_tokens(lengths):.0f} with the "
-        f"pipeline's padding, cut at {bench.predictor.max_seq_length}; on {bench.predictor.model.device}, median of "
-        f"{options.rounds} rounds; probabilities differ by {difference:.1e} at most"
+        f"pipeline's padding, cut at {bench.predictor.encoder_length}; on {bench.predictor.model.device}, median of "
+        f"{options.rounds} rounds; "
+        + (
+            f"probabilities differ by {difference:.1e} at most"
+            if bench.is_plain
+            else "the pipeline has the encoder alone"
+        )
+        + ("" if by_lexical is None else f"; lexical features answer {by_lexical:.1%}")
     )
     rows = [
         (name, f"{speed:.2f}", f"{speed * lengths.mean():.0f}", spread(speedups[name]),
@@ -191,7 +222,8 @@ def main() -> None:
     results: dict[str, Any] = {
         "options": vars(options), "environment": machine, "tokens_per_text": float(lengths.mean()),
         "padded_tokens_per_text": padded_tokens(lengths), "seconds": seconds, "texts_per_second": speeds,
-        "speedups": speedups, "agreements": agreements, "largest_difference": float(difference),
+        "speedups": speedups, "agreements": agreements, "answered_by_lexical_features": by_lexical,
+        "largest_difference": float(difference) if bench.is_plain else None,
     }  # fmt: skip
     report(results, options.output)
 

@@ -55,6 +55,7 @@ class DemoArguments:
     max_seq_length: int | None = HfArg(
         default=None, help="Longest text in tokens; longer ones are cut. Default: as in the model's training."
     )
+    cascade: bool = as_in(PredictionArguments, "cascade")
     device: str | None = as_in(PredictionArguments, "device")
     backend: Backend | None = HfArg(
         default=None, help="What computes; see `bertcls predict`. Default: torch; onnx for the folder of an export."
@@ -109,7 +110,13 @@ def run(model: str, options: DemoArguments) -> None:
     from bertcls_hf.demo.space_export import SpaceSettings, export_space
 
     settings = SpaceSettings(
-        path, title, options.model_revision, options.max_seq_length, predictor.engine.backend, options.dtype
+        path,
+        title,
+        options.model_revision,
+        options.max_seq_length,
+        predictor.engine.backend,
+        options.dtype,
+        options.cascade,
     )
     export_space(Path(options.export_space), settings)
     logger.info("the Space is in %s; its README.md says how to try and to upload it", options.export_space)

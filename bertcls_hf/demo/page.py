@@ -24,7 +24,7 @@ from bertcls_hf.predict.arguments import PredictionArguments
 from bertcls_hf.predict.input import Row, open_sources, read_rows
 from bertcls_hf.predict.lines import format_rows
 from bertcls_hf.predict.output import OutputFile
-from bertcls_hf.predict.predictor import Prediction, Predictor
+from bertcls_hf.predict.predictor import LEXICAL, Prediction, Predictor
 from bertcls_hf.predict.run import write_predictions
 
 
@@ -161,7 +161,16 @@ def _answer(predictor: Predictor, prediction: Prediction) -> str:
         content = content or "No label is above its threshold."
     else:
         content = f"<strong>{escape(str(label))}</strong> {_percent(probabilities[str(label)])}"
-    return f"<p class='answer' role='status'>{content}</p>"
+    return f"<p class='answer' role='status'>{content}</p>{_remarks(prediction)}"
+
+
+def _remarks(prediction: Prediction) -> str:
+    remarks = []
+    if prediction.abstained:
+        remarks.append("The model is not sure: a person should read this text.")
+    if prediction.answered_by == LEXICAL:
+        remarks.append("Answered by its words alone; the encoder did not read it.")
+    return f"<p class='hint'>{' '.join(remarks)}</p>" if remarks else ""
 
 
 def _cut_note(predictor: Predictor, text: str) -> str:

@@ -14,7 +14,7 @@ from bertcls_hf.atomic_files import TEMPORARY_MARK, storage_error
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.hub.push import pushed_files
 from bertcls_hf.predict.arguments import Backend, InferenceDtype
-from bertcls_hf.predict.engines import GRAPH_DTYPES, PACKAGES
+from bertcls_hf.predict.engines import GRAPH_DTYPES, LEXICAL_FILE, PACKAGES
 
 
 PACKAGE = Path(__file__).parents[1]
@@ -74,6 +74,7 @@ class SpaceSettings:
         max_seq_length: the longest text in tokens, or None for the model's own.
         backend: what computes.
         dtype: the number format of weights and arithmetic.
+        cascade: whether to apply the model's cascade, if it has one.
     """
 
     model: str
@@ -82,6 +83,7 @@ class SpaceSettings:
     max_seq_length: int | None = None
     backend: Backend = "torch"
     dtype: InferenceDtype = "float32"
+    cascade: bool = True
 
     @property
     def requirements(self) -> tuple[str, ...]:
@@ -92,7 +94,7 @@ class SpaceSettings:
     def weights(self) -> tuple[str, ...]:
         """The patterns of the weights' files, beside those of a push."""
         graph = GRAPH_DTYPES.get(self.backend, {}).get(self.dtype)
-        return SHARDS if graph is None else (f"{graph}*",)
+        return SHARDS if graph is None else (f"{graph}*", LEXICAL_FILE)
 
     @property
     def is_copied(self) -> bool:
@@ -162,6 +164,8 @@ def _arguments(settings: SpaceSettings) -> str:
         options += ["--backend", settings.backend]
     if settings.dtype != "float32":
         options += ["--dtype", settings.dtype]
+    if not settings.cascade:
+        options += ["--no_cascade"]
     return ", ".join([model, *map(repr, options)])
 
 

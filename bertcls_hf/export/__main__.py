@@ -6,10 +6,8 @@ The new folder does not need the old one. The metadata of the graph hold the lab
 and the thresholds. If the logits of the graph differ from PyTorch's by more than 1e-4, nothing is written.
 """
 
-import argparse
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import fields
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,14 +15,8 @@ from typing import Any
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.config.command import run_command, set_up_logging
-from bertcls_hf.config.parsing import (
-    COMPANIONS,
-    RECIPE_FILE,
-    DataclassParser,
-    OptionParser,
-    read_recipe,
-    unknown_option,
-)
+from bertcls_hf.config.parsing import RECIPE_FILE
+from bertcls_hf.config.run_data import SOURCES, data_of_run, parse_with_data
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export.arguments import ExportArguments
 
@@ -34,17 +26,11 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # The files that an export writes, and those that earlier versions wrote beside the configuration. A folder that holds
 # any other file is never replaced.
 GRAPH_FOLDER = "onnx"
-GRAPH_FILES = ("model.onnx*", "model_quantized.onnx*")
+GRAPH_FILES = ("model.onnx*", "model_quantized.onnx*", "lexical.onnx")
 EXPORTED_FILES = (
-    "model.onnx*", "model_int8.onnx*", "onnx_report.json", "calibration.json", "config.json", "tokenizer*.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
+    "model.onnx*", "model_int8.onnx*", "onnx_report.json", "calibration.json", "cascade.json", "config.json",
+    "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
 )  # fmt: skip
-DATA_OPTIONS = tuple(f.name for f in fields(DataArguments))
-SOURCES = frozenset({"dataset_name", "train_file", "validation_file", "test_file"})
-# Options that tell how a run read its own sources; they do not apply to other sources.
-OF_A_SOURCE = SOURCES.union(
-    COMPANIONS["dataset_name"], ("streaming", "validation_split_percentage", "test_split_percentage")
-)
 
 
 def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[Path, ExportArguments, dict[str, Any]]:
@@ -55,25 +41,14 @@ def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[Path, ExportArgu
     Raises:
         ArgumentsError: if an option is wrong.
     """
-    parser = DataclassParser(
-        [ExportArguments, DataArguments],
-        prog=program,
-        usage="%(prog)s MODEL --output_dir DIR [--option value ...]",
-        description="Exports a trained classifier to ONNX. Data options change what --evaluate reads; left out, they "
-        "are those of the run's recipe.yaml.",
+    return parse_with_data(
+        ExportArguments,
+        argv,
+        program,
+        "MODEL --output_dir DIR [--option value ...]",
+        "Exports a trained classifier to ONNX. Data options change what --evaluate reads; left out, they are those of "
+        "the run's recipe.yaml.",
     )
-    parser.add_argument("model", metavar="MODEL", type=Path, help="output_dir of a run, or any folder like it")
-    for action in parser._actions:
-        if action.dest in DATA_OPTIONS:
-            action.default = argparse.SUPPRESS
-    given, unknown = parser.parse_known_args(argv)
-    if unknown:
-        known = {*DATA_OPTIONS, *(f.name for f in fields(ExportArguments))}
-        raise ArgumentsError(unknown_option(unknown[0], known, "--"))
-    options = vars(given)
-    folder = options.pop("model")
-    export_args = ExportArguments(**{f.name: options.pop(f.name) for f in fields(ExportArguments)})
-    return folder, export_args, options
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
@@ -147,9 +122,7 @@ def data_arguments(folder: Path, evaluate: bool, given: dict[str, Any]) -> DataA
     given_sources = sorted(SOURCES & given.keys())
     if given_sources and not evaluate:
         raise ArgumentsError(f"--{given_sources[0]} names data to evaluate on: add --evaluate")
-    recipe = read_recipe(folder / RECIPE_FILE, OptionParser()) if (folder / RECIPE_FILE).exists() else {}
-    usable = set(DATA_OPTIONS).difference(OF_A_SOURCE if given_sources else ())
-    merged = {name: value for name, value in recipe.items() if name in usable} | given
+    merged = data_of_run(folder, given)
     if evaluate and not SOURCES & merged.keys():
         raise ArgumentsError(f"--evaluate: {folder} has no {RECIPE_FILE} that names data: give --test_file")
     if merged.get("test_file"):

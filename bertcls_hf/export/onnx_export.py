@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export.arguments import ExportArguments
 from bertcls_hf.export.onnx_graph import (
     Batch,
+    LexicalLogitsOf,
+    LogitsOf,
     export_graph,
     graph_inputs,
     largest_difference,
@@ -45,8 +47,9 @@ from bertcls_hf.export.onnx_report import (
     table,
 )
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
-from bertcls_hf.models.modeling import TextClassifierConfig
-from bertcls_hf.predict.engines import GRAPH_FILE, INT8_FILE, OnnxRuntime
+from bertcls_hf.metrics.cascade import CASCADE_FILE, read_cascade
+from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
+from bertcls_hf.predict.engines import GRAPH_FILE, INT8_FILE, LEXICAL_FILE, LEXICAL_INPUTS, OnnxRuntime
 from bertcls_hf.predict.predictor import Predictor
 
 
@@ -125,7 +128,9 @@ def export(folder: Path, args: ExportArguments, data_args: DataArguments) -> str
         DataError: if the data to evaluate on is bad.
         StorageError: if output_dir cannot be written.
     """
-    loaded = Predictor.from_pretrained(str(folder), device="cpu", max_seq_length=data_args.max_seq_length)
+    loaded = Predictor.from_pretrained(
+        str(folder), device="cpu", max_seq_length=data_args.max_seq_length, cascade=False
+    )
     trained = TrainedClassifier(folder, loaded)
     evaluation = _load_evaluation(trained, data_args) if args.evaluate else None
     with _staged(Path(args.output_dir)) as staging:
@@ -175,7 +180,7 @@ def _write_graph(path: Path, trained: TrainedClassifier) -> float:
         ArgumentsError: if the encoder's family cannot be exported.
     """
     try:
-        export_graph(trained.loaded.model, trained.random_batch(*EXAMPLE_SHAPE), trained.metadata, path)
+        export_graph(LogitsOf(trained.loaded.model), trained.random_batch(*EXAMPLE_SHAPE), trained.metadata, path)
         run_model, run_graph = model_runner(trained.loaded.model), OnnxRuntime(path, threads=1).run
         batches = [trained.random_batch(*shape) for shape in PARITY_SHAPES]
         difference = max(largest_difference(run_model(batch), run_graph(batch)) for batch in batches)
@@ -217,6 +222,22 @@ def _write_companions(folder: Path, trained: TrainedClassifier) -> None:
     tokenizer.save_pretrained(folder)
     if (trained.folder / CALIBRATION_FILE).exists():
         shutil.copyfile(trained.folder / CALIBRATION_FILE, folder / CALIBRATION_FILE)
+    if (trained.folder / CASCADE_FILE).exists():
+        _write_cascade(folder, trained)
+
+
+def _write_cascade(folder: Path, trained: TrainedClassifier) -> None:
+    """Writes the cascade, and the graph of the lexical features that it needs."""
+    cascade = read_cascade(trained.folder / CASCADE_FILE)
+    if cascade.max_seq_length != trained.loaded.encoder_length:
+        logger.warning("%s is not exported: it holds for %d tokens", CASCADE_FILE, cascade.max_seq_length)
+        return
+    shutil.copyfile(trained.folder / CASCADE_FILE, folder / CASCADE_FILE)
+    if cascade.lexical is not None:
+        example = trained.random_batch(*EXAMPLE_SHAPE)
+        inputs = {name: example[name] for name in LEXICAL_INPUTS}
+        module = LexicalLogitsOf(cast(TextClassifier, trained.loaded.model))
+        export_graph(module, inputs, trained.metadata, folder / LEXICAL_FILE)
 
 
 def _portable_config(trained: TrainedClassifier) -> PreTrainedConfig:

@@ -18,6 +18,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.predict.engines import LOGITS
 
 
@@ -33,8 +34,8 @@ QUANTIZED_OPERATORS = ["MatMul", "Gemm", "Gather"]
 LARGEST_FILE = 2**31 - 1
 
 
-class _LogitsOf(nn.Module):
-    """A module with the graph's inputs and its only output, the logits."""
+class LogitsOf(nn.Module):
+    """A classifier with the graph's inputs and its only output, the logits."""
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -47,17 +48,29 @@ class _LogitsOf(nn.Module):
         return self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
 
 
+class LexicalLogitsOf(nn.Module):
+    """The lexical features of a classifier, with their logits for output."""
+
+    def __init__(self, model: TextClassifier):
+        super().__init__()
+        self.lexical = model.lexical
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        assert self.lexical is not None
+        return self.lexical(input_ids, attention_mask)
+
+
 def graph_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Returns the names of the inputs that the tokenizer makes and the encoder reads, in the order of [`INPUTS`]."""
     encoder_inputs = inspect.signature(model.base_model.forward).parameters
     return tuple(name for name in INPUTS if name in encoder_inputs and name in tokenizer.model_input_names)
 
 
-def export_graph(model: PreTrainedModel, example: Batch, metadata: Mapping[str, str], path: Path) -> None:
-    """Writes the model as a float32 graph that takes any number of rows and tokens.
+def export_graph(module: nn.Module, example: Batch, metadata: Mapping[str, str], path: Path) -> None:
+    """Writes a module as a float32 graph that takes any number of rows and tokens.
 
     Args:
-        model: any `…ForSequenceClassification`, in evaluation mode.
+        module: [`LogitsOf`] or [`LexicalLogitsOf`] a model in evaluation mode.
         example: inputs of at least two rows, since the exporter could treat a dimension of 1 as constant.
         metadata: the metadata of the file; a session reads them from `get_modelmeta().custom_metadata_map`.
         path: the file to write; weights of more than 2 GB are written to a second file beside it.
@@ -68,7 +81,7 @@ def export_graph(model: PreTrainedModel, example: Batch, metadata: Mapping[str, 
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     with _quiet():
         program = torch.onnx.export(
-            _LogitsOf(model),
+            module,
             kwargs={name: torch.from_numpy(values) for name, values in example.items()},
             dynamic_shapes=dict.fromkeys(example, axes),
             input_names=list(example),

@@ -40,6 +40,7 @@ PUSHED_FILES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "calibration.json",
+    "cascade.json",
     RECIPE_FILE,
     "train_results.json",
     "eval_results.json",

@@ -558,10 +558,10 @@ class LexicalTable(nn.Module):
         return lexical_logits(weights.sum(dim=1) + self.bias.float(), self.num_labels, self.is_single_label)
 
     def _places(self, keys: torch.Tensor) -> torch.Tensor:
-        """Returns the place in the table of the greatest hash that is not above each key, by a binary search.
-
-        `torch.searchsorted` would be shorter, but has no operator in ONNX.
-        """
+        """Returns the place in the table of the greatest hash that is not above each key, or 0, by a binary search."""
+        if not torch.compiler.is_compiling():
+            return (torch.searchsorted(self.keys, keys, right=True) - 1).clamp(min=0)
+        # The same, as `searchsorted` has no operator in ONNX.
         place, size = torch.zeros_like(keys), self.settings.table_size
         step = 1 << max(size - 1, 0).bit_length()
         while step := step // 2:

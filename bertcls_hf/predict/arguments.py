@@ -40,7 +40,7 @@ def loading_arguments(options: Any) -> dict[str, Any]:
     Args:
         options: [`PredictionArguments`], or the options of another command that has the options below.
     """
-    names = ("trust_remote_code", "device", "backend", "dtype", "max_seq_length")
+    names = ("trust_remote_code", "device", "backend", "dtype", "max_seq_length", "cascade")
     return {"revision": options.model_revision, **{name: getattr(options, name) for name in names}}
 
 
@@ -78,6 +78,9 @@ class PredictionArguments:
     )  # fmt: skip
     calibration: bool = HfArg(
         default=True, help="Apply the temperature and thresholds of the model's calibration.json, where it has one."
+    )
+    cascade: bool = HfArg(
+        default=True, help="Apply the thresholds of the model's cascade.json, where `bertcls cascade` has written one."
     )
     temperature: float | None = HfArg(default=None, help="Divide the logits by this, whatever the calibration says.")
     threshold: float | None = HfArg(

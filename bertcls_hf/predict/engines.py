@@ -22,6 +22,8 @@ from bertcls_hf.predict.arguments import Backend, InferenceDtype
 
 # The names under which transformers.js and optimum look for a graph and for its int8 form, beside the configuration.
 GRAPH_FILE, INT8_FILE = "onnx/model.onnx", "onnx/model_quantized.onnx"
+# The lexical features alone, for a cascade.
+LEXICAL_FILE = "onnx/lexical.onnx"
 # The dtypes that each way of running a graph knows, and the file that each takes.
 GRAPH_DTYPES: dict[Backend, dict[InferenceDtype, str]] = {
     "onnx": {"float32": GRAPH_FILE, "int8": INT8_FILE},
@@ -31,6 +33,7 @@ GRAPH_DTYPES: dict[Backend, dict[InferenceDtype, str]] = {
 PACKAGES: dict[Backend, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
 OPENVINO_PRECISIONS: dict[InferenceDtype, str] = {"float32": "f32", "bfloat16": "bf16"}
 LOGITS, ERRORS_ONLY = "logits", 3
+LEXICAL_INPUTS = ("input_ids", "attention_mask")
 # A model's configuration also holds its path and the transformers version, which do not change the logits.
 _PATH_OR_VERSION = re.compile(r'"(?:_name_or_path|transformers_version)": (?:"[^"]*"|null)')
 
@@ -63,8 +66,17 @@ class Engine(Protocol):
         """Whether a part beside the encoder reads the whole text."""
         ...
 
+    @property
+    def has_lexical_logits(self) -> bool:
+        """Whether it can compute the logits of that part alone."""
+        ...
+
     def logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
         """Computes (rows, labels) float32 logits of (rows, length) int64 inputs."""
+        ...
+
+    def lexical_logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """Computes the (rows, labels) float32 logits of the lexical features alone."""
         ...
 
     def fingerprint(self) -> list[str]:
@@ -100,12 +112,23 @@ class TorchEngine:
         """See [`Engine`]."""
         return isinstance(self.model, TextClassifier) and self.model.lexical is not None
 
+    @property
+    def has_lexical_logits(self) -> bool:
+        """See [`Engine`]."""
+        return self.has_lexical_features
+
     def logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
         """See [`Engine`]."""
         # A new thread does not inherit the inference mode of the thread that started it.
         with torch.inference_mode():
             outputs = self.model(**{name: values.to(self.device) for name, values in batch.items()})
             return outputs.logits.float().cpu().numpy()
+
+    def lexical_logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """See [`Engine`]."""
+        with torch.inference_mode():
+            inputs = (batch[name].to(self.device) for name in LEXICAL_INPUTS)
+            return self.model.lexical(*inputs).float().cpu().numpy()
 
     def fingerprint(self) -> list[str]:
         """See [`Engine`]."""
@@ -143,10 +166,22 @@ class GraphEngine:
                 "the model hashes n-grams in 64 bits, and OpenVINO computes whole numbers in 32: use the backend onnx"
             )
         self.backend, self._dtype = backend, dtype
+        lexical = path.with_name(Path(LEXICAL_FILE).name)
+        self._run_lexical = OnnxRuntime(lexical).run if self.has_lexical_features and lexical.is_file() else None
+
+    @property
+    def has_lexical_logits(self) -> bool:
+        """See [`Engine`]."""
+        return self._run_lexical is not None
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
         """See [`Engine`]."""
         return self._run({name: batch[name].numpy() for name in self.inputs})
+
+    def lexical_logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """See [`Engine`]."""
+        assert self._run_lexical is not None
+        return self._run_lexical({name: batch[name].numpy() for name in LEXICAL_INPUTS})
 
     def fingerprint(self) -> list[str]:
         """See [`Engine`]."""

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +21,9 @@ def prediction_rows(
     predicted: np.ndarray,
     labels: LabelSet,
     top_k: int | None = None,
+    remarks: Callable[[int], Mapping[str, Any]] = lambda number: {},
 ) -> Iterator[dict[str, Any]]:
-    """Yields one row per text: its input values, the predicted label and the probabilities.
+    """Yields one row per text: its input values, the predicted label, remarks and the probabilities.
 
     Args:
         inputs: the values that come before the label in each row.
@@ -30,9 +31,10 @@ def prediction_rows(
         predicted: see [`predicted_labels`].
         labels: the labels, which name the columns of `scores`.
         top_k: the number of probabilities to keep, the highest first; by default all, in the order of the labels.
+        remarks: returns what else there is to say of the row with this number.
     """
-    for values, score, label in zip(inputs, scores, predicted, strict=True):
-        row = {**values, "label": labels.readable(label)}
+    for number, (values, score, label) in enumerate(zip(inputs, scores, predicted, strict=True)):
+        row = {**values, "label": labels.readable(label), **remarks(number)}
         if labels.problem_type != REGRESSION:
             order = range(len(labels.names)) if top_k is None else np.argsort(-score, kind="stable")[:top_k]
             row["probabilities"] = {labels.names[column]: round(float(score[column]), DIGITS) for column in order}

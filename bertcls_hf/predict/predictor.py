@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from bertcls_hf.data.python_packages import is_packaged, packaged_model
 from bertcls_hf.data.tokenization import NO_LIMIT, TOKEN_COLUMNS, encode_texts, pad_flat_texts
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
+from bertcls_hf.metrics.cascade import CASCADE_FILE, Cascade, label_margins, read_cascade
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
 from bertcls_hf.models.loading import Checkpoint, fit_token_types, labels_of
 from bertcls_hf.models.modeling import TruncationSettings
@@ -35,6 +36,7 @@ from bertcls_hf.predict.arguments import Backend, InferenceDtype
 from bertcls_hf.predict.engines import (
     GRAPH_DTYPES,
     INT8_FILE,
+    LEXICAL_FILE,
     Engine,
     GraphEngine,
     TorchEngine,
@@ -48,6 +50,10 @@ logger = logging.getLogger(__name__)
 # Texts are tokenized in parts of at most so many rows and characters, and the token ids of each part are converted to
 # arrays. The lists that a tokenizer returns take many times the memory.
 TOKENIZED_ROWS, TOKENIZED_CHARACTERS = 1024, 2**22
+# The tokens of a batch for the lexical features alone, padding included.
+LEXICAL_TOKENS = 2**14
+# What answers a text in a cascade.
+LEXICAL, ENCODER = "lexical_features", "encoder"
 
 
 @dataclass(frozen=True)
@@ -57,10 +63,51 @@ class Prediction:
     Args:
         label: the name of the label, the names of a multi-label task, or the number of a regression.
         probabilities: the probability of each label by its name, in the model's order; None for regression.
+        answered_by: [`LEXICAL`], or [`ENCODER`] for the whole model; None without a cascade.
+        abstained: whether a person should read the text; None if the model does not say so.
     """
 
     label: str | list[str] | float
     probabilities: dict[str, float] | None
+    answered_by: str | None = None
+    abstained: bool | None = None
+
+
+class Answers(NamedTuple):
+    """What a model, or its cascade, answers to each text.
+
+    Args:
+        logits: (rows, labels) float32.
+        by_lexical: (rows,) booleans: whether the lexical features alone have answered; None without a cascade.
+        abstained: (rows,) booleans: whether a person should read the text; None if the model does not say so.
+    """
+
+    logits: np.ndarray
+    by_lexical: np.ndarray | None
+    abstained: np.ndarray | None
+
+    def remarks(self, number: int) -> dict[str, Any]:
+        """Returns what there is to say of one text besides its label."""
+        said: dict[str, Any] = {}
+        if self.by_lexical is not None:
+            said["answered_by"] = LEXICAL if self.by_lexical[number] else ENCODER
+        if self.abstained is not None:
+            said["abstained"] = bool(self.abstained[number])
+        return said
+
+
+class Tokens(NamedTuple):
+    """Tokenized texts.
+
+    Args:
+        columns: one int32 array per text: its token ids and, if the model reads them, its token types.
+        lengths: (rows,) int64 tokens of each text.
+        encoder_lengths: (rows,) int64 tokens that the encoder reads of each text, which may be less or more.
+    """
+
+    columns: dict[str, list[np.ndarray]]
+    lengths: np.ndarray
+    encoder_lengths: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -86,6 +133,7 @@ class Predictor:
         tokenizer: the tokenizer of the training; it truncates texts at its `model_max_length`.
         labels: the labels, which name the model's outputs.
         calibration: the temperature and the thresholds that turn logits into probabilities and labels.
+        cascade: which texts the lexical features answer, and which a person should read; None for neither.
         tokens_per_batch: the number of tokens of a batch, padding included; by default a number that suits the device.
     """
 
@@ -95,9 +143,11 @@ class Predictor:
         tokenizer: PreTrainedTokenizerBase,
         labels: LabelSet,
         calibration: Calibration = Calibration(),  # noqa: B008 - frozen
+        cascade: Cascade | None = None,
         tokens_per_batch: int | None = None,
     ):
-        self.engine, self.tokenizer, self.labels, self.calibration = engine, tokenizer, labels, calibration
+        self.engine, self.tokenizer, self.labels = engine, tokenizer, labels
+        self.calibration, self.cascade = calibration, cascade
         self.tokens_per_batch = tokens_per_batch or token_budget(engine.device)
         self._lock = threading.Lock()
 
@@ -128,6 +178,7 @@ class Predictor:
         dtype: InferenceDtype = "float32",
         max_seq_length: int | None = None,
         calibrated: bool = True,
+        cascade: bool = True,
     ) -> "Predictor":
         """Loads a trained classifier.
 
@@ -141,10 +192,11 @@ class Predictor:
                 graphs.
             max_seq_length: the longest text in tokens; by default that of the training, which the tokenizer stores.
             calibrated: whether to apply the calibration that is stored with the model, if there is one.
+            cascade: whether to apply the cascade that is stored with the model, if there is one.
 
         Raises:
             ArgumentsError: if there is no such model, if it is not a trained classifier, or if the backend, the
-                device, the dtype or the length does not suit it.
+                device, the dtype or the length does not suit it or its cascade.
         """
         path = str(packaged_model(model)) if is_packaged(model) else model
         backend = backend or ("onnx" if has_graphs_alone(Path(path)) else "torch")
@@ -164,9 +216,17 @@ class Predictor:
             labels = checkpoint.labels
             assert labels is not None
             calibration = _find_calibration(path, revision, labels) if calibrated else Calibration()
+            found = _find_cascade(path, revision) if cascade else None
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ArgumentsError(f"{model}: {one_line(error)}") from error
-        return cls(engine, tokenizer, labels, calibration)
+        if found is not None:
+            _check_cascade(found, model, engine, length, calibrated)
+        return cls(engine, tokenizer, labels, calibration, found)
+
+    @property
+    def encoder_length(self) -> int:
+        """The number of tokens that the encoder reads of a text at most, or of one of its windows."""
+        return _encoder_length(self.engine, self.max_seq_length)
 
     def fingerprint(self) -> str:
         """Returns a hash of all that the logits depend on besides the texts.
@@ -187,7 +247,7 @@ class Predictor:
         pairs: Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Computes the (rows, labels) float32 logits, in the order of the texts.
+        """Computes the (rows, labels) float32 logits of the whole model, in the order of the texts.
 
         Args:
             texts: one text per row; empty texts are classified too.
@@ -196,32 +256,82 @@ class Predictor:
                 thread that ran the batch.
         """
         with self._lock:
-            columns = self._tokenize(texts, pairs)
-            lengths = np.array([len(ids) for ids in columns["input_ids"]], dtype=np.int64)
-            read_lengths = self._lengths_of_encoder(lengths)
-            order = np.argsort(-read_lengths, kind="stable")
+            return self._whole_logits(self._tokenize(texts, pairs), np.arange(len(texts)), progress)
+
+    def lexical_logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+        """Computes the (rows, labels) float32 logits of the lexical features alone, in the order of the texts."""
+        with self._lock:
+            return self._lexical_logits(self._tokenize(texts, pairs))
+
+    def answers(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Answers:
+        """Answers texts by the model's cascade, if it has one; else these are its logits. See [`logits`]."""
+        cascade = self.cascade
+        if cascade is None:
+            return Answers(self.logits(texts, pairs, progress), None, None)
+        with self._lock:
+            tokens = self._tokenize(texts, pairs)
             logits = np.empty((len(texts), len(self.labels.names)), dtype=np.float32)
-
-            def classify(batch: slice) -> None:
-                rows = order[batch]
-                logits[rows] = self.engine.logits(self._batch(columns, rows, lengths[rows]))
+            by_lexical = np.zeros(len(texts), dtype=bool)
+            if cascade.lexical is not None:
+                logits = self._lexical_logits(tokens) * np.float32(cascade.factor)
+                by_lexical = cascade.answers(label_margins(logits, self.labels, self.calibration))
                 if progress is not None:
-                    progress(len(rows), int(lengths[rows].sum()))
+                    progress(int(by_lexical.sum()), int(tokens.lengths[by_lexical].sum()))
+            others = np.flatnonzero(~by_lexical)
+            logits[others] = self._whole_logits(tokens, others, progress)
+        abstained = None
+        if cascade.abstention is not None:
+            abstained = label_margins(logits, self.labels, self.calibration) < cascade.abstention.value
+        return Answers(logits, None if cascade.lexical is None else by_lexical, abstained)
 
-            batches = token_budget_batches(read_lengths[order], self.tokens_per_batch)
-            run_batches(classify, batches, self.engine.device)
+    def _whole_logits(
+        self, tokens: Tokens, rows: np.ndarray, progress: Callable[[int, int], None] | None
+    ) -> np.ndarray:
+        """Computes the logits of some rows, in their order."""
+        return self._compute(
+            self.engine.logits, tokens, rows, tokens.encoder_lengths[rows], self.tokens_per_batch, progress
+        )
+
+    def _lexical_logits(self, tokens: Tokens) -> np.ndarray:
+        rows = np.arange(len(tokens.lengths))
+        return self._compute(self.engine.lexical_logits, tokens, rows, tokens.lengths, LEXICAL_TOKENS, None)
+
+    def _compute(
+        self,
+        compute: Callable[[dict[str, torch.Tensor]], np.ndarray],
+        tokens: Tokens,
+        rows: np.ndarray,
+        lengths: np.ndarray,
+        budget: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> np.ndarray:
+        """Computes (rows, labels) float32 logits, in batches of texts of like length."""
+        order = np.argsort(-lengths, kind="stable")
+        logits = np.empty((len(rows), len(self.labels.names)), dtype=np.float32)
+
+        def work(batch: slice) -> None:
+            places = order[batch]
+            logits[places] = compute(self._batch(tokens, rows[places]))
+            if progress is not None:
+                progress(len(places), int(tokens.lengths[rows[places]].sum()))
+
+        run_batches(work, token_budget_batches(lengths[order], budget), self.engine.device)
         return logits
 
-    def _lengths_of_encoder(self, lengths: np.ndarray) -> np.ndarray:
-        """Returns the tokens that the encoder reads of each text, which may be less or more than the text has."""
-        return lengths if self.truncation is None else self.truncation.encoder_lengths(lengths)
-
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
-        """Predicts a label and calibrated probabilities for each text; see [`logits`]."""
-        scores = self.calibration.probabilities(self.logits(texts, pairs), self.labels)
+        """Predicts a label and calibrated probabilities for each text; see [`answers`]."""
+        answers = self.answers(texts, pairs)
+        scores = self.calibration.probabilities(answers.logits, self.labels)
         predicted = self.calibration.predicted(scores, self.labels)
-        rows = zip(scores, predicted, strict=True)
-        return [Prediction(self.labels.readable(label), self._probabilities_by_name(score)) for score, label in rows]
+        return [
+            Prediction(self.labels.readable(label), self._probabilities_by_name(score), **answers.remarks(number))
+            for number, (score, label) in enumerate(zip(scores, predicted, strict=True))
+        ]
 
     def read_part(self, text: str) -> ReadPart:
         """Returns the part of a text that the model reads.
@@ -256,20 +366,19 @@ class Predictor:
             return None
         return {name: float(value) for name, value in zip(self.labels.names, score, strict=True)}
 
-    def _tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, list[np.ndarray]]:
-        """Returns the token ids and, if the model reads them, the token types: one int32 array per text."""
+    def _tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None) -> Tokens:
         columns: dict[str, list[np.ndarray]] = {"input_ids": []}
         for part in _parts(texts, pairs):
             encoded = encode_texts(self.tokenizer, texts[part], None if pairs is None else pairs[part])
             for name in self.engine.inputs.intersection(TOKEN_COLUMNS).intersection(encoded):
                 columns.setdefault(name, []).extend(np.asarray(ids, dtype=np.int32) for ids in encoded[name])
-        return columns
+        lengths = np.array([len(ids) for ids in columns["input_ids"]], dtype=np.int64)
+        encoder_lengths = lengths if self.truncation is None else self.truncation.encoder_lengths(lengths)
+        return Tokens(columns, lengths, encoder_lengths)
 
-    def _batch(
-        self, columns: dict[str, list[np.ndarray]], rows: np.ndarray, lengths: np.ndarray
-    ) -> dict[str, torch.Tensor]:
-        tokens = {name: np.concatenate([column[row] for row in rows]) for name, column in columns.items()}
-        return pad_flat_texts(tokens, lengths, self.tokenizer)
+    def _batch(self, tokens: Tokens, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        flat = {name: np.concatenate([column[row] for row in rows]) for name, column in tokens.columns.items()}
+        return pad_flat_texts(flat, tokens.lengths[rows], self.tokenizer)
 
 
 def _parts(texts: Sequence[str], pairs: Sequence[str] | None) -> Iterator[slice]:
@@ -374,9 +483,10 @@ def _graph_file(path: str, revision: str, name: str) -> Path:
         file = Path(hf_hub_download(path, name, revision=revision))
     except EntryNotFoundError as error:
         raise ArgumentsError(f"{path} has no {name}: {advice}") from error
-    with contextlib.suppress(EntryNotFoundError):
-        # Large graphs have their weights in a second file.
-        hf_hub_download(path, f"{name}.data", revision=revision)
+    # Large graphs have their weights in a second file, and a cascade has a graph of its own.
+    for companion in (f"{name}.data", LEXICAL_FILE):
+        with contextlib.suppress(EntryNotFoundError):
+            hf_hub_download(path, companion, revision=revision)
     return file
 
 
@@ -390,13 +500,45 @@ def _load_model(path: str, options: dict[str, Any], dtype: torch.dtype) -> PreTr
 
 
 def _find_calibration(path: str, revision: str, labels: LabelSet) -> Calibration:
-    calibration_path = Path(path, CALIBRATION_FILE)
-    if not Path(path).is_dir():
-        try:
-            calibration_path = Path(hf_hub_download(path, CALIBRATION_FILE, revision=revision))
-        except LocalEntryNotFoundError:
-            logger.warning("%s: the Hub cannot be asked for a %s: none is applied", path, CALIBRATION_FILE)
-            return Calibration()
-        except EntryNotFoundError:
-            return Calibration()
-    return read_calibration(calibration_path, labels) if calibration_path.exists() else Calibration()
+    file = _file_beside(path, revision, CALIBRATION_FILE)
+    return Calibration() if file is None else read_calibration(file, labels)
+
+
+def _find_cascade(path: str, revision: str) -> Cascade | None:
+    file = _file_beside(path, revision, CASCADE_FILE)
+    return None if file is None else read_cascade(file)
+
+
+def _file_beside(path: str, revision: str, name: str) -> Path | None:
+    """Returns the local file that is stored with a model, which may lie on the Hub; None if there is none."""
+    if Path(path).is_dir():
+        return Path(path, name) if Path(path, name).exists() else None
+    try:
+        return Path(hf_hub_download(path, name, revision=revision))
+    except LocalEntryNotFoundError:
+        logger.warning("%s: the Hub cannot be asked for a %s: none is applied", path, name)
+    except EntryNotFoundError:
+        pass
+    return None
+
+
+def _encoder_length(engine: Engine, max_seq_length: int) -> int:
+    return max_seq_length if engine.truncation is None else engine.truncation.max_length
+
+
+def _check_cascade(cascade: Cascade, model: str, engine: Engine, max_seq_length: int, calibrated: bool) -> None:
+    """Refuses a cascade where its limits would not hold."""
+    advice = "make it anew with bertcls cascade, or leave it aside with --no_cascade"
+    if not calibrated:
+        raise ArgumentsError(f"{model} has a {CASCADE_FILE} for its calibrated probabilities: {advice}")
+    length = _encoder_length(engine, max_seq_length)
+    if cascade.max_seq_length != length:
+        raise ArgumentsError(
+            f"{model} has a {CASCADE_FILE} for an encoder that reads up to {cascade.max_seq_length} tokens, not "
+            f"{length}: {advice}"
+        )
+    if cascade.lexical is not None and not engine.has_lexical_logits:
+        raise ArgumentsError(
+            f"{model} has a {CASCADE_FILE}, but no {LEXICAL_FILE}: export the model again after bertcls cascade, or "
+            "leave it aside with --no_cascade"
+        )

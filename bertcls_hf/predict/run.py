@@ -67,6 +67,12 @@ def configure(predictor: Predictor, options: PredictionArguments) -> None:
         raise ArgumentsError(f"--{inapplicable[0]}: the model is a regression, which has no probabilities")
     if options.threshold is not None and task != MULTI_LABEL and len(names) != 2:
         raise ArgumentsError(f"--threshold: for two labels or a multi-label model, but there are {len(names)} labels")
+    for name in ("temperature", "threshold"):
+        if predictor.cascade is not None and getattr(options, name) is not None:
+            raise ArgumentsError(
+                f"--{name}: the limits of the model's cascade hold for its own calibration; leave the cascade aside "
+                "with --no_cascade"
+            )
     if options.temperature is not None:
         predictor.calibration = replace(predictor.calibration, temperature=options.temperature)
     if options.threshold is not None:
@@ -83,6 +89,7 @@ def settings(predictor: Predictor, options: PredictionArguments) -> dict[str, An
         "max_seq_length": predictor.max_seq_length,
         "temperature": predictor.calibration.temperature,
         "thresholds": predictor.calibration.thresholds,
+        "cascade": None if predictor.cascade is None else predictor.cascade.as_json(),
         "backend": predictor.engine.backend,
         "dtype": options.dtype,
         "device": predictor.engine.device.type,
@@ -187,12 +194,12 @@ def predicted_lines(
     Raises:
         DivergedError: if an output of the model is not finite.
     """
-    logits = predictor.logits(*texts_of(chunk), progress)
-    if not np.isfinite(logits).all():
+    answers = predictor.answers(*texts_of(chunk), progress)
+    if not np.isfinite(answers.logits).all():
         raise DivergedError(f"the model's outputs are not finite; was --dtype {options.dtype} too small for them?")
-    scores = predictor.calibration.probabilities(logits, predictor.labels)
+    scores = predictor.calibration.probabilities(answers.logits, predictor.labels)
     predicted = predictor.calibration.predicted(scores, predictor.labels)
-    rows = prediction_rows(chunk, scores, predicted, predictor.labels, options.top_k)
+    rows = prediction_rows(chunk, scores, predicted, predictor.labels, options.top_k, answers.remarks)
     assert options.prediction_format is not None
     lines = format_rows(rows, options.prediction_format, header, ranked=options.top_k is not None)
     return "".join(lines).encode()

@@ -30,6 +30,9 @@ COMMANDS = {
     "compare": Command("bertcls_hf.run.compare", "compare runs that were evaluated on the same texts"),
     "rank": Command("bertcls_hf.run.rank", "order encoders by a head on their features of one's own data"),
     "features": Command("bertcls_hf.features.__main__", "list, verify or prune the caches of --boost"),
+    "cascade": Command(
+        "bertcls_hf.cascade.__main__", "let n-grams answer where they are sure, and mark what a person should read"
+    ),
     "export": Command("bertcls_hf.export.__main__", "write a classifier as an ONNX graph, and measure it"),
     "hub": Command("bertcls_hf.hub.__main__", "push a finished run to the Hugging Face Hub"),
     "demo": Command("bertcls_hf.demo.__main__", "open a page where a classifier can be tried"),

@@ -45,7 +45,7 @@ def texts_per_second(folder: Path, rows: Sequence[Row]) -> float:
         ArgumentsError: the folder holds no model that can be loaded.
     """
     disable_progress_bar()
-    predictor = Predictor.from_pretrained(str(folder))
+    predictor = Predictor.from_pretrained(str(folder), cascade=False)
     _seconds(predictor, rows[:WARM_UP_TEXTS])
     return len(rows) / min(_seconds(predictor, rows) for _ in range(REPETITIONS))
 

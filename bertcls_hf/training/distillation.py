@@ -92,7 +92,7 @@ def _logits(name: str, args: Arguments, splits: Sequence[Dataset], labels: Label
     """Returns a teacher's (rows, labels) logits of each split, in the order of the run's labels."""
     device = "cpu" if args.training.device.type == "cpu" else None
     teacher = Predictor.from_pretrained(
-        name, device=device, trust_remote_code=args.model.trust_remote_code, calibrated=False
+        name, device=device, trust_remote_code=args.model.trust_remote_code, calibrated=False, cascade=False
     )
     known = teacher.labels
     if known.problem_type != labels.problem_type or set(known.names) != set(labels.names):

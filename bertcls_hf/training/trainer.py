@@ -16,6 +16,7 @@ from bertcls_hf.data.tokenization import token_lengths
 from bertcls_hf.errors import ArgumentsError, StorageError, storage_problem
 from bertcls_hf.features.logits_columns import TEACHER_COLUMN
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
+from bertcls_hf.metrics.cascade import CASCADE_FILE
 from bertcls_hf.models.modeling import TextClassifier, classification_loss
 from bertcls_hf.training.distillation import distillation_loss
 from bertcls_hf.training.optimizer import parameter_groups
@@ -215,8 +216,9 @@ class ClassificationTrainer(Trainer):
         model, folder = self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir)
         if folder == Path(self.args.output_dir):
             save_for_use(model, self.processing_class, folder, state_dict)
-            # A calibration file from an earlier run does not fit the new model.
+            # Those of an earlier run do not fit the new model.
             (folder / CALIBRATION_FILE).unlink(missing_ok=True)
+            (folder / CASCADE_FILE).unlink(missing_ok=True)
             return
         with self.with_average():
             save_with_tokenizer(model, self.processing_class, folder, state_dict)

@@ -25,7 +25,9 @@ FIGURES_FOLDER = "figures"
 CURVES, HEAD_CURVES = "training_curves.png", "head_training_curves.png"
 CONFUSION, LABEL_SCORES, VALUES = "confusion_matrix.png", "label_scores.png", "predicted_vs_gold.png"
 RELIABILITY, BY_LENGTH = "reliability.png", "by_length.png"
-FILES = (CURVES, HEAD_CURVES, CONFUSION, LABEL_SCORES, VALUES, RELIABILITY, BY_LENGTH)
+# `bertcls cascade` draws this one, after the run.
+CASCADE = "cascade.png"
+FILES = (CURVES, HEAD_CURVES, CONFUSION, LABEL_SCORES, VALUES, RELIABILITY, BY_LENGTH, CASCADE)
 CURVE_METRICS = {
     SINGLE_LABEL: ("accuracy", "macro_f1"),
     MULTI_LABEL: ("micro_f1", "macro_f1"),

@@ -1,0 +1,1 @@
+"""Chooses for a trained model which texts its lexical features answer, and which a person should read."""
