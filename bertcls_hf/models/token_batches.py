@@ -37,18 +37,21 @@ def token_budget_batches(lengths: np.ndarray, budget: int) -> Iterator[slice]:
 def run_batches(work: Callable[[slice], None], batches: Iterable[slice], device: torch.device) -> None:
     """Calls `work` on every batch: one after the other on an accelerator, one per thread on a processor.
 
+    A batch that is alone has all threads.
+
     Threads that share one operation leave some parts of a layer to a single thread, and they wait for each other at
     the end of every operation, which costs most if other programs use the processor. Threads with a batch each do
     neither.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    if threads == 1:
-        for batch in batches:
+    listed = list(batches)
+    if threads == 1 or len(listed) == 1:
+        for batch in listed:
             work(batch)
         return
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, batches))
+            list(pool.map(work, listed))
     finally:
         torch.set_num_threads(threads)
 
