@@ -3,10 +3,10 @@
     python benchmarks/latency.py
     python benchmarks/latency.py --test_file imdb.parquet --model outputs/imdb --output latency.json
 
-One text after the other, from text to probabilities. Each way classifies every text in turn, so that a disturbance hits
-all of them; loading is not timed. ONNX Runtime alone is the same graph behind the same tokenizer, with nothing of this
-project. Where `sentence-transformers[onnx]` is installed, its encoder alone is timed too. Without `--model`, the model is
-MiniLM under a random head.
+One text after the other, from text to probabilities. Each way classifies every text in turn, so that all of them meet
+the same disturbances; loading is not timed. ONNX Runtime alone is the same graph behind the same tokenizer, with
+nothing of this project. Where `sentence-transformers[onnx]` is installed, its encoder alone is timed too. Without
+`--model`, the model is MiniLM under a random head.
 """
 
 import argparse

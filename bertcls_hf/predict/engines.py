@@ -1,5 +1,6 @@
 """What computes the logits of a batch: a PyTorch model, or its exported graph in ONNX Runtime or OpenVINO."""
 
+import functools
 import hashlib
 import inspect
 import json
@@ -137,7 +138,7 @@ class TorchEngine:
 
 
 class GraphEngine:
-    """An exported graph on the processor, with a thread for each batch.
+    """An exported graph on the processor, with a thread for each batch; one that is alone has all threads.
 
     Args:
         path: the graph's file.
@@ -152,12 +153,12 @@ class GraphEngine:
     device = torch.device("cpu")
 
     def __init__(self, path: Path, backend: Backend, dtype: InferenceDtype, threads: int):
-        self.path = path
+        self.path, self.backend, self._dtype = path, backend, dtype
         try:
-            runner = OnnxRuntime(path) if backend == "onnx" else OpenVino(path, OPENVINO_PRECISIONS[dtype], threads)
+            self._runner = self._opened(batches=threads, threads=threads)
         except Exception as error:  # each of them raises kinds of its own
             raise ArgumentsError(f"{path} cannot be opened: {one_line(error)}") from error
-        self._run, self.inputs, metadata = runner.run, runner.inputs, runner.metadata
+        self.inputs, metadata = self._runner.inputs, self._runner.metadata
         truncation = json.loads(metadata.get("truncation", "null"))
         self.truncation = None if truncation is None else TruncationSettings(**truncation)
         self.has_lexical_features: bool = json.loads(metadata.get("lexical_features", "false"))
@@ -165,9 +166,18 @@ class GraphEngine:
             raise ArgumentsError(
                 "the model hashes n-grams in 64 bits, and OpenVINO computes whole numbers in 32: use the backend onnx"
             )
-        self.backend, self._dtype = backend, dtype
         lexical = path.with_name(Path(LEXICAL_FILE).name)
         self._run_lexical = OnnxRuntime(lexical).run if self.has_lexical_features and lexical.is_file() else None
+
+    def _opened(self, batches: int, threads: int) -> "OnnxRuntime | OpenVino":
+        """Opens the graph for so many batches at once, which share the threads."""
+        if self.backend == "onnx":
+            return OnnxRuntime(self.path, threads // batches)
+        return OpenVino(self.path, OPENVINO_PRECISIONS[self._dtype], batches, threads)
+
+    @functools.cached_property
+    def _runner_of_one(self) -> "OnnxRuntime | OpenVino":
+        return self._opened(batches=1, threads=torch.get_num_threads())
 
     @property
     def has_lexical_logits(self) -> bool:
@@ -176,7 +186,9 @@ class GraphEngine:
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
         """See [`Engine`]."""
-        return self._run({name: batch[name].numpy() for name in self.inputs})
+        # Where batches have a thread each, torch has one there too.
+        runner = self._runner if torch.get_num_threads() == 1 else self._runner_of_one
+        return runner.run({name: batch[name].numpy() for name in self.inputs})
 
     def lexical_logits(self, batch: Mapping[str, torch.Tensor]) -> np.ndarray:
         """See [`Engine`]."""
@@ -221,13 +233,14 @@ class OpenVino:
     Args:
         path: the file of the ONNX graph.
         precision: the number format of the arithmetic, as OpenVINO calls it.
-        threads: how many batches are computed at once, each by one thread.
+        batches: how many batches are computed at once.
+        threads: how many threads these share.
     """
 
-    def __init__(self, path: Path, precision: str, threads: int):
+    def __init__(self, path: Path, precision: str, batches: int, threads: int):
         import openvino  # Not among the packages of a training.
 
-        settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
+        settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": batches, "INFERENCE_NUM_THREADS": threads}
         model = openvino.Core().read_model(path)
         self._compiled = openvino.Core().compile_model(model, "CPU", settings)
         self._idle: SimpleQueue[Any] = SimpleQueue()
