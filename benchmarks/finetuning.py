@@ -49,6 +49,11 @@ OUR_OPTIONS: dict[str, dict[str, Any]] = {
     "ours, --attention_dropout 0": {"attention_dropout": 0.0},
     "ours, --bf16": {"bf16": True},
     "ours, --bf16 --attention_dropout 0": {"bf16": True, "attention_dropout": 0.0},
+    "the same, --attn_implementation eager": {
+        "bf16": True,
+        "attention_dropout": 0.0,
+        "attn_implementation": "eager",
+    },
 }
 
 

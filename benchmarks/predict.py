@@ -17,6 +17,7 @@ Beside lexical features, the pipeline has the stock class of the encoder, which 
 """
 
 import argparse
+import copy
 import statistics
 import sys
 import tempfile
@@ -76,7 +77,9 @@ def sampled_texts(test_file: str | None, rows: int) -> list[str]:
 
 def encoder_alone(model: TextClassifier) -> PreTrainedModel:
     """The stock class of a model's encoder, under a random head; speed does not depend on the weights."""
-    return AutoModelForSequenceClassification.from_config(model.config.encoder_config).eval()
+    config = copy.deepcopy(model.config.encoder_config)
+    config.id2label, config.label2id = model.config.id2label, model.config.label2id
+    return AutoModelForSequenceClassification.from_config(config).eval()
 
 
 class Workbench:

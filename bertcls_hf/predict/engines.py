@@ -172,7 +172,7 @@ class GraphEngine:
     def _opened(self, batches: int, threads: int) -> "OnnxRuntime | OpenVino":
         """Opens the graph for so many batches at once, which share the threads."""
         if self.backend == "onnx":
-            return OnnxRuntime(self.path, threads // batches)
+            return OnnxRuntime(self.path, threads // batches, spins=batches == 1)
         return OpenVino(self.path, OPENVINO_PRECISIONS[self._dtype], batches, threads)
 
     @functools.cached_property
@@ -210,14 +210,17 @@ class OnnxRuntime:
     Args:
         path: the file of the graph.
         threads: how many threads compute a batch. With one, it is the thread that asks.
+        spins: whether threads keep a core busy while they wait for the next operation or batch. It answers sooner, but
+            slows down what else computes, such as torch.
     """
 
-    def __init__(self, path: Path, threads: int = 1):
+    def __init__(self, path: Path, threads: int = 1, spins: bool = False):
         import onnxruntime  # Not among the packages of a training.
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = ERRORS_ONLY
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = frozenset(value.name for value in self._session.get_inputs())
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
