@@ -45,7 +45,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-deploy venv-dev quickstart demo test test-quick lint format-check typecheck import-check format bench docs docs-site clean
+.PHONY: help venv venv-deploy venv-dev quickstart demo test test-quick lint format-check typecheck import-check format bench bench-quick docs docs-site clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":[^#]*## " } /^[a-z-]+:[^#]*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,8 +98,17 @@ format: venv-dev ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: venv ## run every script in benchmarks/
+bench: venv-deploy ## run every script in benchmarks/
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+
+bench-quick: venv-deploy ## the speed benchmarks in small: five minutes, rough figures
+	$(BIN)/python benchmarks/startup.py --rounds 1
+	$(BIN)/python benchmarks/boost.py --rows 64 --rounds 1 --max_seq_length 128 --feature_rows 2000 --epochs 2
+	$(BIN)/python benchmarks/finetuning.py --rows 320 --updates 2 --rounds 1 --max_seq_length 128
+	$(BIN)/python benchmarks/padding_free.py --batches 1 --rounds 1 --max_seq_length 64
+	$(BIN)/python benchmarks/predict.py --graphs --rows 48 --rounds 1 --max_seq_length 128
+	$(BIN)/python benchmarks/latency.py --rows 10 --max_seq_length 128
+	$(BIN)/python benchmarks/scaling.py --only estimate
 
 docs: venv ## regenerate the option tables in docs/options.md
 	$(BIN)/python -m bertcls_hf.config.document_options

@@ -79,7 +79,7 @@ def model_folder(tiny_bert: Path, tmp_path: Path) -> Path:
 
 def add_extras(folder: Path) -> None:
     """What else may be published, and what may not."""
-    for name in (*JUNK, "figures/confusion.png", "calibration.json"):
+    for name in (*JUNK, "figures/confusion.png", "calibration.json", "cascade.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
     (folder / "README.md").write_text(CARD)
@@ -289,7 +289,14 @@ class TestARunThatIsPushed:
 class TestAPush:
     def test_holds_what_a_user_of_the_model_needs(self, hub: Hub, client: list[float], model_folder: Path) -> None:
         address = push_folder(model_folder, HubRepository(NAME))
-        expected = {*MODEL_FILES, "README.md", "figures/confusion.png", "calibration.json", "recipe.yaml"}
+        expected = {
+            *MODEL_FILES,
+            "README.md",
+            "figures/confusion.png",
+            "calibration.json",
+            "cascade.json",
+            "recipe.yaml",
+        }
         assert pushed_names(hub) == expected
         for name in expected:
             assert hub.repositories[NAME].files()[name] == (model_folder / name).read_bytes()

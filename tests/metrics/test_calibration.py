@@ -180,8 +180,10 @@ class TestRun:
             assert line["probabilities"] == pytest.approx(prediction.probabilities, abs=2e-6)
         assert "calibrate: true" in (out / "recipe.yaml").read_text()
 
+        (out / "cascade.json").write_text("{}")
         assert main(command(do_train=True, num_train_epochs=1)) == 0
         assert not (out / "calibration.json").exists()
+        assert not (out / "cascade.json").exists()
 
     def test_multi_label(self, command: Callable, tmp_path: Path) -> None:
         train, validation = write_topics(tmp_path / "t.csv", 48), write_topics(tmp_path / "v.csv", 30, start=500)
