@@ -135,7 +135,6 @@ def test_a_graph_answers_alike(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentsError, match=r"no onnx/lexical.onnx: export the model again"):
         Predictor.from_pretrained(str(graph))
     assert Predictor.from_pretrained(str(graph), cascade=False).cascade is None
-    assert export([str(trained / "out"), "--output_dir", str(graph), "--overwrite"]) == 0
 
 
 def test_a_predictor_says_who_has_answered(trained: Path) -> None:
