@@ -101,12 +101,12 @@ format: venv-dev ## rewrite the code in the project's style
 bench: venv-deploy ## run every script in benchmarks/
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
 
-bench-quick: venv-deploy ## the speed benchmarks in small: five minutes, rough figures
+bench-quick: venv-deploy ## the speed benchmarks in small: some minutes, rough figures
 	$(BIN)/python benchmarks/startup.py --rounds 1
-	$(BIN)/python benchmarks/boost.py --rows 64 --rounds 1 --max_seq_length 128 --feature_rows 2000 --epochs 2
+	$(BIN)/python benchmarks/boost.py --rows 32 --rounds 1 --max_seq_length 128 --feature_rows 1000 --epochs 1
 	$(BIN)/python benchmarks/finetuning.py --rows 320 --updates 1 --rounds 1 --max_seq_length 128
 	$(BIN)/python benchmarks/padding_free.py --batches 1 --rounds 1 --max_seq_length 64
-	$(BIN)/python benchmarks/predict.py --graphs --rows 48 --rounds 1 --max_seq_length 128
+	$(BIN)/python benchmarks/predict.py --graphs --rows 24 --rounds 1 --max_seq_length 128
 	$(BIN)/python benchmarks/latency.py --rows 10 --max_seq_length 128
 	$(BIN)/python benchmarks/scaling.py --only estimate
 
