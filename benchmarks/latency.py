@@ -15,7 +15,6 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter, sleep
-from typing import cast
 
 import datasets
 import numpy as np
@@ -23,17 +22,14 @@ import onnxruntime
 import torch
 from _common import environment, print_table, report
 from finetuning import MODEL
-from predict import encoder_alone, sampled_texts, untrained_model
-from transformers import pipeline
+from predict import graph_ways, load_for, pipeline_of, sampled_texts, untrained_model
 from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.data.python_packages import packaged_model
-from bertcls_hf.export.__main__ import main as export
 from bertcls_hf.metrics.cascade import CASCADE_FILE
-from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.predict.engines import GRAPH_FILE, INT8_FILE
 from bertcls_hf.predict.predictor import Predictor
-from bertcls_hf.predict.quickest import Way, ways_of
+from bertcls_hf.predict.quickest import Way
 
 
 PIPELINE, WARM_UP_TEXTS = "pipeline", 8
@@ -45,22 +41,15 @@ Work = Callable[[str], object]
 
 def ways_to_classify(model: str, folder: Path) -> dict[str, Work]:
     """Every way to classify one text, by its name in the table."""
-    graph = folder / "graph"
-    if export([model, "--output_dir", str(graph), "--quantize", "int8"]):
-        raise SystemExit(f"--model {model}: it was not exported")
-    predictor = Predictor.from_pretrained(model, cascade=False)
-    has_table = predictor.engine.has_lexical_features
-    stock = encoder_alone(cast(TextClassifier, predictor.model)) if has_table else predictor.model
-    classify = pipeline("text-classification", stock, tokenizer=predictor.tokenizer, top_k=None)
-    length = predictor.encoder_length
+    graph, predictor = folder / "graph", Predictor.from_pretrained(model, cascade=False)
+    of_graphs = graph_ways(model, graph, predictor)
+    classify, length = pipeline_of(predictor), predictor.encoder_length
     ways: dict[str, Work] = {PIPELINE: lambda text: classify(text, truncation=True, max_length=length)}
     for file in (GRAPH_FILE, INT8_FILE):
         ways[f"ONNX Runtime alone, {Path(file).name}"] = alone(predictor, graph / file)
-    found = [Way("torch", "float32"), Way("torch", "bfloat16"), *ways_of(str(graph), None)]
-    for way in (way for way in found if not (has_table and way.backend == "openvino")):
+    for way in [Way("torch", "float32"), Way("torch", "bfloat16"), *of_graphs]:
         for cascade in (False, True) if Path(model, CASCADE_FILE).exists() else (False,):
-            source = model if way.backend == "torch" else str(graph)
-            loaded = Predictor.from_pretrained(source, backend=way.backend, dtype=way.dtype, cascade=cascade)
+            loaded = load_for(way, model, graph, cascade)
             name = f"cascade, {way}" if cascade else f"Predictor, {way}"
             ways[name] = lambda text, loaded=loaded: loaded.predict([text])  # type: ignore[misc]
     if find_spec("sentence_transformers") and find_spec("optimum"):

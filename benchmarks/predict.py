@@ -82,6 +82,29 @@ def encoder_alone(model: TextClassifier) -> PreTrainedModel:
     return AutoModelForSequenceClassification.from_config(config).eval()
 
 
+def pipeline_of(predictor: Predictor) -> Pipeline:
+    """A pipeline of the model, or of its encoder alone beside lexical features."""
+    model = predictor.model
+    if predictor.engine.has_lexical_features:
+        model = encoder_alone(cast(TextClassifier, model))
+    return pipeline("text-classification", model, tokenizer=predictor.tokenizer, top_k=None)
+
+
+def graph_ways(model: str, graph: Path, predictor: Predictor) -> list[Way]:
+    """Exports a model, and lists the ways to run its graphs."""
+    if export([model, "--output_dir", str(graph), "--quantize", "int8"]):
+        raise SystemExit(f"{model} was not exported")
+    # OpenVINO cannot hash n-grams.
+    has_table = predictor.engine.has_lexical_features
+    return [way for way in ways_of(str(graph), None) if not (has_table and way.backend == "openvino")]
+
+
+def load_for(way: Way, model: str, graph: Path, cascade: bool) -> Predictor:
+    """Loads the model, or the folder of its graphs."""
+    source = model if way.backend == "torch" else str(graph)
+    return Predictor.from_pretrained(source, backend=way.backend, dtype=way.dtype, cascade=cascade)
+
+
 class Workbench:
     """The texts, the model in all ways, and one pass over the texts in each."""
 
@@ -98,28 +121,15 @@ class Workbench:
         if self.predictor.labels.problem_type == REGRESSION:
             raise SystemExit(f"--model {model}: a regression, which has no probabilities to compare")
         self.is_plain = not self.predictor.engine.has_lexical_features
-        plain = self.predictor.model if self.is_plain else encoder_alone(cast(TextClassifier, self.predictor.model))
-        self.pipeline: Pipeline = pipeline(
-            "text-classification", plain, tokenizer=self.predictor.tokenizer, top_k=None
-        )
+        self.pipeline = pipeline_of(self.predictor)
         self.passes = 0
         self.predictors: dict[str, Predictor] = {COMMAND: self.predictor}
-        ways = [Way("torch", "bfloat16"), *(self._exported(model) if options.graphs else [])]
+        graph = folder / "graph"
+        ways = [Way("torch", "bfloat16"), *(graph_ways(model, graph, self.predictor) if options.graphs else [])]
         for way in ways:
-            self.predictors[f"(d) {way}"] = self._loaded(model, way, cascade=False)
+            self.predictors[f"(d) {way}"] = load_for(way, model, graph, cascade=False)
         for way in [Way("torch", "float32"), *ways] if Path(model, CASCADE_FILE).exists() else []:
-            self.predictors[f"(e) cascade, {way}"] = self._loaded(model, way, cascade=True)
-
-    def _loaded(self, model: str, way: Way, cascade: bool) -> Predictor:
-        source = model if way.backend == "torch" else str(self.folder / "graph")
-        return Predictor.from_pretrained(source, backend=way.backend, dtype=way.dtype, cascade=cascade)
-
-    def _exported(self, model: str) -> list[Way]:
-        """Exports the model, and lists the ways to run its graphs."""
-        if export([model, "--output_dir", str(self.folder / "graph"), "--quantize", "int8"]):
-            raise SystemExit(f"--graphs: {model} was not exported")
-        # OpenVINO cannot hash n-grams.
-        return [w for w in ways_of(str(self.folder / "graph"), None) if self.is_plain or w.backend != "openvino"]
+            self.predictors[f"(e) cascade, {way}"] = load_for(way, model, graph, cascade=True)
 
     def probabilities_of_pipeline(self, texts: list[str]) -> np.ndarray:
         """(texts, labels) as transformers computes them."""

@@ -16,7 +16,7 @@ from bertcls_hf.cascade.arguments import CascadeArguments
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import RECIPE_FILE
-from bertcls_hf.config.run_data import SOURCES, data_of_run, parse_with_data
+from bertcls_hf.config.run_data import SOURCES, check_model_folder, data_of_run, parse_with_data
 from bertcls_hf.errors import ArgumentsError
 
 
@@ -47,8 +47,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 
 def _run(argv: Sequence[str], program: str) -> None:
     folder, args, given = parse(argv, program)
-    if not (folder / "config.json").is_file():
-        raise ArgumentsError(f"{folder} holds no trained model (no config.json): name the output_dir of a run")
+    check_model_folder(folder)
     data_args = data_arguments(folder, given)
     # Imported here, because torch and datasets take seconds to import.
     from bertcls_hf.cascade.fit import write_cascade

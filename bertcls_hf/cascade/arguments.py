@@ -28,10 +28,10 @@ class CascadeArguments:
     dtype: InferenceDtype = as_in(PredictionArguments, "dtype")  # noqa: RUF009
 
     def __post_init__(self) -> None:
-        for name, most in (("max_difference", 1), ("abstain_at_risk", 1)):
+        for name in ("max_difference", "abstain_at_risk"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < most:
-                raise ArgumentsError(f"--{name} {value}: a share below {most}, such as 0.01 for 1 %")
+            if value is not None and not 0 <= value < 1:
+                raise ArgumentsError(f"--{name} {value}: a share below 1, such as 0.01 for 1 %")
         if self.abstain_at_risk == 0:
             raise ArgumentsError("--abstain_at_risk 0: no rows can show that none is ever wrong; try 0.01")
         if not 0.5 <= self.confidence < 1:

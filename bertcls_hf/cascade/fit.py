@@ -1,7 +1,6 @@
 """Chooses both thresholds of a model's cascade on its validation data, and writes them beside the model."""
 
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,17 +18,9 @@ from bertcls_hf.data.labels import REGRESSION
 from bertcls_hf.data.load import load_data
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.metrics.cascade import CASCADE_FILE, Cascade, fitted_factor, label_margins
-from bertcls_hf.metrics.risk_control import (
-    Threshold,
-    fewest_rows,
-    risk_curve,
-    threshold_by_rate,
-    threshold_by_share,
-)
+from bertcls_hf.metrics.risk_control import fewest_rows, risk_curve, threshold_by_rate, threshold_by_share
 from bertcls_hf.predict.predictor import Predictor
 
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_DIFFERENCE = 0.005
 
@@ -136,6 +127,7 @@ def fitted(
     """
     labels, calibration = predictor.labels, predictor.calibration
     whole = predictor.logits(rows.texts, rows.pairs)
+    whole_labels = calibration.predicted_of(whole, labels)
     cascade = Cascade(
         lexical=None, factor=1.0, max_difference=max_difference, abstention=None, risk=args.abstain_at_risk,
         confidence=args.confidence, rows=len(rows.texts), max_seq_length=predictor.encoder_length,
@@ -146,7 +138,7 @@ def fitted(
         factor = fitted_factor(lexical, whole, labels)
         lexical = factor * lexical
         margins = label_margins(lexical, labels, calibration)
-        differs = _differs(_labels(predictor, lexical), _labels(predictor, whole))
+        differs = _differs(calibration.predicted_of(lexical, labels), whole_labels)
         threshold = threshold_by_share(margins, differs, max_difference, args.confidence)
         if threshold is None:
             raise ArgumentsError(
@@ -157,31 +149,22 @@ def fitted(
         answers = np.where(cascade.answers(margins)[:, None], lexical, whole)
     accuracies: dict[str, float] = {}
     if rows.gold is not None:
-        is_wrong = _differs(_labels(predictor, answers), rows.gold)
+        is_wrong = _differs(calibration.predicted_of(answers, labels), rows.gold)
         accuracies = {
-            "whole_model": 1 - float(_differs(_labels(predictor, whole), rows.gold).mean()),
+            "whole_model": 1 - float(_differs(whole_labels, rows.gold).mean()),
             "cascade": 1 - float(is_wrong.mean()),
         }
         margins = label_margins(answers, labels, calibration)
         curves["abstention"] = risk_curve(margins, is_wrong)
         if args.abstain_at_risk is not None:
             threshold = threshold_by_rate(margins, is_wrong, args.abstain_at_risk, args.confidence)
-            cascade = replace(cascade, abstention=_found(threshold, args.abstain_at_risk))
+            if threshold is None:
+                raise ArgumentsError(
+                    f"--abstain_at_risk {args.abstain_at_risk}: the model is not sure enough of any part of the "
+                    "validation data, or there is too little of it; allow a higher risk"
+                )
+            cascade = replace(cascade, abstention=threshold)
     return {"cascade": cascade.as_json(), "accuracy": accuracies, "curves": curves}
-
-
-def _found(threshold: Threshold | None, risk: float) -> Threshold:
-    if threshold is None:
-        raise ArgumentsError(
-            f"--abstain_at_risk {risk}: the model is not sure enough of any part of the validation data, or there is "
-            "too little of it; allow a higher risk"
-        )
-    return threshold
-
-
-def _labels(predictor: Predictor, logits: np.ndarray) -> np.ndarray:
-    scores = predictor.calibration.probabilities(logits, predictor.labels)
-    return predictor.calibration.predicted(scores, predictor.labels)
 
 
 def _differs(predicted: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -60,6 +60,16 @@ def parse_with_data(
     return folder, options_class(**{name: options.pop(name) for name in own}), options
 
 
+def check_model_folder(folder: Path) -> None:
+    """Refuses a folder without a model, before anything heavy is imported.
+
+    Raises:
+        ArgumentsError: if it holds none.
+    """
+    if not (folder / "config.json").is_file():
+        raise ArgumentsError(f"{folder} holds no trained model (no config.json): name the output_dir of a run")
+
+
 def data_of_run(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Merges the data options of the run's recipe with the given ones, which take precedence.
 

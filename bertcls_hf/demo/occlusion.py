@@ -93,8 +93,7 @@ def _explained_label(predictor: Predictor, logits: np.ndarray) -> int:
         return 0
     if predictor.labels.problem_type == MULTI_LABEL:
         return int(logits[0].argmax())
-    scores = predictor.calibration.probabilities(logits, predictor.labels)
-    return int(predictor.calibration.predicted(scores, predictor.labels)[0])
+    return int(predictor.calibration.predicted_of(logits, predictor.labels)[0])
 
 
 def _log_odds(predictor: Predictor, logits: np.ndarray, label: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import RECIPE_FILE
-from bertcls_hf.config.run_data import SOURCES, data_of_run, parse_with_data
+from bertcls_hf.config.run_data import SOURCES, check_model_folder, data_of_run, parse_with_data
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.export.arguments import ExportArguments
 
@@ -78,8 +78,7 @@ def check_before_loading(folder: Path, args: ExportArguments) -> None:
         raise ArgumentsError(
             f"exporting needs {' and '.join(missing)}: pip install -c constraints.txt -r requirements-deploy.txt"
         )
-    if not (folder / "config.json").is_file():
-        raise ArgumentsError(f"{folder} holds no trained model (no config.json): name the output_dir of a run")
+    check_model_folder(folder)
     _refuse_used_folder(Path(args.output_dir), args.overwrite)
 
 

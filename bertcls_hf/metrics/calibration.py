@@ -54,6 +54,10 @@ class Calibration:
         """Turns probabilities into labels by the thresholds, see [`predicted_labels`]."""
         return predicted_labels(outputs, labels.problem_type, self.thresholds)
 
+    def predicted_of(self, logits: np.ndarray, labels: LabelSet) -> np.ndarray:
+        """Turns (rows, labels) logits into labels."""
+        return self.predicted(self.probabilities(logits, labels), labels)
+
 
 def fit_temperature(logits: np.ndarray, gold: np.ndarray, problem_type: str) -> float:
     """Finds the temperature that makes the gold labels most likely; it is 1 where the likelihood has no peak.

@@ -51,8 +51,9 @@ class Cascade:
     max_seq_length: int
 
     def answers(self, margins: np.ndarray) -> np.ndarray:
-        """Says for (rows,) margins of the lexical features in which rows these answer."""
-        return np.zeros(len(margins), dtype=bool) if self.lexical is None else margins >= self.lexical.value
+        """Says for (rows,) margins of the lexical features in which rows these answer, where they do."""
+        assert self.lexical is not None
+        return margins >= self.lexical.value
 
     def as_json(self) -> dict[str, Any]:
         """Returns the content of the file."""

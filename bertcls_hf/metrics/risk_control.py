@@ -4,6 +4,7 @@ Rows are ordered by confidence, and a threshold lets the most confident through.
 texts holds with a stated confidence if they are like these rows, by the exact binomial bound (Clopper & Pearson 1934).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,11 +59,11 @@ def threshold_by_share(margins: np.ndarray, is_wrong: np.ndarray, limit: float, 
         The threshold; None if there is none.
     """
     chosen = None
-    for candidate in _candidates(margins, is_wrong, STEPS_OF_SHARES):
-        bound = upper_bound(candidate.errors, len(margins), confidence)
+    for value, passed, errors in _candidates(margins, is_wrong, STEPS_OF_SHARES):
+        bound = upper_bound(errors, len(margins), confidence)
         if bound > limit:
             break
-        chosen = _with_bound(candidate, bound)
+        chosen = Threshold(value, passed / len(margins), errors, bound)
     return chosen
 
 
@@ -83,28 +84,26 @@ def threshold_by_rate(margins: np.ndarray, is_wrong: np.ndarray, limit: float, c
     """
     each = 1 - (1 - confidence) / STEPS_OF_RATES
     chosen = None
-    for candidate in _candidates(margins, is_wrong, STEPS_OF_RATES):
-        bound = upper_bound(candidate.errors, round(candidate.coverage * len(margins)), each)
+    for value, passed, errors in _candidates(margins, is_wrong, STEPS_OF_RATES):
+        bound = upper_bound(errors, passed, each)
         if bound <= limit:
-            chosen = _with_bound(candidate, bound)
+            chosen = Threshold(value, passed / len(margins), errors, bound)
     return chosen
 
 
 def risk_curve(margins: np.ndarray, is_wrong: np.ndarray) -> list[tuple[float, int]]:
     """Returns the coverage and the errors of thresholds, from the highest to the lowest."""
-    return [(c.coverage, c.errors) for c in _candidates(margins, is_wrong, STEPS_OF_SHARES)]
+    return [(passed / len(margins), errors) for _, passed, errors in _candidates(margins, is_wrong, STEPS_OF_SHARES)]
 
 
-def _candidates(margins: np.ndarray, is_wrong: np.ndarray, steps: int) -> list[Threshold]:
-    """Returns thresholds that let about 1/steps, 2/steps … of the rows pass; equal rows pass together."""
+def _candidates(margins: np.ndarray, is_wrong: np.ndarray, steps: int) -> Iterator[tuple[float, int, int]]:
+    """Yields thresholds that let about 1/steps, 2/steps … of the rows pass; equal rows pass together.
+
+    Yields:
+        The threshold, the number of rows that pass, and how many of these are wrong.
+    """
     ordered = np.sort(margins)[::-1]
     places = np.ceil(np.arange(1, steps + 1) * len(margins) / steps).astype(int) - 1
-    candidates = []
     for value in dict.fromkeys(ordered[places].tolist()):
         passes = margins >= value
-        candidates.append(Threshold(value, float(passes.mean()), int(is_wrong[passes].sum()), 1.0))
-    return candidates
-
-
-def _with_bound(threshold: Threshold, bound: float) -> Threshold:
-    return Threshold(threshold.value, threshold.coverage, threshold.errors, bound)
+        yield value, int(passes.sum()), int(is_wrong[passes].sum())

@@ -219,14 +219,15 @@ class Predictor:
             found = _find_cascade(path, revision) if cascade else None
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ArgumentsError(f"{model}: {one_line(error)}") from error
+        predictor = cls(engine, tokenizer, labels, calibration, found)
         if found is not None:
-            _check_cascade(found, model, engine, length, calibrated)
-        return cls(engine, tokenizer, labels, calibration, found)
+            _check_cascade(predictor, found, model, calibrated)
+        return predictor
 
     @property
     def encoder_length(self) -> int:
         """The number of tokens that the encoder reads of a text at most, or of one of its windows."""
-        return _encoder_length(self.engine, self.max_seq_length)
+        return self.max_seq_length if self.truncation is None else self.truncation.max_length
 
     def fingerprint(self) -> str:
         """Returns a hash of all that the logits depend on besides the texts.
@@ -522,22 +523,17 @@ def _file_beside(path: str, revision: str, name: str) -> Path | None:
     return None
 
 
-def _encoder_length(engine: Engine, max_seq_length: int) -> int:
-    return max_seq_length if engine.truncation is None else engine.truncation.max_length
-
-
-def _check_cascade(cascade: Cascade, model: str, engine: Engine, max_seq_length: int, calibrated: bool) -> None:
+def _check_cascade(predictor: Predictor, cascade: Cascade, model: str, calibrated: bool) -> None:
     """Refuses a cascade where its limits would not hold."""
     advice = "make it anew with bertcls cascade, or leave it aside with --no_cascade"
     if not calibrated:
         raise ArgumentsError(f"{model} has a {CASCADE_FILE} for its calibrated probabilities: {advice}")
-    length = _encoder_length(engine, max_seq_length)
-    if cascade.max_seq_length != length:
+    if cascade.max_seq_length != predictor.encoder_length:
         raise ArgumentsError(
             f"{model} has a {CASCADE_FILE} for an encoder that reads up to {cascade.max_seq_length} tokens, not "
-            f"{length}: {advice}"
+            f"{predictor.encoder_length}: {advice}"
         )
-    if cascade.lexical is not None and not engine.has_lexical_logits:
+    if cascade.lexical is not None and not predictor.engine.has_lexical_logits:
         raise ArgumentsError(
             f"{model} has a {CASCADE_FILE}, but no {LEXICAL_FILE}: export the model again after bertcls cascade, or "
             "leave it aside with --no_cascade"

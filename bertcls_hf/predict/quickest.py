@@ -138,5 +138,4 @@ class Sample:
         begin = time.perf_counter()
         logits = predictor.logits(self.texts[:rows], None if self.pairs is None else self.pairs[:rows])
         seconds = time.perf_counter() - begin
-        scores = predictor.calibration.probabilities(logits, predictor.labels)
-        return predictor.calibration.predicted(scores, predictor.labels), seconds
+        return predictor.calibration.predicted_of(logits, predictor.labels), seconds

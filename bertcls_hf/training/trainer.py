@@ -217,8 +217,8 @@ class ClassificationTrainer(Trainer):
         if folder == Path(self.args.output_dir):
             save_for_use(model, self.processing_class, folder, state_dict)
             # Those of an earlier run do not fit the new model.
-            (folder / CALIBRATION_FILE).unlink(missing_ok=True)
-            (folder / CASCADE_FILE).unlink(missing_ok=True)
+            for name in (CALIBRATION_FILE, CASCADE_FILE):
+                (folder / name).unlink(missing_ok=True)
             return
         with self.with_average():
             save_with_tokenizer(model, self.processing_class, folder, state_dict)
