@@ -355,8 +355,8 @@ class DataArguments:
     )
     shuffle_buffer_size: int = HfArg(
         default=10_000,
-        help="With --streaming: rows that each process reads ahead, from several files, and within which the order is "
-        "random.",
+        help="With --streaming: rows of each part of the stream that are read ahead, from several files, and within "
+        "which the order is random.",
     )
 
     def __post_init__(self) -> None:

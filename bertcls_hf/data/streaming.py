@@ -1,55 +1,23 @@
 """Reads and tokenizes training data during the training, for data that is too large to load or tokenize beforehand.
 
-The number of rows of a stream is unknown, and a row is checked when it is read. Each process reads its own share of
-the files, again and again, until `max_steps` ends the training.
+The number of rows of a stream is unknown, and a row is checked when it is read. The stream is read again and again,
+until `max_steps` ends the training; each process reads the parts of which it takes rows.
 """
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import Any
 
 import torch
-from datasets import Dataset, Features, IterableDataset, List, Value
-from datasets.distributed import split_dataset_by_node
+from datasets import Dataset, Features, List, Value
 
 from bertcls_hf.data.labels import encoded_feature
 from bertcls_hf.data.stream_order import StreamOrder, StreamPosition
+from bertcls_hf.data.stream_parts import INTERLEAVED_FILES, InterleavedReader, StreamPart
 from bertcls_hf.data.text_stream import TextStream
-from bertcls_hf.errors import ArgumentsError, DataError, RunError, one_line
-
-
-Item = TypeVar("Item")
-
-# The number of files that are read in turn. Files are often sorted by label, and this mixes the labels in a buffer.
-INTERLEAVED_SHARDS = 8
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A buffer of tokenized rows.
-
-    Args:
-        number: the number of the buffer within the pass.
-        states: the state of each interleaved part before the buffer was filled.
-        tokens: the columns of the rows: token ids, `length` and `labels`.
-        order: the indices of the rows in the order in which they are taken.
-    """
-
-    number: int
-    states: list[dict[str, Any]]
-    tokens: dict[str, list[Any]]
-    order: list[int]
-
-
-def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Yields the items, and computes the next one in a thread while the caller uses the current one."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        upcoming = pool.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = pool.submit(next, items, None)
-            yield item
+from bertcls_hf.errors import ArgumentsError, DataError
 
 
 def sample_rows(texts: TextStream, row_count: int) -> dict[str, list[Any]]:
@@ -66,13 +34,13 @@ def sample_rows(texts: TextStream, row_count: int) -> dict[str, list[Any]]:
         DataError: a file cannot be read, or a row is refused.
     """
     dataset = texts.source.dataset
-    parts = min(INTERLEAVED_SHARDS, dataset.num_shards)
+    parts = min(INTERLEAVED_FILES, dataset.num_shards)
     shards = [dataset.shard(parts, part, contiguous=False) for part in range(parts)]
-    return texts.checked(_InterleavedReader(shards, []).read(row_count))
+    return texts.checked(InterleavedReader(shards, []).read(row_count))
 
 
 class TokenStream(torch.utils.data.IterableDataset):
-    """Reads and tokenizes the rows of a stream without end, one buffer at a time.
+    """Reads and tokenizes the rows of a stream without end: those that one process trains on.
 
     Args:
         texts: the stream of texts and labels.
@@ -83,17 +51,33 @@ class TokenStream(torch.utils.data.IterableDataset):
     column_names: list[str] = []  # A stream is read row by row, and has no column to look up.
 
     def __init__(self, texts: TextStream, tokenize: Callable[[dict[str, list[Any]]], dict[str, list[Any]]]):
-        self.texts, self.tokenize = texts, tokenize
-        self.order = StreamOrder(0, 0, 1, 1, "sequential", texts.args.shuffle_buffer_size)
-        self._position: StreamPosition | None = None
+        self.texts, self._tokenize = texts, tokenize
+        # Parts are read ahead in a thread each, and two threads cannot use one fast tokenizer at once.
+        self._tokenizing = threading.Lock()
+        self.order = StreamOrder(0, 1, 1, "sequential", texts.args.shuffle_buffer_size)
+        self.rank, self.ranks = 0, 1
+        self._start: StreamPosition | None = None
+        self._parts: list[StreamPart] = []
+        self._taken_rows = 0
+
+    def tokenize(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Converts columns of texts and labels to columns of token ids, `length` and `labels`."""
+        with self._tokenizing:
+            return self._tokenize(columns)
+
+    @property
+    def rank_rows(self) -> int:
+        """The number of rows of a step that this process takes."""
+        return self.order.step_rows // self.ranks
 
     @property
     def position(self) -> StreamPosition:
-        """The position after the row that was taken last."""
-        return self._position or StreamPosition(self.order, 0, 0, 0, 0, [])
+        """The position after the step that ended last, as far as this process reads the stream."""
+        parts = {part.number: part.position for part in self._parts}
+        return StreamPosition(self.order, self._taken_rows // self.rank_rows, self.ranks, parts)
 
     def go_to(self, position: StreamPosition) -> None:
-        """Makes the next iteration continue from a position.
+        """Makes the next iteration continue from a position, which runs of any number of processes may have saved.
 
         The iteration yields None for each row before the position. The Trainer skips these rows when it resumes, so
         they need not be read.
@@ -101,64 +85,28 @@ class TokenStream(torch.utils.data.IterableDataset):
         Raises:
             ArgumentsError: the position was saved by a run with another order; the message gives each difference.
         """
-        changed = [name for name, value in asdict(self.order).items() if asdict(position.order)[name] != value]
-        if changed:
-            was, now = asdict(position.order), asdict(self.order)
+        was, now = asdict(position.order), asdict(self.order)
+        if changed := [name for name in now if was[name] != now[name]]:
             listed = "; ".join(f"{name} was {was[name]}, is {now[name]}" for name in changed)
             raise ArgumentsError(f"the stream cannot go on where the checkpoint was: {listed}")
-        self._position = position
+        self._start = position
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
-        start = self.position
-        yield from itertools.repeat(None, start.rows)
-        for passes in itertools.count(start.passes):
-            rows_before = self.position.rows
-            yield from self._one_pass(passes, start if passes == start.passes else None)
-            is_whole_pass = passes > start.passes or start.rows == 0
-            if is_whole_pass and self.position.rows == rows_before:
-                raise DataError(f"{self.texts.source.name}: no rows for process {self.order.rank}")
-
-    def _one_pass(self, passes: int, start: StreamPosition | None) -> Iterator[dict[str, Any]]:
-        first_block, skipped_rows, states = (start.block, start.offset, start.shards) if start else (0, 0, [])
-        shards = self._shards(passes)
-        for shard, state in zip(shards, states, strict=False):
-            shard.load_state_dict(state)
-        for block in read_ahead(self._blocks(shards, states, passes, first_block)):
-            for offset, row in enumerate(block.order[skipped_rows:], start=skipped_rows + 1):
-                rows = self.position.rows + 1
-                self._position = StreamPosition(self.order, rows, passes, block.number, offset, block.states)
-                yield {name: values[row] for name, values in block.tokens.items()}
-            skipped_rows = 0
-
-    def _blocks(
-        self, shards: list[IterableDataset], states: list[dict[str, Any]], passes: int, first_block: int
-    ) -> Iterator["_Block"]:
-        reader = _InterleavedReader(shards, states)
-        for number in itertools.count(first_block):
-            states = reader.states()
-            rows = reader.read(self.order.buffer_rows)
-            if not rows:
-                return
-            tokens = self.encode(rows)
-            yield _Block(number, states, tokens, self.order.permutation(tokens["length"], passes, number))
-
-    def _shards(self, passes: int) -> list[IterableDataset]:
-        """Returns the parts of the stream that this process reads.
-
-        They are files that no other process reads or, if there are fewer files than processes, every n-th row.
-        """
-        dataset, order = self.texts.source.dataset, self.order
-        if dataset.num_shards < order.ranks:
-            shards = [split_dataset_by_node(dataset, order.rank, order.ranks, strategy="examples")]
-        else:
-            most_parts = 1 if order.strategy == "sequential" else INTERLEAVED_SHARDS
-            parts = min(most_parts, dataset.num_shards // order.ranks) * order.ranks
-            shards = [dataset.shard(parts, part, contiguous=False) for part in range(order.rank, parts, order.ranks)]
-        if order.strategy != "sequential":
-            for shard in shards:
-                # datasets shuffles the files in every epoch except epoch 0.
-                shard.set_epoch(order.seed + passes + 1)
-        return shards
+        steps, starts = (self._start.steps, self._start.parts) if self._start else (0, {})
+        places = self.order.places(self.rank, self.ranks)
+        self._parts = [
+            StreamPart(self.texts, self.tokenize, self.order, number, taken, steps, starts.get(number))
+            for number, taken in places.items()
+        ]
+        self._taken_rows = steps * self.rank_rows
+        yield from itertools.repeat(None, self._taken_rows)
+        rows_of_parts = [iter(part) for part in self._parts]
+        while True:
+            for rows, taken in zip(rows_of_parts, places.values(), strict=True):
+                for _ in taken:
+                    row = next(rows)
+                    self._taken_rows += 1
+                    yield row
 
     def encode(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         """Checks and tokenizes rows; returns the columns of those that are kept: token ids, `length` and `labels`."""
@@ -177,7 +125,7 @@ class TokenStream(torch.utils.data.IterableDataset):
         ids_type = List(Value("int32"))
         label_type = encoded_feature(self.texts.labels)
         is_empty = True
-        reader = _InterleavedReader([self.texts.source.dataset], [])
+        reader = InterleavedReader([self.texts.source.dataset], [])
         while raw_rows := reader.read(rows):
             columns = self.encode(raw_rows)
             if columns["length"]:
@@ -186,44 +134,3 @@ class TokenStream(torch.utils.data.IterableDataset):
                 yield Dataset.from_dict(columns, features=Features(features))
         if is_empty:
             raise DataError(f"{self.texts.source.name}: no row is left after those that the options drop")
-
-
-class _InterleavedReader:
-    """Reads from several parts of a stream in turn.
-
-    Args:
-        shards: the parts.
-        states: the states that the parts were set to, or an empty list.
-    """
-
-    def __init__(self, shards: Sequence[IterableDataset], states: list[dict[str, Any]]):
-        self._shards, self._states = shards, states
-        self._open = {number: iter(shard) for number, shard in enumerate(shards)}
-        self._started = False
-
-    def states(self) -> list[dict[str, Any]]:
-        """Returns the state of each part, from which it can continue."""
-        return [shard.state_dict() for shard in self._shards] if self._started else self._states
-
-    def read(self, row_count: int) -> list[dict[str, Any]]:
-        """Reads the next rows, about the same number from each part; returns fewer only if all parts have ended.
-
-        Raises:
-            DataError: a file cannot be read.
-        """
-        self._started = True
-        rows: list[dict[str, Any]] = []
-        try:
-            while self._open and len(rows) < row_count:
-                rows_per_part = -(-(row_count - len(rows)) // len(self._open))
-                for number, shard in list(self._open.items()):
-                    wanted = min(rows_per_part, row_count - len(rows))
-                    part_rows = list(itertools.islice(shard, wanted))
-                    rows += part_rows
-                    if len(part_rows) < wanted:
-                        del self._open[number]
-        except RunError:
-            raise
-        except Exception as error:  # Each file format and file system raises exceptions of its own.
-            raise DataError(f"the stream cannot be read on: {type(error).__name__}: {one_line(error)}") from error
-        return rows

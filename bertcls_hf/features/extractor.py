@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
-from bertcls_hf.data.streaming import TokenStream, read_ahead
+from bertcls_hf.data.stream_parts import read_ahead
+from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.data.tokenization import pad_flat_texts
 from bertcls_hf.features.cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
 from bertcls_hf.features.dataset import FeatureDataset

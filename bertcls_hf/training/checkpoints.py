@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedConfig, TrainerState, TrainingArguments
 
-from bertcls_hf.data.stream_order import position_path
-from bertcls_hf.errors import ArgumentsError, StorageError
+from bertcls_hf.data.stream_order import StreamPosition
+from bertcls_hf.errors import ArgumentsError, StorageError, one_line
 from bertcls_hf.training.weight_averaging import STEP_WEIGHTS
 
 
@@ -127,17 +127,24 @@ def checkpoint_problem(
         return "no such folder"
     if (folder / INCOMPLETE_SENTINEL).exists():
         return "its saving was interrupted"
+    if is_stream:
+        # A stream goes on with any number of processes; the random states are those of the ones that saved them.
+        try:
+            position = StreamPosition.read(folder)
+        except (OSError, ValueError) as error:
+            return f"the position in the stream cannot be read: {one_line(error)}"
+        if not position.is_whole:
+            return "the position in the stream is not known for every part"
+        world_size = position.ranks
     random_states = ["rng_state.pth"] if world_size <= 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    positions = [position_path(folder, rank, world_size).name for rank in range(world_size)] if is_stream else []
     step_weights = [STEP_WEIGHTS] if has_step_weights or (folder / STEP_WEIGHTS).exists() else []
-    for name in (WEIGHTS, *step_weights, "optimizer.pt", "scheduler.pt", *random_states, *positions, STATE):
+    for name in (WEIGHTS, *step_weights, "optimizer.pt", "scheduler.pt", *random_states, STATE):
         if not (folder / name).is_file() or (folder / name).stat().st_size == 0:
             return f"{name} is missing or empty"
     return (
         _state_problem(folder)
         or next(filter(None, (_weights_problem(folder / name) for name in (WEIGHTS, *step_weights))), None)
         or _archive_problem(folder, random_states)
-        or next(filter(None, (_position_problem(folder / name) for name in positions)), None)
     )
 
 
@@ -170,14 +177,6 @@ def _rank_of_adapters(path: Path) -> int:
     with safe_open(path, framework="pt") as weights:
         name = next((name for name in weights.keys() if ".lora_A." in name), None)
         return 0 if name is None else weights.get_slice(name).get_shape()[0]
-
-
-def _position_problem(path: Path) -> str | None:
-    try:
-        json.loads(path.read_text())
-    except ValueError:
-        return f"{path.name} is cut off"
-    return None
 
 
 def _archive_problem(folder: Path, random_states: list[str]) -> str | None:

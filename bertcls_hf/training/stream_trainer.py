@@ -1,15 +1,16 @@
 """Trains on a stream: each rank reads its own share of the rows, and saves its position in every checkpoint."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
-from transformers import TrainerState
 
-from bertcls_hf.data.stream_order import StreamOrder, StreamPosition
-from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.training.checkpoints import STATE
+from bertcls_hf.data.stream_order import StreamOrder, StreamPosition, stream_parts
 from bertcls_hf.training.trainer import ClassificationTrainer
+
+
+logger = logging.getLogger(__name__)
 
 
 class StreamTrainer(ClassificationTrainer):
@@ -17,13 +18,14 @@ class StreamTrainer(ClassificationTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.train_dataset.order = StreamOrder(
-            seed=self.order_seed,
-            rank=self.args.process_index,
-            ranks=self.args.world_size,
-            step_rows=self.args.train_batch_size * self.args.gradient_accumulation_steps,
-            strategy=self.args.train_sampling_strategy,
-            buffer_rows=self.train_dataset.order.buffer_rows,
+        settings, stream = self.args, self.train_dataset
+        step_rows = settings.train_batch_size * settings.gradient_accumulation_steps * settings.world_size
+        strategy = settings.train_sampling_strategy
+        parts = stream_parts(stream.texts.source.dataset.num_shards, step_rows, strategy)
+        stream.order = StreamOrder(self.order_seed, step_rows, parts, strategy, stream.order.buffer_rows)
+        stream.rank, stream.ranks = settings.process_index, settings.world_size
+        logger.info(
+            "stream: read in %d part%s; a step takes %d rows of each", parts, "s" * (parts > 1), stream.order.part_rows
         )
 
     @property
@@ -41,21 +43,19 @@ class StreamTrainer(ClassificationTrainer):
         )
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Moves the stream to the position at which this rank saved the checkpoint.
+        """Moves the stream to the position of the checkpoint, which another number of processes may have saved.
 
         Raises:
             ArgumentsError: if the checkpoint was trained with another batch size or another order of rows.
         """
         super().go_on_from(checkpoint)
-        position = StreamPosition.read(checkpoint, self.args.process_index, self.args.world_size)
-        steps = TrainerState.load_from_json(str(checkpoint / STATE)).global_step
-        rows = steps * self.args.gradient_accumulation_steps * self.args.train_batch_size
-        if position.rows != rows:
-            raise ArgumentsError(
-                f"{checkpoint}: {position.rows} rows were trained on, but {steps} steps of this batch size are {rows}"
-                ": resume with the batch size of before"
-            )
+        position = StreamPosition.read(checkpoint)
         self.train_dataset.go_to(position)
+        if position.ranks != self.args.world_size:
+            logger.warning(
+                "%s is of %d processes, this run has %d: it trains on the same rows in each step, but dropout draws "
+                "other random numbers", checkpoint, position.ranks, self.args.world_size,
+            )  # fmt: skip
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Saves this rank's position in the stream together with its random state.
@@ -63,4 +63,4 @@ class StreamTrainer(ClassificationTrainer):
         This method is overridden because every rank calls it, and before the Trainer deletes old checkpoints.
         """
         super()._save_rng_state(output_dir)
-        self.train_dataset.position.write(Path(output_dir))
+        self.train_dataset.position.write(Path(output_dir), self.args.process_index)

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.load import load_data
-from bertcls_hf.data.stream_order import StreamOrder, StreamPosition
+from bertcls_hf.data.stream_order import StreamOrder, StreamPosition, stream_parts
 from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.errors import ArgumentsError
@@ -26,6 +26,7 @@ from tests.helpers.training_runs import SAVES, assert_identical_run
 
 
 ROWS_OF_FILES = (33, 40, 27, 40, 8)
+ALL_ROWS = sum(ROWS_OF_FILES)
 
 
 def write_parquet(path: Path, rows: list[tuple[str, Any]]) -> None:
@@ -38,7 +39,7 @@ def parts(tmp_path: Path) -> Path:
     """A folder of five parquet files of 148 reviews, sorted by label as files often are."""
     folder = tmp_path / "parts"
     folder.mkdir()
-    rows = sorted((review(index) for index in range(sum(ROWS_OF_FILES))), key=lambda row: row[1])
+    rows = sorted((review(index) for index in range(ALL_ROWS)), key=lambda row: row[1])
     for number, size in enumerate(ROWS_OF_FILES):
         write_parquet(folder / f"part-{number}.parquet", rows[:size])
         rows = rows[size:]
@@ -63,84 +64,123 @@ def take(stream: TokenStream, rows: int) -> list[str]:
     return [row["input_ids"] for row in taken if row is not None]
 
 
-def order(rank: int = 0, ranks: int = 1, strategy: str = "random", seed: int = 0, rows: int = 20) -> StreamOrder:
-    return StreamOrder(seed, rank, ranks, 4, strategy, rows)
+def order(parts: int = 1, strategy: str = "random", seed: int = 0, rows: int = 20, step_rows: int = 12) -> StreamOrder:
+    return StreamOrder(seed, step_rows, parts, strategy, rows)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "strategy"),
-    [(ranks, strategy) for ranks in (1, 2, 3) for strategy in ("group_by_length", "random", "sequential")]
-    + [(40, "random")],
-)
-def test_ranks_read_every_row_once_in_a_pass(parts: Path, reviews: dict[str, Path], ranks: int, strategy: str) -> None:
-    seen: Counter[str] = Counter()
-    for rank in range(ranks):
-        stream = stream_of(parts, reviews["validation"])
-        stream.order = order(rank, ranks, strategy)
-        iterator = iter(stream)
-        while True:
-            row = next(iterator)
-            assert row is not None
-            if stream.position.passes == 1:
-                break
-            seen[row["input_ids"]] += 1
-    assert set(seen) == {review(index)[0] for index in range(sum(ROWS_OF_FILES))}
-    assert set(seen.values()) == {1}
+def shared(stream: TokenStream, order: StreamOrder, rank: int = 0, ranks: int = 1) -> TokenStream:
+    stream.order, stream.rank, stream.ranks = order, rank, ranks
+    return stream
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "random", "sequential"])
+@pytest.mark.parametrize("parts_", [1, 3, 4])
+def test_steps_do_not_depend_on_the_number_of_processes(
+    parts: Path, reviews: dict[str, Path], parts_: int, strategy: str
+) -> None:
+    def steps(ranks: int, count: int) -> list[list[str]]:
+        streams = [shared(stream_of(parts, reviews["validation"]), order(parts_, strategy), rank, ranks)
+                   for rank in range(ranks)]  # fmt: skip
+        rows = [take(stream, count * 12 // ranks) for stream in streams]
+        size = 12 // ranks
+        return [[text for taken in rows for text in taken[step * size : (step + 1) * size]] for step in range(count)]
+
+    one = steps(1, 26)
+    assert all(len(set(step)) > 6 for step in one)
+    for ranks in (2, 3, 12):
+        assert steps(ranks, 26) == one
+
+
+def test_every_row_comes_once_in_a_pass(parts: Path, reviews: dict[str, Path]) -> None:
+    for strategy in ("group_by_length", "random", "sequential"):
+        stream = shared(stream_of(parts, reviews["validation"]), order(strategy=strategy))
+        assert set(Counter(take(stream, 2 * ALL_ROWS)).values()) == {2}
+    # Parts of unequal size begin anew one by one, and none of their rows is passed over for another.
+    counts = Counter(take(shared(stream_of(parts, reviews["validation"]), order(parts=4)), 40 * 12))
+    assert set(counts) == {review(index)[0] for index in range(ALL_ROWS)}
+    for number in range(4):
+        own = [text for file in range(number, 5, 4) for text in texts_of_file(parts, file)]
+        assert max(counts[text] for text in own) - min(counts[text] for text in own) == 1
+
+
+def texts_of_file(parts: Path, number: int) -> list[str]:
+    return pq.read_table(parts / f"part-{number}.parquet").column("text").to_pylist()
+
+
+def test_a_process_reads_and_tokenizes_its_own_part(parts: Path, reviews: dict[str, Path]) -> None:
+    seen: dict[int, set[str]] = {0: set(), 1: set()}
+    for rank in (0, 1):
+
+        def remember(columns: dict[str, list[Any]], rank: int = rank) -> dict[str, list[Any]]:
+            seen[rank].update(columns["text"])
+            return {"input_ids": columns["text"], "length": list(map(len, columns["text"]))}
+
+        take(shared(stream_of(parts, reviews["validation"], remember), order(parts=4), rank, 2), 240)
+    assert seen[0] & seen[1] == set()
+    assert len(seen[0] | seen[1]) == ALL_ROWS
+
+
+def test_the_number_of_parts() -> None:
+    """It hangs on the files and the rows of a step alone, and each part has rows enough to sort them by length."""
+    cases = {(1, 64): 1, (8, 32): 1, (8, 64): 2, (8, 1024): 8, (7, 1024): 4, (1000, 512 * 32): 512, (5, 7): 1}
+    assert {case: stream_parts(*case, "random") for case in cases} == cases
+    assert stream_parts(8, 1024, "sequential") == 1
 
 
 def test_the_order_mixes_files_and_changes_with_pass_and_seed(parts: Path, reviews: dict[str, Path]) -> None:
-    stream = stream_of(parts, reviews["validation"])
-    stream.order = order(rows=40)
-    both = take(stream, 2 * sum(ROWS_OF_FILES))
+    stream = shared(stream_of(parts, reviews["validation"]), order(rows=40))
+    both = take(stream, 2 * ALL_ROWS)
     first, second = both[: len(both) // 2], both[len(both) // 2 :]
     assert sorted(first) == sorted(second)
     assert first != second
     # The files are sorted by label; every stretch holds both.
-    labels = {review(index)[0]: review(index)[1] for index in range(sum(ROWS_OF_FILES))}
+    labels = {review(index)[0]: review(index)[1] for index in range(ALL_ROWS)}
     for start in range(0, 120, 40):
         assert {labels[text] for text in first[start : start + 40]} == {"neg", "pos"}
-    other = stream_of(parts, reviews["validation"])
-    other.order = order(rows=40, seed=1)
+    other = shared(stream_of(parts, reviews["validation"]), order(rows=40, seed=1))
     assert take(other, len(first)) != first
 
 
 def test_rows_of_like_length_come_together(parts: Path, reviews: dict[str, Path]) -> None:
     def spread(strategy: str) -> int:
-        stream = stream_of(parts, reviews["validation"])
-        stream.order = order(strategy=strategy, rows=80)
+        stream = shared(stream_of(parts, reviews["validation"]), order(strategy=strategy, rows=80, step_rows=4))
         lengths = [len(text) for text in take(stream, 80)]
         return sum(max(lengths[start : start + 4]) - min(lengths[start : start + 4]) for start in range(0, 80, 4))
 
     assert spread("group_by_length") < spread("random") / 3
 
 
-@pytest.mark.parametrize(
-    ("rank", "ranks", "taken"),
-    [(rank, ranks, taken) for rank, ranks in ((0, 1), (1, 2)) for taken in (0, 1, 19, 20, 21, 147, 148, 149, 200, 444)]
-    + [(3, 40, taken) for taken in (0, 20, 149)],
-)
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+@pytest.mark.parametrize(("saved_by", "resumed_by"), [(1, 1), (1, 4), (4, 1), (2, 3)])
+@pytest.mark.parametrize("steps", [0, 1, 12, 37])
 def test_a_stream_goes_on_where_it_was(
-    parts: Path, reviews: dict[str, Path], tmp_path: Path, taken: int, rank: int, ranks: int
+    parts: Path, reviews: dict[str, Path], tmp_path: Path, steps: int, saved_by: int, resumed_by: int, strategy: str
 ) -> None:
-    whole, resumed = (stream_of(parts, reviews["validation"]) for _ in range(2))
-    whole.order = resumed.order = order(rank, ranks)
-    iterator = iter(whole)
-    for _ in range(taken):
-        next(iterator)
-    whole.position.write(tmp_path)
-    expected = [next(iterator) for _ in range(170)]
-    resumed.go_to(StreamPosition.read(tmp_path, rank, ranks))
-    again = iter(resumed)
-    assert [next(again) for _ in range(taken)] == [None] * taken
-    assert [next(again) for _ in range(170)] == expected
-    assert resumed.position == whole.position
+    the_order = order(parts=3, strategy=strategy)
+    for rank in range(saved_by):
+        stream = shared(stream_of(parts, reviews["validation"]), the_order, rank, saved_by)
+        take(stream, steps * 12 // saved_by)
+        if steps == 0:
+            next(iter(stream))
+        stream.position.write(tmp_path, rank)
+    position = StreamPosition.read(tmp_path)
+    assert position.is_whole
+    assert (position.steps, position.ranks) == (steps, saved_by)
+    for rank in range(resumed_by):
+        whole, resumed = (shared(stream_of(parts, reviews["validation"]), the_order, rank, resumed_by)
+                          for _ in range(2))  # fmt: skip
+        before, after = steps * 12 // resumed_by, 15 * 12 // resumed_by
+        resumed.go_to(position)
+        iterator = iter(resumed)
+        assert [next(iterator) for _ in range(before)] == [None] * before
+        assert [next(iterator)["input_ids"] for _ in range(after)] == take(whole, before + after)[before:]
+        assert resumed.position == whole.position
 
 
 def test_a_position_of_another_order_is_refused(parts: Path, reviews: dict[str, Path]) -> None:
-    stream = stream_of(parts, reviews["validation"])
-    stream.order = order(seed=1)
+    stream = shared(stream_of(parts, reviews["validation"]), order(seed=1))
     with pytest.raises(ArgumentsError, match="seed was 0, is 1"):
-        stream.go_to(StreamPosition(order(seed=0), 1, 0, 0, 1, []))
+        stream.go_to(StreamPosition(order(seed=0), 1, 1, {}))
 
 
 STREAMED = {"streaming": True, "num_train_epochs": None, "max_steps": 12, "shuffle_buffer_size": 20}
@@ -266,8 +306,8 @@ def test_a_bad_row_is_named(
 def test_bad_rows_are_dropped_where_that_is_asked_for(parts: Path, reviews: dict[str, Path]) -> None:
     write_parquet(parts / "part-9.parquet", [(" ", "pos"), ("a fine plot", None), ("a good plot", "pos")])
     stream = stream_of(parts, reviews["validation"], empty_text="drop", missing_label="drop")
-    stream.order = order(strategy="sequential")
-    assert take(stream, sum(ROWS_OF_FILES) + 1)[-1] == "a good plot"
+    shared(stream, order(strategy="sequential"))
+    assert take(stream, ALL_ROWS + 1)[-1] == "a good plot"
 
 
 def test_a_broken_file_ends_the_run_with_its_name(
@@ -330,7 +370,7 @@ def test_memory_does_not_grow_with_the_rows(tiny_bert: Path, reviews: dict[str, 
     args = DataArguments(train_file=str(folder), validation_file=str(reviews["validation"]), streaming=True)
     data = load_data(args, None, trains=True, predicts=False)
     stream = tokenize(data, AutoTokenizer.from_pretrained(tiny_bert), args)["train"]
-    stream.order = order(strategy="group_by_length", rows=2000)
+    shared(stream, order(strategy="group_by_length", rows=2000))
     iterator = iter(stream)
     memory = []
     for _ in range(2):

@@ -20,6 +20,7 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from safetensors.torch import load_file
 
 from bertcls_hf.config.parsing import parse_arguments
+from bertcls_hf.data.stream_order import StreamPosition
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features import cache as feature_cache
 from bertcls_hf.features.extractor import FeatureExtractor
@@ -174,12 +175,35 @@ def test_ranks_share_a_stream_and_go_on_exactly(command: Callable[..., list[str]
     fork(*command(**options, output_dir=whole))
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "checkpoint-16")
-    positions = [json.loads((cut / "checkpoint-8" / f"stream_position_{rank}.json").read_text()) for rank in range(2)]
-    assert [position["rows"] for position in positions] == [24, 24]
+    position = StreamPosition.read(cut / "checkpoint-8")
+    assert (position.steps, position.ranks) == (8, 2)
     fork(*command(**options, output_dir=cut, resume_from_checkpoint="auto"))
     first, second = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert losses(whole) == losses(cut)
+
+
+@pytest.mark.slow
+def test_a_stream_is_trained_on_alike_by_any_number_of_ranks(
+    command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    for number in range(4):
+        write_reviews(tmp_path / f"part-{number}.csv", 40 + number, start=number * 50)
+    options = {"train_file": tmp_path / "part-*.csv", "streaming": True, "num_train_epochs": None, "max_steps": 6,
+               "shuffle_buffer_size": 16, "save_strategy": "steps", "save_steps": 3, "dropout": 0.0,
+               "eval_strategy": "no", "do_train": True, "do_eval": True, "do_predict": True, "save_total_limit": 5,
+               "model_name_or_path": without_dropout(command, tmp_path)}  # fmt: skip
+    one, two, mixed = tmp_path / "one", tmp_path / "two", tmp_path / "mixed"
+    assert main(command(**options, per_device_train_batch_size=64, output_dir=one)) == 0
+    output = fork(*command(**options, per_device_train_batch_size=32, output_dir=two))
+    assert "read in 2 parts; a step takes 32 rows of each" in output
+    assert_same_run(one, two)
+    # What two processes began, one goes on with, in two batches a step.
+    shutil.copytree(two, mixed)
+    shutil.rmtree(mixed / "checkpoint-6")
+    resumed = {"per_device_train_batch_size": 32, "gradient_accumulation_steps": 2, "resume_from_checkpoint": "auto"}
+    assert main(command(**options, **resumed, output_dir=mixed)) == 0
+    assert_same_run(one, mixed)
 
 
 @pytest.mark.slow
