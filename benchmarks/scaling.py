@@ -6,6 +6,8 @@
 
 rows: generated texts of about 40 tokens, a small random encoder (2 layers x 128), so that what a run does besides the
     encoder shows: reading and tokenizing, extracting features, an epoch of a head on them. Loaded, and streamed.
+many: millions of rows of three words, streamed, with an encoder that costs next to nothing, so that reading,
+    tokenizing, planning, writing and the order of an epoch show. Memory is what a process holds besides mapped files.
 length: MiniLM on texts that fill 64, 128, 256 and 512 tokens: extraction, and updates of fine-tuning.
 ranks: the same at 32 tokens with one and two processes of one thread each, through `accelerate launch`.
 estimate: hours, storage and money for a number of texts, from the encoder's operations and the prices that are given.
@@ -20,6 +22,8 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +32,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _common import ROOT, environment, print_table, report
 from boost import forward_operations
@@ -41,6 +46,7 @@ from bertcls_hf.data.python_packages import packaged_model
 from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.features.cache import SHARD_ROWS
 from bertcls_hf.features.extractor import FeatureExtractor
+from bertcls_hf.features.stream_extraction import split_features
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.training.phases import build_trainer
 
@@ -49,6 +55,7 @@ WORDS = "the film was good bad long short story actor plot scene music very not 
 FILES = 10
 ROW_WORDS, ROW_LENGTH = 35, 64
 BATCH_ROWS, HEAD_BATCH_ROWS, UPDATES = 16, 512, 6
+MANY_FILE_ROWS, MANY_BATCH_ROWS = 500_000, 4096
 BERT_BASE = BertConfig()
 SECONDS_PER_HOUR, GIB, TIB = 3600, 2**30, 2**40
 FORWARD_AND_BACKWARD = 3  # times the operations of a forward pass
@@ -65,21 +72,35 @@ def write_texts(folder: Path, rows: int, words: int) -> None:
         pq.write_table(pa.table({"text": texts, "label": labels}), folder / f"{number}.parquet")
 
 
-def write_small_encoder(folder: Path) -> None:
+def write_small_encoder(folder: Path, **sizes: int) -> None:
     """A random BERT that costs little, with the tokenizer of MiniLM."""
     tokenizer = AutoTokenizer.from_pretrained(str(packaged_model(MODEL)))
     tokenizer.save_pretrained(folder)
     set_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512
-    )
-    BertModel(config).save_pretrained(folder)
+    small = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **{**small, **sizes})).save_pretrained(folder)
+
+
+class HeldMemory(threading.Thread):
+    """Watches what this process holds besides mapped files, in MiB; looks twice a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0.0
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            self.peak = max(self.peak, int(status["RssAnon"].split()[0]) / 1024)
+            time.sleep(0.5)
 
 
 def work(options: dict[str, Any], steps: list[str]) -> dict[str, float]:
     """Runs the parts of a run that are asked for, in this process: seconds of each, tokens, and peak memory."""
     datasets.disable_progress_bars()
     disable_progress_bar()
+    held = HeldMemory()
     args = build_arguments({**options, "disable_tqdm": True, "save_strategy": "no", "eval_strategy": "no"})
     seconds: dict[str, float] = {}
 
@@ -98,14 +119,16 @@ def work(options: dict[str, Any], steps: list[str]) -> dict[str, float]:
     model = load_classifier(args.model, checkpoint, config)
     if "features" in steps:
         extractor = FeatureExtractor(model, tokenizer, args)
-        splits = {"train": timed("features", lambda: extractor.features("train", splits["train"]))}
+        splits = {"train": timed("features", lambda: split_features(extractor, "train", splits["train"]))}
     if "train" in steps:
         trainer, stopwatch = build_trainer(args.training, model, tokenizer, splits, data.labels), Stopwatch()
         trainer.add_callback(stopwatch)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         seconds["train"] = stopwatch.seconds
-    return {**seconds, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    files = sum(1 for _ in Path(options["boost_cache_dir"]).rglob("*.arrow"))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {**seconds, "memory": memory, "held": held.peak, "files": files}
 
 
 def measure(options: dict[str, Any], steps: list[str], processes: int = 1, threads: int | None = None) -> dict:
@@ -158,6 +181,42 @@ def growth_with_rows(options: argparse.Namespace, folder: Path) -> list[dict[str
 
 def _total(figures: dict[str, Any]) -> float:
     return sum(figures[name] for name in ("load", "tokenize", "features", "train"))
+
+
+def write_many_texts(folder: Path, rows: int) -> None:
+    """Parquet files of two words and a number each, made without a Python object per row."""
+    folder.mkdir(parents=True)
+    words = pa.array(WORDS)
+    for number, first in enumerate(range(0, rows, MANY_FILE_ROWS)):
+        numbers = np.arange(first, min(first + MANY_FILE_ROWS, rows))
+        parts = [words.take(pa.array(numbers * step % len(WORDS))) for step in (7, 11)]
+        texts = pc.binary_join_element_wise(*parts, pa.array(numbers).cast(pa.string()), " ")
+        labels = pa.array(["neg", "pos"]).take(pa.array(numbers % 2))
+        pq.write_table(pa.table({"text": texts, "label": labels}), folder / f"{number:04d}.parquet")
+
+
+def growth_with_many_rows(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Streamed runs over millions of rows, with a stub of an encoder."""
+    encoder = folder / "stub"
+    write_small_encoder(encoder, hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)
+    write_texts(folder / "dev", 100, 3)
+    results = []
+    for rows in options.many_rows:
+        write_many_texts(folder / f"many-{rows}", rows)
+        streamed = {"model_name_or_path": str(encoder), "boost": True, "num_train_epochs": 1, "do_train": True,
+                    "max_seq_length": ROW_LENGTH, "per_device_train_batch_size": MANY_BATCH_ROWS, "use_cpu": True,
+                    "boost_dtype": "float16", "train_file": str(folder / f"many-{rows}"), "streaming": True,
+                    "validation_file": str(folder / "dev" / "0.parquet"), "pooling_layers": 1}  # fmt: skip
+        results.append({"rows": rows, **measure(streamed, ["features", "train"])})
+    print_table(
+        ("rows", "features, s", "head's epoch, s", "s per million rows", "memory, MiB", "files of features"),
+        [
+            (f"{r['rows']:,}", f"{r['features']:.0f}", f"{r['train']:.0f}", f"{1e6 * _total(r) / r['rows']:.1f}",
+             f"{r['held']:.0f}", f"{r['files']:,.0f}")
+            for r in results
+        ],
+    )  # fmt: skip
+    return results
 
 
 def growth_with_length(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -249,7 +308,8 @@ def estimate(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace, Path], list[dict[str, Any]]]] = {
-    "rows": growth_with_rows, "length": growth_with_length, "ranks": growth_with_ranks, "estimate": estimate,
+    "rows": growth_with_rows, "many": growth_with_many_rows, "length": growth_with_length,
+    "ranks": growth_with_ranks, "estimate": estimate,
 }  # fmt: skip
 
 
@@ -257,6 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PARTS, help="measure this alone")
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000], help="(%(default)s)")
+    parser.add_argument("--many_rows", type=int, nargs="+", default=[1_000_000, 4_000_000], help="(%(default)s)")
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512], help="(%(default)s)")
     parser.add_argument("--tokens", type=int, default=65_536, help="tokens to extract per length (%(default)s)")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of processes (%(default)s)")

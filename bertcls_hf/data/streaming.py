@@ -10,14 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import pyarrow as pa
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 from bertcls_hf.data.labels import encoded_feature
 from bertcls_hf.data.stream_order import StreamOrder, StreamPosition
 from bertcls_hf.data.stream_parts import INTERLEAVED_FILES, InterleavedReader, StreamPart
 from bertcls_hf.data.text_stream import TextStream
-from bertcls_hf.errors import ArgumentsError, DataError
+from bertcls_hf.errors import ArgumentsError
+
+
+# A stream of more files than these is read in as many groups of files, or in more, of as many files each.
+FILE_GROUPS = 64
+# The number of rows that are tokenized at a time where many are read at once.
+BATCH_ROWS = 4096
 
 
 def sample_rows(texts: TextStream, row_count: int) -> dict[str, list[Any]]:
@@ -108,29 +115,35 @@ class TokenStream(torch.utils.data.IterableDataset):
                     self._taken_rows += 1
                     yield row
 
-    def encode(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-        """Checks and tokenizes rows; returns the columns of those that are kept: token ids, `length` and `labels`."""
-        columns = self.texts.checked(rows)
-        return self.tokenize(columns) if columns["text"] else {"length": []}
+    @property
+    def file_groups(self) -> int:
+        """The number of groups of consecutive files, each of which can be read on its own."""
+        files = self.texts.source.dataset.num_shards
+        return max(min(files, FILE_GROUPS), files // FILE_GROUPS)
 
-    def chunks(self, rows: int) -> Iterator[Dataset]:
-        """Yields all rows once, tokenized and in the order of the files, as datasets.
-
-        Args:
-            rows: the number of rows that are read for each dataset; it has fewer if the options drop some.
+    def raw_chunks(self, group: int, rows: int) -> Iterator[list[dict[str, Any]]]:
+        """Yields all rows of a group of files once, unchecked and in their order, so many at a time.
 
         Raises:
-            DataError: a row is refused, or the options drop every row.
+            DataError: a file cannot be read.
         """
-        ids_type = List(Value("int32"))
-        label_type = encoded_feature(self.texts.labels)
-        is_empty = True
-        reader = InterleavedReader([self.texts.source.dataset], [])
+        reader = InterleavedReader([self.texts.source.dataset.shard(self.file_groups, group, contiguous=True)], [])
         while raw_rows := reader.read(rows):
-            columns = self.encode(raw_rows)
-            if columns["length"]:
-                is_empty = False
-                features = {name: ids_type for name in columns} | {"length": Value("int64"), "labels": label_type}
-                yield Dataset.from_dict(columns, features=Features(features))
-        if is_empty:
-            raise DataError(f"{self.texts.source.name}: no row is left after those that the options drop")
+            yield raw_rows
+
+    def dataset(self, raw_rows: Sequence[dict[str, Any]]) -> Dataset | None:
+        """Checks and tokenizes rows; returns None if the options drop all of them.
+
+        Raises:
+            DataError: a row is refused.
+        """
+        batches = (raw_rows[start : start + BATCH_ROWS] for start in range(0, len(raw_rows), BATCH_ROWS))
+        checked = (columns for columns in map(self.texts.checked, batches) if columns["text"])
+        tokenized = [self._as_dataset(self.tokenize(columns)) for columns in checked]
+        return concatenate_datasets(tokenized) if tokenized else None
+
+    def _as_dataset(self, columns: dict[str, list[Any]]) -> Dataset:
+        token_features = {name: List(Value("int32")) for name in columns}
+        known = {"length": Value("int64"), "labels": encoded_feature(self.texts.labels)}
+        # Dataset.from_dict would look at each value in Python.
+        return Dataset(pa.Table.from_pydict(columns, schema=Features(token_features | known).arrow_schema))

@@ -10,7 +10,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bertcls_hf.features.cache import META_FILE, CacheMeta, FeatureCache, cache_root, read_meta, shard_problem
+from bertcls_hf.features.cache import (
+    META_FILE,
+    CacheMeta,
+    FeatureCache,
+    cache_root,
+    packed_components,
+    packed_files,
+    packed_problems,
+    packed_shards,
+    read_meta,
+    shard_problem,
+)
 
 
 PROGRAM = "python -m bertcls_hf.features"
@@ -52,8 +63,8 @@ def _size_and_age(folder: Path) -> tuple[int, float]:
 
 
 def _shards(folder: Path) -> list[tuple[Path, str, int]]:
-    """Lists the path, component and number of every shard, sorted by file name."""
-    matches = ((path, SHARD.fullmatch(path.name)) for path in sorted(folder.iterdir()))
+    """Lists the path, component and number of every shard in a file of its own, sorted by file name."""
+    matches = ((path, SHARD.fullmatch(path.name)) for path in sorted({*folder.iterdir()} - {*packed_files(folder)}))
     return [(path, match[1], int(match[2])) for path, match in matches if match]
 
 
@@ -65,6 +76,9 @@ def _components(folder: Path, shards: int | None) -> str:
         shards: the number of shards of a complete component, or None if it is unknown.
     """
     counts = Counter(component for _, component, _ in _shards(folder))
+    for path in packed_files(folder):
+        if names := packed_components(path):
+            counts.update(names * packed_shards(path))
     return " ".join(
         name if count == shards else f"{name}[{count}/{shards or '?'}]" for name, count in sorted(counts.items())
     )
@@ -105,6 +119,14 @@ def _verify(root: Path) -> int:
             if problem is not None:
                 damaged += 1
                 _say(f"{path}: {problem}")
+        for path in packed_files(folder):
+            found = packed_problems(path)
+            for component, problems in (found or {"": ["not readable"]}).items():
+                for batch, problem in enumerate(problems):
+                    checked += 1
+                    if problem is not None:
+                        damaged += 1
+                        _say(f"{path}: {component} of shard {batch}: {problem}" if found else f"{path}: {problem}")
     _say(f"{damaged} of {checked} shards are damaged; the next run that needs one computes it anew")
     return 1 if damaged else 0
 

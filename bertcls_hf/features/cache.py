@@ -2,7 +2,9 @@
 
 A cache folder belongs to one encoder, tokenizer and dataset. It holds one series of shards per component, such as the
 mean of layer -1 or the first token of layer -2. A pooling is put together from components when it is read, so a run
-with another pooling computes only the components that are missing.
+with another pooling computes only the components that are missing. Shards are small, so that little is lost with a
+killed extraction; where there are many, they are packed into few files once they are complete, with all components in
+one file.
 
 Every process computes the same shard from the same rows, and a shard gets its name by a rename once it is complete.
 Any number of processes may therefore work on one cache. Locks only keep two processes from computing the same shard,
@@ -17,7 +19,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -38,8 +40,13 @@ LOCK_SUFFIX = ".lock"
 STALE_SECONDS = 24 * 3600
 # A killed extraction loses at most this many rows per device. Smaller shards would mean more files and more fsyncs.
 SHARD_ROWS = 2048
+# The number of shards that are packed into one file.
+PACKED_SHARDS = 32
 DTYPES = {"float32": np.float32, "float16": np.float16}
 MISSING = "missing"
+# The column of a shard's own file; a file of several shards has a column for each component.
+FEATURES = "features"
+PACK_PREFIX = "packed-"
 FULL_DISK_ADVICE = ", or set --boost_cache_dir to another disk"
 
 
@@ -76,11 +83,17 @@ class FeatureCache:
 
     def __init__(self, folder: Path, rows: int, width: int, dtype: str):
         self.folder, self.rows, self.width, self.dtype = folder, rows, width, dtype
+        self._packs: dict[tuple[str, int], Path] = {}
 
     @property
     def shards(self) -> int:
         """The number of shards per component."""
         return -(-self.rows // SHARD_ROWS)
+
+    @property
+    def has_many_shards(self) -> bool:
+        """Whether its shards do not fit into one packed file."""
+        return self.shards > PACKED_SHARDS
 
     def shard_rows(self, shard: int) -> slice:
         """Returns the rows of a shard, as a slice of the order of extraction."""
@@ -93,7 +106,28 @@ class FeatureCache:
     def problem(self, component: str, shard: int) -> str | None:
         """Reads a shard, and says why it cannot be used; returns None for a sound shard."""
         rows = self.shard_rows(shard)
-        return shard_problem(self.shard_path(component, shard), rows.stop - rows.start, self.width, self.dtype)
+        expected = (rows.stop - rows.start, self.width, self.dtype)
+        path = self.shard_path(component, shard)
+        if path.exists():
+            problem = shard_problem(path, *expected)
+            if problem is None or path.exists():
+                return problem
+        # It was never there, or another process has just packed it.
+        pack = self._pack(component, shard)
+        return MISSING if pack is None else shard_problem(pack, *expected, component, shard % PACKED_SHARDS)
+
+    def place(self, component: str, shard: int) -> Path:
+        """Returns the file that holds a shard, or that will: its own, or the one that it is packed into."""
+        path = self.shard_path(component, shard)
+        return path if path.exists() else self._pack(component, shard) or path
+
+    def _pack(self, component: str, shard: int) -> Path | None:
+        group = shard // PACKED_SHARDS
+        known = self._packs.get((component, group))
+        if known is None or not known.exists():
+            for path in packed_files(self.folder, group):
+                self._packs |= {(name, group): path for name in packed_components(path)}
+        return self._packs.get((component, group))
 
     def missing_components(self, shard: int, components: Sequence[str]) -> list[str]:
         """Lists the components whose shard of this number is missing or damaged."""
@@ -106,9 +140,7 @@ class FeatureCache:
             problems = {component: self.problem(component, shard) for component in components}
             for component, problem in problems.items():
                 if problem not in {None, MISSING}:
-                    logger.warning(
-                        "%s is damaged (%s) and is computed anew", self.shard_path(component, shard), problem
-                    )
+                    logger.warning("%s is damaged (%s) and is computed anew", self.place(component, shard), problem)
             if any(problems.values()):
                 missing.append(shard)
         return missing
@@ -124,21 +156,8 @@ class FeatureCache:
         Yields:
             True if this process may compute the shard; False, only without `wait`, if another process holds the lock.
         """
-        lock = FileLock(self.folder / f"{shard:05d}{LOCK_SUFFIX}")
-        try:
-            lock.acquire(blocking=wait)
-            is_ours = True
-        except Timeout:
-            is_ours = False
-        except (OSError, NotImplementedError):
-            is_ours = True  # This file system has no locks.
-        try:
+        with claim(self.folder / f"{shard:05d}{LOCK_SUFFIX}", wait) as is_ours:
             yield is_ours
-        finally:
-            if is_ours:
-                with contextlib.suppress(OSError):
-                    Path(lock.lock_file).unlink()
-            lock.release()
 
     def write(self, component: str, shard: int, values: np.ndarray) -> None:
         """Writes a shard, which gets its name once it is complete.
@@ -158,18 +177,66 @@ class FeatureCache:
             raise ArgumentsError(
                 "--boost_dtype: some features are not finite in float16, which ends at 65,504: use float32"
             )
-        column = pa.FixedSizeListArray.from_arrays(pa.array(stored.reshape(-1)), self.width)
-        schema = pa.schema([pa.field("features", column.type)], metadata={"digest": _digest(stored)})
+        column = _column(stored)
+        schema = pa.schema([pa.field(FEATURES, column.type)], metadata={"digest": _digest(stored)})
+        _write_batches(self.shard_path(component, shard), schema, [pa.record_batch([column], schema=schema)])
 
-        def fill(path: Path) -> None:
-            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-                writer.write_batch(pa.record_batch([column], schema=schema))
+    def pack(self, components: Sequence[str]) -> None:
+        """Puts complete shards together, many in one file with all components, and deletes the files of each.
 
-        write_atomically(self.shard_path(component, shard), fill, FULL_DISK_ADVICE)
+        A disk that is too full for that leaves the shards as they are.
+        """
+        try:
+            for group in range(-(-self.shards // PACKED_SHARDS)):
+                shards = range(group * PACKED_SHARDS, min((group + 1) * PACKED_SHARDS, self.shards))
+                with claim(self.folder / f"{PACK_PREFIX}{group:05d}{LOCK_SUFFIX}", wait=True):
+                    loose = [name for name in components if any(self.shard_path(name, n).exists() for n in shards)]
+                    if loose:
+                        self._write_pack(loose, group, shards)
+        except StorageError as error:
+            logger.warning("the features are complete, but stay in many files: %s", error)
+
+    def _write_pack(self, components: Sequence[str], group: int, shards: range) -> None:
+        packs = {path: packed_problems(path) for path in packed_files(self.folder, group)}
+        old = [path for path, known in packs.items() if not known or known.keys() & set(components)]
+        kept = [name for path in old for name, problems in packs[path].items() if not any(problems)]
+        components = [*components, *(name for name in kept if name not in components)]
+        stored = {name: [_map_shard(*self._where(name, shard)) for shard in shards] for name in components}
+        digests = {name: [digest for _, digest in found] for name, found in stored.items()}
+        columns = {name: [_column(values) for values, _ in found] for name, found in stored.items()}
+        fields_of_components = [pa.field(name, arrays[0].type) for name, arrays in columns.items()]
+        schema = pa.schema(fields_of_components, metadata={"digests": json.dumps(digests)})
+        batches = (pa.record_batch(list(arrays), schema=schema) for arrays in zip(*columns.values(), strict=True))
+        path = self.folder / f"{PACK_PREFIX}{_digest_of_names(components)}.{group:05d}.arrow"
+        _write_batches(path, schema, batches)
+        replaced = {*old, *(self.shard_path(name, shard) for name in components for shard in shards)} - {path}
+        for file in replaced:
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+    def _where(self, component: str, shard: int) -> tuple[Path, str, int]:
+        """Returns where a complete shard is: the file, the column, and the number of the record batch."""
+        path = self.shard_path(component, shard)
+        pack = None if path.exists() else self._pack(component, shard)
+        return (path, FEATURES, 0) if pack is None else (pack, component, shard % PACKED_SHARDS)
 
     def read(self, component: str) -> list[np.ndarray]:
         """Memory-maps the shards of a component: one array of shape (rows, width) per shard."""
-        return [_map_shard(self.shard_path(component, shard))[0] for shard in range(self.shards)]
+        return self.read_all([component])[0]
+
+    def read_all(self, components: Sequence[str]) -> list[list[np.ndarray]]:
+        """Memory-maps the shards of several components, each file once."""
+        readers: dict[Path, pa.RecordBatchFileReader] = {}
+        return [[self._map(component, shard, readers) for shard in range(self.shards)] for component in components]
+
+    def _map(self, component: str, shard: int, readers: dict[Path, pa.RecordBatchFileReader]) -> np.ndarray:
+        path, column, batch = self._where(component, shard)
+        try:
+            reader = readers.get(path) or readers.setdefault(path, _reader(path))
+        except FileNotFoundError:  # Another process has just packed it.
+            path, column, batch = self._where(component, shard)
+            reader = readers.get(path) or readers.setdefault(path, _reader(path))
+        return _values(reader, column, batch)
 
     def finish(self, meta: CacheMeta) -> None:
         """Writes the description of a complete cache, or updates its time if it is there, for `list` and `prune`.
@@ -196,17 +263,107 @@ def _digest(values: np.ndarray) -> str:
     return xxhash.xxh3_128_hexdigest(values.reshape(-1).view(np.uint8).data)
 
 
-def _map_shard(path: Path) -> tuple[np.ndarray, str]:
-    with pa.memory_map(str(path)) as file:
-        table = pa.ipc.open_file(file).read_all()
-    table.validate(full=True)
-    column = table.column("features").chunk(0)
-    values = column.values.to_numpy(zero_copy_only=True).reshape(len(column), column.type.list_size)
-    return values, (table.schema.metadata or {}).get(b"digest", b"").decode()
+def _digest_of_names(components: Sequence[str]) -> str:
+    return xxhash.xxh3_64_hexdigest("\n".join(components).encode())
+
+
+def _column(values: np.ndarray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def _write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    def fill(temporary: Path) -> None:
+        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+
+    write_atomically(path, fill, FULL_DISK_ADVICE)
+
+
+def _reader(path: Path) -> pa.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.memory_map(str(path)))
+
+
+def _values(reader: pa.RecordBatchFileReader, column_name: str, batch_number: int) -> np.ndarray:
+    batch = reader.get_batch(batch_number)
+    batch.validate(full=True)
+    column = batch.column(column_name)
+    # A column of a file that holds several may be a slice of its values.
+    return column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), column.type.list_size)
+
+
+def _map_shard(path: Path, column: str | None = None, batch: int = 0) -> tuple[np.ndarray, str]:
+    """Returns the values of a shard and their checksum, from the shard's own file or from a column of a pack."""
+    reader = _reader(path)
+    metadata = reader.schema.metadata or {}
+    values = _values(reader, column or FEATURES, batch)
+    if column in (None, FEATURES):
+        return values, metadata.get(b"digest", b"").decode()
+    return values, json.loads(metadata[b"digests"])[column][batch]
+
+
+def packed_files(folder: Path, group: int | None = None) -> list[Path]:
+    """Lists the files that hold several shards: those of a group of shards, or all."""
+    return sorted(folder.glob(f"{PACK_PREFIX}*.{'*' if group is None else f'{group:05d}'}.arrow"))
+
+
+def packed_components(path: Path) -> list[str]:
+    """Lists the components in a file of several shards; none if it is damaged, which a warning says."""
+    try:
+        return _reader(path).schema.names
+    except (pa.ArrowException, OSError, ValueError) as error:
+        logger.warning("%s is damaged (%s) and is computed anew", path, error)
+        return []
+
+
+def packed_shards(path: Path) -> int:
+    """Returns the number of shards in a file of several, whose components are known."""
+    return _reader(path).num_record_batches
+
+
+def packed_problems(path: Path) -> dict[str, list[str | None]]:
+    """Says of each shard of each component in a file of several why it cannot be used; None for a sound one."""
+    components = packed_components(path)
+    shards = range(packed_shards(path) if components else 0)
+    return {name: [shard_problem(path, column=name, batch=shard) for shard in shards] for name in components}
+
+
+@contextlib.contextmanager
+def claim(lock_file: Path, wait: bool) -> Iterator[bool]:
+    """Holds a lock, on whose work one process at a time is. Without locks on the file system, all may hold it.
+
+    Args:
+        lock_file: the file of the lock.
+        wait: whether to wait until the process that holds the lock releases it.
+
+    Yields:
+        True if this process holds it; False, only without `wait`, if another one does.
+    """
+    # A thread that reads ahead may take a lock that another thread of this process gives back.
+    lock = FileLock(lock_file, thread_local=False)
+    try:
+        lock.acquire(blocking=wait)
+        is_ours = True
+    except Timeout:
+        is_ours = False
+    except (OSError, NotImplementedError):
+        is_ours = True  # This file system has no locks.
+    try:
+        yield is_ours
+    finally:
+        if is_ours:
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def shard_problem(
-    path: Path, rows: int | None = None, width: int | None = None, dtype: str | None = None
+    path: Path,
+    rows: int | None = None,
+    width: int | None = None,
+    dtype: str | None = None,
+    column: str | None = None,
+    batch: int = 0,
 ) -> str | None:
     """Says why a shard cannot be used; returns None for a sound shard.
 
@@ -215,11 +372,13 @@ def shard_problem(
         rows: the expected number of rows, or None to accept any.
         width: the expected number of values per row, or None to accept any.
         dtype: the expected number format, or None to accept any.
+        column: the component, in a file of several shards; None for the file of one.
+        batch: the number of the shard in a file of several.
     """
     if not path.exists():
         return MISSING
     try:
-        values, digest = _map_shard(path)
+        values, digest = _map_shard(path, column, batch)
     except (pa.ArrowException, OSError, KeyError, IndexError, AttributeError, ValueError) as error:
         return f"not readable: {error}"
     expected = (rows or len(values), width or values.shape[1], dtype or str(values.dtype))

@@ -19,10 +19,14 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
-from bertcls_hf.data.stream_parts import read_ahead
-from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.data.tokenization import pad_flat_texts
-from bertcls_hf.features.cache import CacheMeta, FeatureCache, cache_root, require_space, writing_problem
+from bertcls_hf.features.cache import (
+    CacheMeta,
+    FeatureCache,
+    cache_root,
+    require_space,
+    writing_problem,
+)
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.logits_columns import LEXICAL_COLUMN, TEACHER_COLUMN
 from bertcls_hf.features.plan import ExtractionPlan, TokenColumn, plan_extraction, token_columns
@@ -36,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 # Part of the cache key. Raise it whenever the features change, for example when batches are composed differently.
 EXTRACTION_VERSION = 3
-# The number of rows of a stream that are sorted by length and cached together.
-CHUNK_ROWS = 16_384
 # Settings that do not affect what an encoder computes in evaluation mode; the key leaves them out.
 HARMLESS_SETTINGS = frozenset({
     "_name_or_path", "architectures", "dtype", "id2label", "initializer_range", "label2id", "output_attentions",
@@ -100,6 +102,21 @@ class _Job:
         return int(self.plan.lengths[self.cache.shard_rows(shard)].sum())
 
 
+@dataclass(frozen=True)
+class CachedRows:
+    """Rows whose features are complete in a cache.
+
+    Args:
+        cache: the cache.
+        positions: (rows,) the position of each row in it; those of all windows, where texts are split into windows.
+        windows: (texts,) the number of windows of each text, or None if texts are not split.
+    """
+
+    cache: FeatureCache
+    positions: np.ndarray
+    windows: np.ndarray | None
+
+
 class FeatureExtractor:
     """Turns tokenized splits into cached features.
 
@@ -116,7 +133,7 @@ class FeatureExtractor:
     def __init__(self, model: TextClassifier, tokenizer: PreTrainedTokenizerBase, args: Arguments):
         self.model, self.tokenizer = model, tokenizer
         self.devices = extraction_devices(args.training)
-        self.model_name = args.model.model_name_or_path
+        self.model_name, self.processes = args.model.model_name_or_path, args.training.world_size
         self.hides_progress = args.training.disable_tqdm or args.training.process_index > 0
         dtype = args.boost.boost_dtype
         self.compute_dtype = _compute_dtype(dtype, self.devices[0])
@@ -136,10 +153,8 @@ class FeatureExtractor:
         """Returns the name of a split's cache folder, a hash of everything that affects the features."""
         return hashlib.sha256("\n".join([*self.key_start, plan.digest]).encode()).hexdigest()[:32]
 
-    def features(self, name: str, split: Dataset | TokenStream) -> FeatureDataset:
-        """Reads the features of a split from the cache, after computing those that are missing.
-
-        A stream is cached in chunks with a key each, because its content is known only as far as it has been read.
+    def features(self, name: str, split: Dataset) -> FeatureDataset:
+        """Reads the features of a loaded split from the cache, after computing those that are missing.
 
         Args:
             name: the name of the split, for the progress bar and the description of the cache.
@@ -149,63 +164,55 @@ class FeatureExtractor:
             ArgumentsError: if the features are too large for float16.
             StorageError: if the disk cannot hold the features.
         """
-        if split.num_rows is not None:
-            shards, positions, windows = self._cached(name, split)
-            labels, lexical, teacher = (_tensor(split, name) for name in ("labels", LEXICAL_COLUMN, TEACHER_COLUMN))
-            return FeatureDataset(shards, positions, labels, self.model.config, lexical, windows, teacher)
-        parts: list[list[np.ndarray]] = [[] for _ in component_names(self.model)]
-        all_positions: list[np.ndarray] = []
-        all_windows: list[np.ndarray] = []
-        all_labels: list[torch.Tensor] = []
-        stored_rows = 0
-        for number, chunk in enumerate(read_ahead(split.chunks(CHUNK_ROWS)), start=1):
-            shards, positions, windows = self._cached(f"{name}, chunk {number}", chunk)
-            for component, arrays in zip(parts, shards, strict=True):
-                component += arrays
-            all_positions.append(positions + stored_rows)
-            stored_rows += sum(map(len, shards[0]))
-            if windows is not None:
-                all_windows.append(windows)
-            if (labels := _tensor(chunk, "labels")) is not None:
-                all_labels.append(labels)
-        return FeatureDataset(
-            parts,
-            np.concatenate(all_positions),
-            torch.cat(all_labels),
-            self.model.config,
-            windows=np.concatenate(all_windows) if all_windows else None,
-        )
+        cached = self.cached(name, split)
+        labels, lexical, teacher = (tensor_of(split, name) for name in ("labels", LEXICAL_COLUMN, TEACHER_COLUMN))
+        shards = cached.cache.read_all(self.components)
+        return FeatureDataset(shards, cached.positions, labels, self.model.config, lexical, cached.windows, teacher)
 
-    def _cached(self, name: str, split: Dataset) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray | None]:
-        """Returns the shards of each component, the position of each row in them, and how many rows a text has.
+    @property
+    def components(self) -> list[str]:
+        """The names of the parts that the model pools, in the cache."""
+        return list(component_names(self.model).values())
 
-        The rows are texts, and the last of the three is None, unless the model splits texts into windows.
+    def cached(self, name: str, split: Dataset, is_packed: bool = False) -> CachedRows:
+        """Computes the features of loaded rows that are missing in the cache.
+
+        Args:
+            name: the name of the rows, for the progress bar and the description of the cache.
+            split: rows with `input_ids` and, if known, `token_type_ids`.
+            is_packed: whether all features go into one file, however few they are.
         """
         windows = None
         if self.model.truncation is not None and self.model.config.window_pooling is not None:
             split, windows = split_texts(split, self.model.truncation, self.tokenizer)
         plan = plan_extraction(split)
-        names = component_names(self.model)
-        components = list(names.values())
+        names, components = component_names(self.model), self.components
         cache = self._cache(self.root, plan)
         missing = cache.missing_shards(components)
         if missing and (problem := writing_problem(cache.folder)) is not None:
-            root = Path(self._temporary_root.name)
+            root = self.temporary_root
             logger.warning("%s cannot be written (%s): the features of this run go to %s", cache.folder, problem, root)
             cache = self._cache(root, plan)
             cache.folder.mkdir(exist_ok=True)
             missing = cache.missing_shards(components)
         if missing:
             self._extract(name, split, plan, cache, names, missing)
+            if is_packed or cache.has_many_shards:
+                cache.pack(components)
         tokens = int(plan.lengths.sum())
         cache.finish(CacheMeta(self.model_name, name, cache.rows, cache.width, cache.dtype, tokens))
-        return [cache.read(component) for component in components], plan.positions, windows
+        return CachedRows(cache, plan.positions, windows)
 
     def _cache(self, root: Path, plan: ExtractionPlan) -> FeatureCache:
         return FeatureCache(root / self.key(plan), len(plan.rows), self.model.config.hidden_size, self.storage_dtype)
 
+    @property
+    def temporary_root(self) -> Path:
+        """A folder for features that cannot be cached, which is deleted with the extractor."""
+        return Path(self._temporary_folder.name)
+
     @functools.cached_property
-    def _temporary_root(self) -> tempfile.TemporaryDirectory[str]:
+    def _temporary_folder(self) -> tempfile.TemporaryDirectory[str]:
         """A folder that is deleted with the extractor; shards that are memory-mapped stay readable after that."""
         return tempfile.TemporaryDirectory(prefix="bertcls_hf_features_")
 
@@ -296,7 +303,7 @@ def _replicas(model: TextClassifier, devices: tuple[torch.device, ...]) -> list[
     return [replica.to(device).eval() for replica, device in zip(models, devices, strict=True)]
 
 
-def _tensor(split: Dataset, name: str) -> torch.Tensor | None:
+def tensor_of(split: Dataset, name: str) -> torch.Tensor | None:
     """Reads a column as (rows,), or as (rows, values) if it holds lists, in its own number format; None without it."""
     if name not in split.column_names:
         return None

@@ -161,9 +161,11 @@ def _cached_features(
 ) -> Mapping[str, Any]:
     """Returns the features of each split that the run reads, computed once by the encoder and cached."""
     from bertcls_hf.features.extractor import FeatureExtractor
+    from bertcls_hf.features.stream_extraction import split_features
 
     args = resolved.args
     # LP-FT never evaluates the head of its first phase on the test split, so no features of it are needed.
     is_unread = bool(args.training.do_train) and args.is_head_then_all
     extractor = FeatureExtractor(model, tokenizer, args)
-    return {name: extractor.features(name, splits[name]) for name in splits if not (is_unread and name == "test")}
+    read = [name for name in splits if not (is_unread and name == "test")]
+    return {name: split_features(extractor, name, splits[name]) for name in read}

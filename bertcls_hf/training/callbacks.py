@@ -1,5 +1,6 @@
 """Callbacks of a training: extra log lines, a stop at a non-finite loss, and early stopping."""
 
+import itertools
 import json
 import logging
 import math
@@ -85,7 +86,7 @@ def _recent_rows(sampler: "EpochSampler", args: TrainingArguments, state: Traine
     steps_per_epoch = math.ceil(len(sampler) / per_step)
     epoch, step = divmod(state.global_step - 1, steps_per_epoch)
     first = max(step + 1 - BATCHES_KEPT, 0)
-    return sampler.order(epoch)[first * per_step : (step + 1) * per_step]
+    return list(itertools.islice(sampler.order(epoch), first * per_step, (step + 1) * per_step))
 
 
 class WarnOfUnmovedWeights(TrainerCallback):

@@ -1,5 +1,6 @@
 """The order in which rows are read: random by seed and epoch in training, longest text first in evaluation."""
 
+import itertools
 from collections.abc import Iterator, Sized
 from typing import Any, cast
 
@@ -11,10 +12,17 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from bertcls_hf.data.tokenization import token_lengths
 
 
+# Up to so many rows are shuffled at once, which takes 44 bytes of memory for each. More are taken in blocks of
+# neighbouring rows: the blocks come in random order, and the rows of so many blocks are shuffled together.
+SHUFFLED_ROWS = 2**20
+BLOCKS_AT_ONCE = 16
+
+
 class EpochSampler(Sampler[int]):
     """Yields all rows in a random order that depends only on the seed and the epoch.
 
-    The Trainer's samplers draw from the global random generator, so a resumed epoch would get another order.
+    The Trainer's samplers draw from the global random generator, so a resumed epoch would get another order. They also
+    hold the whole order in memory.
 
     Args:
         rows: the number of rows.
@@ -31,18 +39,25 @@ class EpochSampler(Sampler[int]):
         """Sets the epoch, which the data loader does at the start of each epoch."""
         self.epoch = epoch
 
-    def order(self, epoch: int) -> list[int]:
-        """Returns the numbers of all rows in the order of an epoch."""
+    def order(self, epoch: int) -> Iterator[int]:
+        """Yields the numbers of all rows in the order of an epoch."""
         generator = torch.Generator().manual_seed(self.seed + epoch)
-        if self.lengths is None:
-            return torch.randperm(self.rows, generator=generator).tolist()
-        return get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        if self.lengths is not None:
+            yield from get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        elif self.rows <= SHUFFLED_ROWS:
+            yield from torch.randperm(self.rows, generator=generator).tolist()
+        else:
+            size = SHUFFLED_ROWS // BLOCKS_AT_ONCE
+            for chosen in torch.randperm(-(-self.rows // size), generator=generator).split(BLOCKS_AT_ONCE):
+                blocks = [torch.arange(size * block, min(size * (block + 1), self.rows)) for block in chosen.tolist()]
+                rows = torch.cat(blocks)
+                yield from rows[torch.randperm(len(rows), generator=generator)].tolist()
 
     def __len__(self) -> int:
         return self.rows
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.order(self.epoch))
+        return self.order(self.epoch)
 
 
 class RankBatches(BatchSampler):
@@ -71,9 +86,8 @@ class RankBatches(BatchSampler):
         return -(-len(cast(Sized, self.sampler)) // (self.batch_size * self.ranks)) * self.ranks
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = list(self.sampler)
-        for start in range(0, len(order), self.batch_size * self.ranks):
-            rows = order[start : start + self.batch_size * self.ranks]
+        order = iter(self.sampler)
+        while rows := list(itertools.islice(order, self.batch_size * self.ranks)):
             rows = rows if len(rows) >= self.ranks else list(np.resize(rows, self.ranks))
             yield from (part.tolist() for part in np.array_split(rows, self.ranks))
 

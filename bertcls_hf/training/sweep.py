@@ -35,6 +35,7 @@ from bertcls_hf.config.arguments import ClassifierTrainingArguments, Pooling
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.extractor import FeatureExtractor
+from bertcls_hf.features.stream_extraction import split_features
 from bertcls_hf.training.phases import build_trainer, prepare_inputs
 from bertcls_hf.training.resolve import ResolvedRun
 
@@ -217,7 +218,9 @@ class HeadSweep(Sweep):
             neutral = {"head_learning_rate": 1e-3, "weight_decay": 0.0, "dropout": 0.0, "head": "linear"}
             run = self._with_options({**neutral, "pooling": pooling})
             extractor = FeatureExtractor(run.load_model(), self.tokenizer, run.args)
-            self._features[pooling] = {name: extractor.features(name, split) for name, split in self.splits.items()}
+            self._features[pooling] = {
+                name: split_features(extractor, name, split) for name, split in self.splits.items()
+            }
         return self._features[pooling]
 
 

@@ -620,7 +620,7 @@ class TestStorage:
         assert re.search(
             f"{root}/.* cannot be written .Not a directory.: the features of this run go to /", caplog.text
         )
-        temporary = Path(extractor._temporary_root.name)
+        temporary = Path(extractor._temporary_folder.name)
         assert temporary.is_dir()
         expected = features_of_texts(extractor.model, split)
         del extractor

@@ -116,7 +116,7 @@ def counted_shards() -> Iterator[list[int]]:
 class NoLock:
     """A lock of a file system whose locks do not lock."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, thread_local: bool):
         self.lock_file = path
 
     def acquire(self, blocking: bool) -> None:
@@ -137,10 +137,17 @@ class FailingLock(NoLock):
 
 
 def extract(
-    connection: Connection, model: Path, root: Path, split: Dataset, shard_rows: int, lock: Any = None
+    connection: Connection,
+    model: Path,
+    root: Path,
+    split: Dataset,
+    shard_rows: int,
+    lock: Any = None,
+    packed_shards: int | None = None,
 ) -> None:
     """Says that it is ready, waits, extracts, and sends (seconds, computed shards, digest of all features)."""
     feature_cache.SHARD_ROWS = shard_rows
+    feature_cache.PACKED_SHARDS = packed_shards or feature_cache.PACKED_SHARDS
     if lock is not None:
         feature_cache.FileLock = lock
     extractor = make_extractor(model, root)

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceCl
 
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.run import main
+from bertcls_hf.training import samplers
 from bertcls_hf.training.callbacks import training_callbacks
 from bertcls_hf.training.collators import ClassificationCollator
 from bertcls_hf.training.optimizer import parameter_depth
@@ -146,12 +147,27 @@ class TestOrder:
     def test_epoch_order_depends_on_seed_and_epoch_alone(self) -> None:
         lengths = [index % 7 + 1 for index in range(40)]
         torch.manual_seed(1)
-        first = EpochSampler(40, 3, lengths, 8).order(2)
+        first = list(EpochSampler(40, 3, lengths, 8).order(2))
         torch.manual_seed(2)
-        assert EpochSampler(40, 3, lengths, 8).order(2) == first
+        assert list(EpochSampler(40, 3, lengths, 8).order(2)) == first
         assert sorted(first) == list(range(40))
-        assert EpochSampler(40, 3, lengths, 8).order(1) != first
-        assert EpochSampler(40, 4, lengths, 8).order(2) != first
+        assert list(EpochSampler(40, 3, lengths, 8).order(1)) != first
+        assert list(EpochSampler(40, 4, lengths, 8).order(2)) != first
+
+    def test_very_many_rows_are_shuffled_in_stretches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(samplers, "SHUFFLED_ROWS", 64)
+        monkeypatch.setattr(samplers, "BLOCKS_AT_ONCE", 4)
+        sampler = EpochSampler(1_003, 3)
+        orders = [list(sampler.order(epoch)) for epoch in (0, 0, 1)]
+        assert orders[0] == orders[1]
+        assert orders[0] != orders[2]
+        assert sorted(orders[0]) == sorted(orders[2]) == list(range(1_003))
+        # Each stretch of 64 rows is of a few blocks of 16 rows, from anywhere, in random order.
+        for start in range(0, 960, 64):
+            rows = orders[0][start : start + 64]
+            assert len({row // 16 for row in rows}) <= 8
+            assert rows != sorted(rows)
+        assert {row // 16 for row in orders[0][:64]} != {row // 16 for row in orders[2][:64]}
 
     def test_predictions_keep_the_rows_order(self, tiny_bert: Path, tmp_path: Path) -> None:
         model = our_model(tiny_bert, pooling="mean")
