@@ -36,7 +36,7 @@ from bertcls_hf.features.cache import (
     writing_problem,
 )
 from bertcls_hf.features.dataset import FeatureDataset
-from bertcls_hf.features.extractor import FeatureExtractor, tensor_of
+from bertcls_hf.features.extractor import CachedRows, FeatureExtractor, tensor_of
 
 
 # The number of rows of a stream that are sorted by length and cached together, in one file.
@@ -90,6 +90,22 @@ def split_features(extractor: FeatureExtractor, name: str, split: Dataset | Toke
     return features
 
 
+def cache_group(extractor: FeatureExtractor, name: str, stream: TokenStream, group: int) -> int:
+    """Caches the features of a group of files, for a job that shares the groups out among machines by itself.
+
+    A run with the same options then finds them. Returns the number of rows; see [`split_features`] for the errors.
+    """
+    rows = 0
+    for number, raw_rows in enumerate(stream.raw_chunks(group, CHUNK_ROWS)):
+        if (chunk := stream.dataset(raw_rows)) is not None:
+            rows += len(_cached_chunk(extractor, name, group, number, chunk).positions)
+    return rows
+
+
+def _cached_chunk(extractor: FeatureExtractor, name: str, group: int, number: int, rows: Dataset) -> CachedRows:
+    return extractor.cached(f"{name} {group + 1}.{number + 1}", rows, is_packed=True)
+
+
 def _sweep(root: Path) -> None:
     """Deletes what extractions that were killed left behind, after a day."""
     for folder in root.glob(f"{ROWS_PREFIX}*"):
@@ -141,7 +157,7 @@ class _StreamExtraction:
         """Caches the features of a chunk, and then writes what is known of its rows."""
         found: dict[str, Any] = {"folder": "", "positions": np.empty(0, np.int64)}
         if chunk.rows is not None:
-            cached = self.extractor.cached(f"{self.name} {group + 1}.{chunk.number + 1}", chunk.rows, is_packed=True)
+            cached = _cached_chunk(self.extractor, self.name, group, chunk.number, chunk.rows)
             labels = tensor_of(chunk.rows, "labels")
             known = {"positions": cached.positions, "windows": cached.windows, "labels": labels}
             found = {name: np.asarray(values) for name, values in known.items() if values is not None}
