@@ -6,6 +6,9 @@
 The seed's way, the baseline: every text padded to the longest length allowed, in a plain PyTorch loop with AdamW.
 A run's way: texts of like length in one batch, padded to the longest of it, through `ClassificationTrainer`; the same
 without dropout of attention weights, and in bfloat16.
+Others: transformers' Trainer as `run_classification.py` of its examples sets it up; the trainers of
+sentence-transformers and SetFit where these are installed, which train an encoder alone (an update of SetFit is of
+pairs, of twice the texts).
 
 All train MiniLM from the same weights on the same texts: as many updates, of 16 texts each. An epoch is too long for
 a benchmark, so the texts are those of a few of its batches, from the shortest to the longest in even steps: their
@@ -17,6 +20,7 @@ import argparse
 import random
 import statistics
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,6 +30,7 @@ from typing import Any
 import datasets
 import torch
 from _common import environment, interleaved, print_table, ratios_to, report, spread
+from _finetuning_peers import peers
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.utils.logging import disable_progress_bar
@@ -33,6 +38,7 @@ from transformers.utils.logging import disable_progress_bar
 from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.config.parsing import build_arguments
 from bertcls_hf.data.load import load_data
+from bertcls_hf.data.python_packages import packaged_model
 from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.models.loading import load_classifier, load_tokenizer, open_checkpoint, resolve_config
 from bertcls_hf.models.modeling import TextClassifier
@@ -96,7 +102,9 @@ class Workbench:
         self.labels = data.labels
         self.splits = tokenize(data, self.tokenizer, args.data)
         self.corpus_lengths = self.splits["train"]["length"][:]
-        self.splits["train"] = self.splits["train"].select(self._sampled_rows(options.updates))
+        rows = self._sampled_rows(options.updates)
+        self.splits["train"] = self.splits["train"].select(rows)
+        self.texts = data.splits["train"].select(rows)["text"][:]
         # The rows now stand in the order of their batches.
         self.options["train_sampling_strategy"] = "sequential"
 
@@ -150,6 +158,11 @@ class Workbench:
             optimizer.step()
         return now(device) - begin
 
+    def peers(self, folder: str) -> dict[str, Callable[[int], float]]:
+        """The same training as others do it."""
+        labels = [int(label) for label in self.splits["train"]["labels"]]
+        return peers(str(packaged_model(MODEL)), self.tokenizer, self.texts, labels, BATCH_SIZE, folder)
+
     def tokens(self) -> dict[str, float]:
         """Tokens per text: of the corpus, of the texts trained on, and of these with the seed's and our padding."""
         batches = self.trainer(1).get_train_dataloader()
@@ -188,6 +201,7 @@ def main() -> None:
         ways = {
             SEED_WAY: bench.seed_seconds,
             **{name: partial(bench.our_seconds, options=ours) for name, ours in OUR_OPTIONS.items()},
+            **bench.peers(folder),
         }
         for train in ways.values():
             train(WARM_UP_UPDATES)

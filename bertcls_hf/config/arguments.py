@@ -478,6 +478,12 @@ class BoostArguments:
         help="float16 halves the cache; it rounds each number by at most 1 part in 2,048. bfloat16 also computes in "
         "bfloat16 (1 part in 256), and stores float16.",
     )
+    boost_storage: Literal["float32", "float16", "int8"] | None = HfArg(
+        default=None,
+        help="How features are stored, whatever they are computed in. int8 takes a quarter of float32: a scale for "
+        "each text and component, 127 steps to each side. Default: float32 with --boost_dtype float32, float16 "
+        "otherwise.",
+    )
     head_init: Literal["random", "logistic"] = HfArg(
         default="random",
         help="logistic: the linear head starts as a logistic regression on the cached features, whose penalty the "

@@ -42,6 +42,8 @@ def _check_boost(args: Arguments) -> None:
         )
     if not boost.boost and boost.boost_dtype != "float32":
         raise ArgumentsError(f"--boost_dtype {boost.boost_dtype} is for cached features: it needs --boost")
+    if not boost.boost and boost.boost_storage is not None:
+        raise ArgumentsError(f"--boost_storage {boost.boost_storage} is for cached features: it needs --boost")
     if not boost.boost and boost.head_init != "random":
         raise ArgumentsError(f"--head_init {boost.head_init} reads cached features: it needs --boost")
     if boost.boost and args.training.padding_free:

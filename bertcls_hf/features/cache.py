@@ -30,7 +30,8 @@ from filelock import FileLock, Timeout
 from huggingface_hub.constants import HF_HOME
 
 from bertcls_hf.atomic_files import TEMPORARY_MARK, write_atomically
-from bertcls_hf.errors import ArgumentsError, StorageError
+from bertcls_hf.errors import StorageError
+from bertcls_hf.features.number_formats import DTYPES, encode_features, stored_width
 
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,6 @@ STALE_SECONDS = 24 * 3600
 SHARD_ROWS = 2048
 # The number of shards that are packed into one file.
 PACKED_SHARDS = 32
-DTYPES = {"float32": np.float32, "float16": np.float16}
 MISSING = "missing"
 # The column of a shard's own file; a file of several shards has a column for each component.
 FEATURES = "features"
@@ -59,7 +59,7 @@ class CacheMeta:
         source: the name of the split.
         rows: the number of distinct rows.
         width: the number of values per row and component.
-        dtype: the number format on disk, `float32` or `float16`.
+        dtype: the number format on disk: `float32`, `float16` or `int8`.
         tokens: the number of tokens of all distinct rows, without padding.
     """
 
@@ -78,7 +78,7 @@ class FeatureCache:
         folder: the folder of this key.
         rows: the number of distinct rows. The shards hold them in the order of extraction.
         width: the number of values per row and component.
-        dtype: the number format on disk, `float32` or `float16`.
+        dtype: the number format on disk: `float32`, `float16` or `int8`.
     """
 
     def __init__(self, folder: Path, rows: int, width: int, dtype: str):
@@ -106,7 +106,7 @@ class FeatureCache:
     def problem(self, component: str, shard: int) -> str | None:
         """Reads a shard, and says why it cannot be used; returns None for a sound shard."""
         rows = self.shard_rows(shard)
-        expected = (rows.stop - rows.start, self.width, self.dtype)
+        expected = (rows.stop - rows.start, stored_width(self.width, self.dtype), self.dtype)
         path = self.shard_path(component, shard)
         if path.exists():
             problem = shard_problem(path, *expected)
@@ -168,15 +168,10 @@ class FeatureCache:
             values: (rows, width) floats.
 
         Raises:
-            ArgumentsError: if the values are too large for float16.
+            ArgumentsError: if the values are too large for the number format.
             StorageError: if the disk is full or not writable.
         """
-        with np.errstate(over="ignore"):
-            stored = np.ascontiguousarray(values, dtype=DTYPES[self.dtype])
-        if self.dtype == "float16" and not np.isfinite(stored).all():
-            raise ArgumentsError(
-                "--boost_dtype: some features are not finite in float16, which ends at 65,504: use float32"
-            )
+        stored = encode_features(values, self.dtype)
         column = _column(stored)
         schema = pa.schema([pa.field(FEATURES, column.type)], metadata={"digest": _digest(stored)})
         _write_batches(self.shard_path(component, shard), schema, [pa.record_batch([column], schema=schema)])
@@ -221,7 +216,7 @@ class FeatureCache:
         return (path, FEATURES, 0) if pack is None else (pack, component, shard % PACKED_SHARDS)
 
     def read(self, component: str) -> list[np.ndarray]:
-        """Memory-maps the shards of a component: one array of shape (rows, width) per shard."""
+        """Memory-maps the shards of a component: one array of shape (rows, `stored_width`) per shard."""
         return self.read_all([component])[0]
 
     def read_all(self, components: Sequence[str]) -> list[list[np.ndarray]]:
@@ -411,7 +406,7 @@ def require_space(folder: Path, needed: int) -> None:
     if needed > free:
         raise StorageError(
             f"the features need {needed / 2**20:,.1f} MiB and {folder} has {free / 2**20:,.1f} MiB free: set "
-            "--boost_cache_dir to another disk, or --boost_dtype float16"
+            "--boost_cache_dir to another disk, or --boost_storage float16 or int8"
         )
 
 

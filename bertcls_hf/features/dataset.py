@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from bertcls_hf.features.number_formats import decode_features
 from bertcls_hf.models.modeling import TextClassifierConfig, merge_parts, pool_windows
 
 
@@ -17,7 +18,8 @@ class FeatureDataset(torch.utils.data.Dataset):
     """Cached features and labels, read a batch at a time.
 
     Args:
-        parts: for each component, the arrays of its shards, each of shape (rows of the shard, hidden).
+        parts: for each component, the arrays of its shards, each of shape (rows of the shard, hidden), or as
+            `encode_features` returns them.
         positions: (rows,) the position of each row's features in the cache; repeated texts share a position. If texts
             are split into windows, the positions are those of all windows, text by text.
         labels: (rows,) or (rows, labels), or None if the split has no labels.
@@ -42,7 +44,8 @@ class FeatureDataset(torch.utils.data.Dataset):
         self._bounds = None if windows is None else np.concatenate([[0], np.cumsum(windows)])
         self.parts, self.positions, self.labels, self.config = parts, positions, labels, config
         self._ends = np.cumsum([len(shard) for shard in parts[0]])
-        self._hidden = parts[0][0].shape[1]
+        self._hidden = decode_features(parts[0][0][:1]).shape[1]
+        self._is_int8 = parts[0][0].dtype == np.int8
         size = 4 * int(self._ends[-1]) * len(parts) * self._hidden
         # Batches are read with numpy, because torch would start all its threads for each batch.
         self._all = self._merge(self._read_all()).numpy() if size <= IN_MEMORY_BYTES else None
@@ -116,7 +119,7 @@ class FeatureDataset(torch.utils.data.Dataset):
         values = np.empty((self._ends[-1], len(self.parts), self._hidden), dtype=np.float32)
         for component, shards in enumerate(self.parts):
             for stop, shard in zip(self._ends, shards, strict=True):
-                values[stop - len(shard) : stop, component] = shard
+                values[stop - len(shard) : stop, component] = decode_features(shard)
         return values
 
     def _gather(self, positions: np.ndarray) -> np.ndarray:
@@ -130,7 +133,9 @@ class FeatureDataset(torch.utils.data.Dataset):
             chosen = slice(bounds[shard], bounds[shard + 1])
             rows, places = ordered[chosen] - (self._ends[shard - 1] if shard else 0), order[chosen]
             for component, shards in enumerate(self.parts):
-                values[places, component] = shards[shard][rows]
+                stored = shards[shard][rows]
+                # numpy converts floats while it copies them, without a call for each shard.
+                values[places, component] = decode_features(stored) if self._is_int8 else stored
         return values
 
     def _merge(self, values: np.ndarray) -> torch.Tensor:

@@ -29,6 +29,7 @@ from bertcls_hf.features.cache import (
 )
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.logits_columns import LEXICAL_COLUMN, TEACHER_COLUMN
+from bertcls_hf.features.number_formats import stored_width
 from bertcls_hf.features.plan import ExtractionPlan, TokenColumn, plan_extraction, token_columns
 from bertcls_hf.features.windows import split_texts
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint, weights_fingerprint
@@ -137,7 +138,7 @@ class FeatureExtractor:
         self.hides_progress = args.training.disable_tqdm or args.training.process_index > 0
         dtype = args.boost.boost_dtype
         self.compute_dtype = _compute_dtype(dtype, self.devices[0])
-        self.storage_dtype = "float32" if dtype == "float32" else "float16"
+        self.storage_dtype = args.boost.boost_storage or ("float32" if dtype == "float32" else "float16")
         bound_kernel_cache(self.devices[0])
         settings = (
             EXTRACTION_VERSION,
@@ -226,7 +227,8 @@ class FeatureExtractor:
         missing: list[int],
     ) -> None:
         rows = sum(cache.shard_rows(shard).stop - cache.shard_rows(shard).start for shard in missing)
-        require_space(cache.folder, rows * cache.width * np.dtype(cache.dtype).itemsize * len(names))
+        row_bytes = stored_width(cache.width, cache.dtype) * np.dtype(cache.dtype).itemsize
+        require_space(cache.folder, rows * row_bytes * len(names))
         with tqdm(unit="tok", unit_scale=True, desc=f"Features of {name}", disable=self.hides_progress) as progress:
             job = _Job(split, plan, cache, names, progress)
             progress.reset(total=sum(job.tokens(shard) for shard in missing))

@@ -456,6 +456,7 @@ class TestContradictions:
             ("--head_init logistic", "--head_init logistic reads cached features"),
             ("--boost --trainable_layers 2", "--boost caches features that never change"),
             ("--freeze_backbone --boost_dtype float16", "--boost_dtype float16 is for cached features"),
+            ("--freeze_backbone --boost_storage int8", "--boost_storage int8 is for cached features"),
             ("--freeze_backbone --trainable_layers 2", "--freeze_backbone trains no layer"),
             ("--freeze_backbone false --trainable_layers 0", "--trainable_layers 0 freezes the backbone"),
             ("--pooling pooler --pooling_layers 2", "--pooling pooler reads the last layer alone"),

@@ -303,7 +303,9 @@ class TestFullDisk:
 
     def test_too_little_space_is_refused_with_numbers(self, tmp_path: Path) -> None:
         require_space(tmp_path, 1)
-        with pytest.raises(StorageError, match=r"need 1,073,741,824\.0 MiB and .* MiB free: .*--boost_dtype float16"):
+        with pytest.raises(
+            StorageError, match=r"need 1,073,741,824\.0 MiB and .* MiB free: .*--boost_storage float16 or int8"
+        ):
             require_space(tmp_path, 2**50)
 
     def test_a_full_tmpfs(self, tmp_path: Path, values: np.ndarray) -> None:

@@ -25,8 +25,10 @@ from transformers import AutoTokenizer
 
 from bertcls_hf.errors import ArgumentsError, ExitCode, StorageError
 from bertcls_hf.features import cache as feature_cache
+from bertcls_hf.features import dataset as feature_dataset
 from bertcls_hf.features.cache import read_meta
 from bertcls_hf.features.extractor import FeatureExtractor, component_names, encoder_fingerprint
+from bertcls_hf.features.number_formats import decode_features, encode_features
 from bertcls_hf.features.plan import plan_extraction
 from bertcls_hf.models import token_batches as batching
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
@@ -212,6 +214,8 @@ class TestKey:
         keys["a max length that cuts nothing"] = self.key(tiny_bert, texts, max_seq_length=63)
         keys["half"] = self.key(tiny_bert, texts, boost_dtype="float16")
         keys["bfloat16"] = self.key(tiny_bert, texts, boost_dtype="bfloat16")
+        keys["int8"] = self.key(tiny_bert, texts, boost_storage="int8")
+        keys["bfloat16, int8"] = self.key(tiny_bert, texts, boost_dtype="bfloat16", boost_storage="int8")
 
         weights = load_file(copied(tiny_bert, tmp_path / "weights") / "model.safetensors")
         weights["encoder.layer.1.output.dense.weight"][3, 5] += 1e-6
@@ -354,6 +358,35 @@ class TestNumberFormats:
         assert torch.equal(by_dtype["float16"], exact.half().float())
         errors = (by_dtype["bfloat16"] - exact).abs().max() / exact.abs().max()
         assert 1e-4 < errors < 0.05
+
+    @pytest.mark.parametrize("in_memory", [True, False])
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_int8_takes_a_quarter_and_rounds_each_row_by_its_largest_number(
+        self, tiny_bert: Path, tmp_path: Path, dtype: str, in_memory: bool, monkeypatch: pytest.MonkeyPatch,
+        small_shards: int,
+    ) -> None:  # fmt: skip
+        split = tokenized(tiny_bert, texts_of(30))
+        if not in_memory:
+            monkeypatch.setattr(feature_dataset, "IN_MEMORY_BYTES", 0)
+        exact, rounded = (
+            make_extractor(tiny_bert, tmp_path / storage, boost_dtype=dtype, boost_storage=storage)
+            .features("train", split) for storage in ("float32", "int8")
+        )  # fmt: skip
+        width = exact.parts[0][0].shape[1]
+        assert rounded.parts[0][0].dtype == np.int8
+        assert rounded.parts[0][0].nbytes == exact.parts[0][0].nbytes / 4 + 4 * 8
+        for part, values in enumerate(all_features(exact).split(width, dim=1)):
+            errors = (all_features(rounded)[:, part * width : (part + 1) * width] - values).abs().amax(1)
+            assert (errors <= values.abs().amax(1) / 254 * 1.001).all()
+            assert errors.max() > 0
+        metas = [read_meta(folder) for folder in (tmp_path / "int8").iterdir()]
+        assert [meta.dtype for meta in metas if meta is not None] == ["int8"]
+
+    def test_rows_without_a_number_beside_zero_stay_so(self) -> None:
+        features = np.array([[0, 0, 0], [1, -2, 0.5]], dtype=np.float32)
+        np.testing.assert_allclose(decode_features(encode_features(features, "int8")), features, atol=2 / 254)
+        with pytest.raises(ArgumentsError, match="--boost_storage int8: some features are not finite"):
+            encode_features(np.array([[np.nan, 1]], dtype=np.float32), "int8")
 
     def test_too_large_for_float16(self, tiny_bert: Path, root: Path) -> None:
         extractor = make_extractor(tiny_bert, root, boost_dtype="float16", pooling="cls", pooling_layers=1)

@@ -85,9 +85,7 @@ def test_every_text_is_predicted_once_though_a_worker_is_killed(
 
 
 @pytest.mark.slow
-def test_a_training_finds_what_a_job_has_cached(
-    command: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_a_training_finds_what_a_job_has_cached(command: Callable[..., list[str]], tmp_path: Path) -> None:
     for number in range(5):
         write_reviews(tmp_path / f"part-{number}.csv", 20 + number, start=number * 30)
     options = command(train_file=tmp_path / "part-*.csv", streaming=True, boost=True, learning_rate=None,
