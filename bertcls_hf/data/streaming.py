@@ -21,8 +21,8 @@ from bertcls_hf.data.text_stream import TextStream
 from bertcls_hf.errors import ArgumentsError
 
 
-# A stream of more files than these is read in as many groups of files, or in more, of as many files each.
-FILE_GROUPS = 64
+# A stream of more files than these is read in as many groups of files, or in more, of at least so many files each.
+FILE_GROUPS, FILES_OF_GROUP = 64, 16
 # The number of rows that are tokenized at a time where many are read at once.
 BATCH_ROWS = 4096
 
@@ -119,7 +119,7 @@ class TokenStream(torch.utils.data.IterableDataset):
     def file_groups(self) -> int:
         """The number of groups of consecutive files, each of which can be read on its own."""
         files = self.texts.source.dataset.num_shards
-        return max(min(files, FILE_GROUPS), files // FILE_GROUPS)
+        return max(min(files, FILE_GROUPS), files // FILES_OF_GROUP)
 
     def raw_chunks(self, group: int, rows: int) -> Iterator[list[dict[str, Any]]]:
         """Yields all rows of a group of files once, unchecked and in their order, so many at a time.

@@ -81,9 +81,7 @@ def test_features_and_labels_are_those_of_the_rows_in_their_order(
     assert [len(list(folder.glob("*.arrow"))) for folder in folders] == [1] * len(folders)
 
 
-def test_windows_and_several_labels_come_along(
-    folder: Path, tiny_bert: Path, reviews: dict[str, Path], tmp_path: Path
-) -> None:
+def test_windows_come_along(folder: Path, tiny_bert: Path, reviews: dict[str, Path], tmp_path: Path) -> None:
     """Equal to the features of the same rows when they are loaded."""
     options = {"truncation_strategy": "windows", "window_pooling": "attention"}
     extractor = make_extractor(tiny_bert, tmp_path / "cache", max_seq_length=8, **options)

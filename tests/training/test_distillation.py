@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,25 @@ from tests.helpers.reviews import write_reviews
 Command = Callable[..., list[str]]
 
 
-@pytest.fixture
-def teacher(command: Command, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def taught(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier that has learned the words of good and bad reviews; its labels are in another order."""
+    folder = tmp_path_factory.mktemp("taught")
     options = {
-        "train_file": write_reviews(tmp_path / "teaching.csv", 96, start=300), "num_train_epochs": 12,
-        "learning_rate": 5e-3, "output_dir": tmp_path / "teacher", "label_names": "pos,neg", "lexical_baseline": False,
+        "model_name_or_path": tiny_bert, "train_file": write_reviews(folder / "teaching.csv", 96, start=300),
+        "validation_file": write_reviews(folder / "validation.csv", 16, start=100), "num_train_epochs": 12,
+        "learning_rate": 5e-3, "output_dir": folder / "teacher", "label_names": "pos,neg", "lexical_baseline": False,
+        "per_device_train_batch_size": 8, "disable_tqdm": True, "use_cpu": True, "eval_strategy": "no",
+        "save_strategy": "no",
     }  # fmt: skip
-    assert main(command(**options)) == 0
-    return tmp_path / "teacher"
+    assert main([token for name, value in options.items() for token in (f"--{name}", str(value))]) == 0
+    return folder / "teacher"
+
+
+@pytest.fixture
+def teacher(taught: Path, tmp_path: Path) -> Path:
+    """A copy of that classifier, which a test may change."""
+    return shutil.copytree(taught, tmp_path / "teacher")
 
 
 @pytest.fixture
