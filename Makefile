@@ -75,9 +75,8 @@ quickstart: venv ## train a small classifier and try it (HUB=1: a model and revi
 demo: venv-deploy ## open a page to try a trained model (MODEL=outputs/quickstart)
 	$(BIN)/python -m bertcls_hf.demo $(MODEL)
 
-test: venv-dev ## run the whole suite: the quick tests, then the slow ones
-	$(PYTEST) -m "not slow"
-	$(PYTEST) -m slow
+test: venv-dev ## run the whole suite
+	$(PYTEST)
 
 test-quick: venv-dev ## run the quick tests only
 	$(PYTEST) -m "not slow"

@@ -67,6 +67,7 @@ def test_features_and_labels_are_those_of_the_rows_in_their_order(
     groups: int, processes: int,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(streaming, "FILE_GROUPS", groups)
+    monkeypatch.setattr(streaming, "FILES_OF_GROUP", groups)
     extractor = make_extractor(tiny_bert, tmp_path / "cache")
     extractor.processes = processes
     stream = stream_of(folder, tiny_bert, reviews["validation"])
