@@ -23,8 +23,8 @@ SENTENCES :=
 endif
 # What `make demo` shows: an output_dir, a Hub id or pypi:PACKAGE.
 MODEL ?= outputs/quickstart
-# Parallel test processes, and anything else for pytest: make test-quick PYTEST_ARGS="-k metrics"
-TEST_WORKERS ?= 2
+# Parallel test processes (many of the tests wait for others), and anything else for pytest: make test-quick PYTEST_ARGS="-k metrics"
+TEST_WORKERS ?= 3
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin

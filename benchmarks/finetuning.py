@@ -212,16 +212,18 @@ def main() -> None:
     texts = options.updates * BATCH_SIZE
     speeds = {name: texts / statistics.median(values) for name, values in seconds.items()}
     speedups = {name: [1 / ratio for ratio in values] for name, values in ratios_to(SEED_WAY, seconds).items()}
+
+    def padded(name: str) -> str:
+        known = tokens[SEED_WAY] if name == SEED_WAY else tokens[OUR_WAY] if name in OUR_OPTIONS else None
+        return "" if known is None else f"{known:.0f}"
+
     print(
         f"{texts} texts of {tokens['trained']:.0f} tokens on average (the {len(bench.corpus_lengths)} of the epoch: "
         f"{tokens['corpus']:.0f}), cut at {bench.max_seq_length}; median of {options.rounds} rounds"
     )
     print_table(
         ("way", "tokens/text, padded", "texts/s", "speed against the seed's way"),
-        [
-            (name, f"{tokens.get(name, tokens[OUR_WAY]):.0f}", f"{speeds[name]:.2f}", spread(speedups[name]))
-            for name in ways
-        ],
+        [(name, padded(name), f"{speeds[name]:.2f}", spread(speedups[name])) for name in ways],
     )
     results = {"options": vars(options), "environment": machine, "tokens_per_text": tokens, "seconds": seconds,
                "texts_per_second": speeds, "speedups": speedups}  # fmt: skip

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 
+from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.config.command import run_command
 from bertcls_hf.config.parsing import parse_arguments
 from bertcls_hf.errors import ArgumentsError
@@ -46,15 +47,20 @@ class CacheGroup:
             resolve_run(args, checkpoint, data, truncation).load_model(), tokenizer, args
         )
 
-    def groups(self) -> int:
-        """Returns the number of groups of files."""
-        return self.stream.file_groups
-
     def __call__(self, task: dict[str, int]) -> dict[str, int]:
         """Caches a group, and returns the number of its rows."""
         from bertcls_hf.features.stream_extraction import cache_group
 
         return {"group": task["group"], "rows": cache_group(self.extractor, "train", self.stream, task["group"])}
+
+
+def groups_of(args: Arguments) -> int:
+    """Returns the number of groups of files of a streamed recipe."""
+    from bertcls_hf.data.load import load_data
+    from bertcls_hf.data.streaming import TokenStream
+
+    texts: Any = load_data(args.data, None, trains=True, predicts=False).splits["train"]
+    return TokenStream(texts, lambda columns: columns).file_groups
 
 
 def run(words: Sequence[str]) -> None:
@@ -67,9 +73,7 @@ def run(words: Sequence[str]) -> None:
     args, _ = parse_arguments(job.options, PROGRAM)
     if not (args.boost.boost and args.data.streaming):
         raise ArgumentsError("only a recipe with --boost and --streaming caches features while it reads")
-    first = ray.remote(CacheGroup).remote(job.options)
-    tasks = [{"group": group} for group in range(ray.get(first.groups.remote()))]
-    ray.kill(first)
+    tasks = [{"group": group} for group in range(groups_of(args))]
     cached = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
         CacheGroup, fn_constructor_args=(job.options,), num_gpus=job.gpus, concurrency=job.workers
     )

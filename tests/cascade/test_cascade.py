@@ -120,6 +120,7 @@ def test_csv_has_columns_for_it(trained: Path, tmp_path: Path) -> None:
     assert {row["abstained"] for row in rows} <= {"True", "False"}
 
 
+@pytest.mark.parametrize("trained", [False], ids=["texts"], indirect=True)
 def test_a_graph_answers_alike(trained: Path, tmp_path: Path) -> None:
     graph = tmp_path / "graph"
     assert export([str(trained / "out"), "--output_dir", str(graph)]) == 0

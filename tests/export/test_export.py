@@ -177,7 +177,8 @@ def test_thresholds_are_in_the_order_of_the_labels(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+# CamemBERT and XLM-RoBERTa are RoBERTa under other names.
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"camembert", "xlm-roberta"}))
 def test_every_family_gives_the_logits_of_pytorch(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

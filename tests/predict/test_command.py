@@ -642,10 +642,10 @@ def reached(state: Path, run: EntryScript) -> Iterator[int]:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(arguments: Callable, tmp_path: Path) -> None:
     peaks = []
-    for rows in (10_000, 80_000):
+    for rows in (6_000, 40_000):
         source = tmp_path / f"{rows}.csv"
         write_csv(source, [["text"], *([f"good film {number} " * (number % 5)] for number in range(rows))])
-        argv = arguments(source, output_file=tmp_path / f"{rows}.jsonl", chunk_rows=4096)
+        argv = arguments(source, output_file=tmp_path / f"{rows}.jsonl", chunk_rows=2048)
         process = command(argv)
         _, status, usage = os.wait4(process.pid, 0)
         assert os.waitstatus_to_exitcode(status) == 0

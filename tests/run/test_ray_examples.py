@@ -21,7 +21,7 @@ from tests.helpers.reviews import ROOT, review, write_reviews
 
 pytest.importorskip("ray", reason="ray is not installed")
 
-FILES, ROWS = 24, 400
+FILES, ROWS = 14, 300
 
 
 def start(example: str, *words: object, mark: str) -> subprocess.Popen[str]:
@@ -90,7 +90,7 @@ def test_a_training_finds_what_a_job_has_cached(command: Callable[..., list[str]
         write_reviews(tmp_path / f"part-{number}.csv", 20 + number, start=number * 30)
     options = command(train_file=tmp_path / "part-*.csv", streaming=True, boost=True, learning_rate=None,
                       num_train_epochs=1, boost_cache_dir=tmp_path / "cache")  # fmt: skip
-    output = finish(start("extract_with_ray.py", "--workers", 2, "--", *options, mark=str(tmp_path)))
+    output = finish(start("extract_with_ray.py", "--workers", 1, "--", *options, mark=str(tmp_path)))
     assert "110 rows in 5 groups of files" in output
     with counted_shards() as computed:
         assert main(options) == 0

@@ -114,7 +114,12 @@ class TestCompiled:
             {"boost": True, "head_learning_rate": 0.01},
             {"trainable_layers": 2, "layerwise_lr_decay": 0.9},
             {"padding_free": True, "pooling": "mean", "pooling_layers": 2, "num_train_epochs": 1},
-            {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 5, "class_weights": "balanced"},
+            {
+                "gradient_accumulation_steps": 3,
+                "per_device_train_batch_size": 5,
+                "class_weights": "balanced",
+                "num_train_epochs": 1,
+            },
         ],
         ids=["eager", "inductor", "frozen", "boost", "layers", "without padding", "accumulated"],
     )
