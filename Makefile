@@ -23,7 +23,7 @@ SENTENCES :=
 endif
 # What `make demo` shows: an output_dir, a Hub id or pypi:PACKAGE.
 MODEL ?= outputs/quickstart
-# Parallel test processes (many of the tests wait for others), and anything else for pytest: make test-quick PYTEST_ARGS="-k metrics"
+# Parallel test processes, of which some wait for others; and anything else for pytest: make test-quick PYTEST_ARGS="-k metrics"
 TEST_WORKERS ?= 3
 PYTEST_ARGS ?=
 

@@ -98,7 +98,7 @@ def peers(
         return stopwatch.seconds
 
     ways: dict[str, Callable[[int], float]] = {
-        "run_classification.py of transformers, padded": lambda updates: script(updates, True),
+        "Trainer as in run_classification.py, padded": lambda updates: script(updates, True),
         "the same, --pad_to_max_length False": lambda updates: script(updates, False),
     }
     if find_spec("sentence_transformers"):
