@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
+from _stopwatch import Stopwatch
 from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -13,23 +13,9 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     default_data_collator,
 )
-
-
-class Stopwatch(TrainerCallback):
-    """Times a training from before its first batch to the end of its last update."""
-
-    seconds = 0.0
-
-    def on_train_begin(self, args: Any, *rest: Any, **kwargs: Any) -> None:
-        self.begin = perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
-        if state.global_step == state.max_steps:
-            self.seconds = perf_counter() - self.begin
 
 
 def peers(

@@ -39,7 +39,8 @@ import datasets
 import numpy as np
 import torch
 from _common import environment, interleaved, print_table, ratios_to, report, spread
-from finetuning import CORPUS, MODEL, now
+from _stopwatch import now
+from finetuning import CORPUS, MODEL
 from sentence_transformers import SentenceTransformer
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits

@@ -24,15 +24,15 @@ from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import datasets
 import torch
 from _common import environment, interleaved, print_table, ratios_to, report, spread
 from _finetuning_peers import peers
+from _stopwatch import Stopwatch, now
 from torch.utils.data import DataLoader, TensorDataset
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.config.arguments import Arguments
@@ -61,17 +61,6 @@ OUR_OPTIONS: dict[str, dict[str, Any]] = {
         "attn_implementation": "eager",
     },
 }
-
-
-class Stopwatch(TrainerCallback):
-    """Times a training from before its first batch to the end of its last update."""
-
-    def on_train_begin(self, args: Any, *rest: Any, **kwargs: Any) -> None:
-        self.begin = now(args.device)
-
-    def on_step_end(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
-        if state.global_step == state.max_steps:
-            self.seconds = now(args.device) - self.begin
 
 
 class Workbench:
@@ -172,13 +161,6 @@ class Workbench:
             SEED_WAY: float(self.max_seq_length),
             OUR_WAY: statistics.mean(batch["input_ids"].shape[1] for batch in batches),
         }
-
-
-def now(device: torch.device) -> float:
-    """The time when the device has done all that it was given."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-    return perf_counter()
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ from typing import Any
 import datasets
 import torch
 from _common import environment, interleaved, print_table, ratios_to, report, spread
-from finetuning import CORPUS, MODEL, now
+from _stopwatch import now
+from finetuning import CORPUS, MODEL
 from transformers.utils.logging import disable_progress_bar
 
 from bertcls_hf.config.parsing import build_arguments

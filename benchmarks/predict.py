@@ -30,7 +30,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from _common import environment, interleaved, print_table, ratios_to, report, spread
-from finetuning import CORPUS, MODEL, now
+from _stopwatch import now
+from finetuning import CORPUS, MODEL
 from transformers import AutoModelForSequenceClassification, Pipeline, PreTrainedModel, pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar
 

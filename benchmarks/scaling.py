@@ -35,8 +35,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _common import ROOT, environment, print_table, report
+from _stopwatch import Stopwatch
 from boost import forward_operations
-from finetuning import MODEL, Stopwatch
+from finetuning import MODEL
 from transformers import AutoTokenizer, BertConfig, BertModel, PrinterCallback, set_seed
 from transformers.utils.logging import disable_progress_bar
 

@@ -138,11 +138,13 @@ class InterleavedReader:
 
     def __init__(self, shards: Sequence[IterableDataset], states: list[dict[str, Any] | None]):
         self._shards, self._states = shards, states
-        has_ended = [state is None for state in states] or [False] * len(shards)
-        for shard, state in zip(shards, states, strict=False):
-            if state is not None:
-                shard.load_state_dict(state)
-        self._open = {number: iter(shard) for number, shard in enumerate(shards) if not has_ended[number]}
+        self._open = {}
+        for number, shard in enumerate(shards):
+            if states and states[number] is None:
+                continue
+            if states:
+                shard.load_state_dict(states[number])
+            self._open[number] = iter(shard)
         self._started = False
 
     def states(self) -> list[dict[str, Any] | None]:

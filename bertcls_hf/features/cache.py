@@ -83,6 +83,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path, rows: int, width: int, dtype: str):
         self.folder, self.rows, self.width, self.dtype = folder, rows, width, dtype
+        self._components_of: dict[Path, list[str]] = {}
         self._packs: dict[tuple[str, int], Path] = {}
 
     @property
@@ -112,7 +113,7 @@ class FeatureCache:
             problem = shard_problem(path, *expected)
             if problem is None or path.exists():
                 return problem
-        # It was never there, or another process has just packed it.
+            self._list_packs()  # Another process has just packed it.
         pack = self._pack(component, shard)
         return MISSING if pack is None else shard_problem(pack, *expected, component, shard % PACKED_SHARDS)
 
@@ -122,20 +123,28 @@ class FeatureCache:
         return path if path.exists() else self._pack(component, shard) or path
 
     def _pack(self, component: str, shard: int) -> Path | None:
-        group = shard // PACKED_SHARDS
-        known = self._packs.get((component, group))
-        if known is None or not known.exists():
-            for path in packed_files(self.folder, group):
-                self._packs |= {(name, group): path for name in packed_components(path)}
-        return self._packs.get((component, group))
+        return self._packs.get((component, shard // PACKED_SHARDS))
+
+    def _list_packs(self) -> None:
+        """Looks for packed files, which other processes may have written; a name stands for the same components."""
+        known = self._components_of
+        self._components_of = {
+            path: known[path] if path in known else packed_components(path) for path in packed_files(self.folder)
+        }
+        self._packs = {}
+        for path, names in self._components_of.items():
+            group = int(path.name.split(".")[-2])
+            self._packs |= {(name, group): path for name in names}
 
     def missing_components(self, shard: int, components: Sequence[str]) -> list[str]:
         """Lists the components whose shard of this number is missing or damaged."""
+        self._list_packs()
         return [component for component in components if self.problem(component, shard) is not None]
 
     def missing_shards(self, components: Sequence[str]) -> list[int]:
         """Lists the shards that are missing or damaged for any component, and logs a warning for each damaged file."""
         missing = []
+        self._list_packs()
         for shard in range(self.shards):
             problems = {component: self.problem(component, shard) for component in components}
             for component, problem in problems.items():
@@ -192,9 +201,10 @@ class FeatureCache:
             logger.warning("the features are complete, but stay in many files: %s", error)
 
     def _write_pack(self, components: Sequence[str], group: int, shards: range) -> None:
-        packs = {path: packed_problems(path) for path in packed_files(self.folder, group)}
-        old = [path for path, known in packs.items() if not known or known.keys() & set(components)]
-        kept = [name for path in old for name, problems in packs[path].items() if not any(problems)]
+        self._list_packs()
+        names_of = {path: self._components_of[path] for path in packed_files(self.folder, group)}
+        old = [path for path, names in names_of.items() if not names or set(names) & set(components)]
+        kept = [name for path in old for name, problems in packed_problems(path).items() if not any(problems)]
         components = [*components, *(name for name in kept if name not in components)]
         stored = {name: [_map_shard(*self._where(name, shard)) for shard in shards] for name in components}
         digests = {name: [digest for _, digest in found] for name, found in stored.items()}
@@ -204,10 +214,12 @@ class FeatureCache:
         batches = (pa.record_batch(list(arrays), schema=schema) for arrays in zip(*columns.values(), strict=True))
         path = self.folder / f"{PACK_PREFIX}{_digest_of_names(components)}.{group:05d}.arrow"
         _write_batches(path, schema, batches)
+        self._components_of.pop(path, None)
         replaced = {*old, *(self.shard_path(name, shard) for name in components for shard in shards)} - {path}
         for file in replaced:
             with contextlib.suppress(OSError):
                 file.unlink()
+        self._list_packs()
 
     def _where(self, component: str, shard: int) -> tuple[Path, str, int]:
         """Returns where a complete shard is: the file, the column, and the number of the record batch."""
@@ -221,6 +233,7 @@ class FeatureCache:
 
     def read_all(self, components: Sequence[str]) -> list[list[np.ndarray]]:
         """Memory-maps the shards of several components, each file once."""
+        self._list_packs()
         readers: dict[Path, pa.RecordBatchFileReader] = {}
         return [[self._map(component, shard, readers) for shard in range(self.shards)] for component in components]
 
@@ -229,6 +242,7 @@ class FeatureCache:
         try:
             reader = readers.get(path) or readers.setdefault(path, _reader(path))
         except FileNotFoundError:  # Another process has just packed it.
+            self._list_packs()
             path, column, batch = self._where(component, shard)
             reader = readers.get(path) or readers.setdefault(path, _reader(path))
         return _values(reader, column, batch)
@@ -388,8 +402,13 @@ def sweep_temporary_files(folder: Path) -> None:
     """Deletes temporary and lock files that are older than a day; a running process may still use younger ones."""
     for path in itertools.chain(folder.glob(f"*{TEMPORARY_MARK}*"), folder.glob(f"*{LOCK_SUFFIX}")):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            if is_stale(path):
                 path.unlink()
+
+
+def is_stale(path: Path) -> bool:
+    """Says whether a file or folder is older than a day, so that no running process still works on it."""
+    return time.time() - path.stat().st_mtime > STALE_SECONDS
 
 
 def require_space(folder: Path, needed: int) -> None:

@@ -205,7 +205,11 @@ class FeatureExtractor:
         return CachedRows(cache, plan.positions, windows)
 
     def _cache(self, root: Path, plan: ExtractionPlan) -> FeatureCache:
-        return FeatureCache(root / self.key(plan), len(plan.rows), self.model.config.hidden_size, self.storage_dtype)
+        return self.cache_in(root / self.key(plan), len(plan.rows))
+
+    def cache_in(self, folder: Path, rows: int) -> FeatureCache:
+        """Returns the cache in a folder, of so many distinct rows, as this extractor writes and reads it."""
+        return FeatureCache(folder, rows, self.model.config.hidden_size, self.storage_dtype)
 
     @property
     def temporary_root(self) -> Path:

@@ -9,7 +9,6 @@ files of all chunks are put together in the order of the stream, whoever wrote t
 import contextlib
 import json
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,10 +28,8 @@ from bertcls_hf.errors import DataError
 from bertcls_hf.features.cache import (
     FULL_DISK_ADVICE,
     LOCK_SUFFIX,
-    STALE_SECONDS,
-    FeatureCache,
     claim,
-    read_meta,
+    is_stale,
     writing_problem,
 )
 from bertcls_hf.features.dataset import FeatureDataset
@@ -110,7 +107,7 @@ def _sweep(root: Path) -> None:
     """Deletes what extractions that were killed left behind, after a day."""
     for folder in root.glob(f"{ROWS_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
+            if is_stale(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -161,7 +158,7 @@ class _StreamExtraction:
             labels = tensor_of(chunk.rows, "labels")
             known = {"positions": cached.positions, "windows": cached.windows, "labels": labels}
             found = {name: np.asarray(values) for name, values in known.items() if values is not None}
-            found["folder"] = str(cached.cache.folder)
+            found |= {"folder": str(cached.cache.folder), "stored_rows": cached.cache.rows}
         path = self._rows_file(group, chunk.number)
 
         def fill(temporary: Path) -> None:
@@ -199,15 +196,16 @@ class _StreamExtraction:
         }
         components = self.extractor.components
         parts: list[list[np.ndarray]] = [[] for _ in components]
-        for folder in map(Path, merged["folders"]):
-            for part, shards in zip(parts, _cache_of(folder).read_all(components), strict=True):
+        for folder, rows in merged["caches"]:
+            cache = self.extractor.cache_in(Path(folder), rows)
+            for part, shards in zip(parts, cache.read_all(components), strict=True):
                 part += shards
         labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
         config = self.extractor.model.config
         return FeatureDataset(parts, arrays["positions"], labels, config, windows=arrays.get("windows"))
 
     def _merge(self) -> None:
-        folders: list[str] = []
+        caches: list[tuple[str, int]] = []
         columns: dict[str, dict[str, Any]] = {}
         stored_rows = 0
         with contextlib.ExitStack() as files:
@@ -216,19 +214,19 @@ class _StreamExtraction:
                 rows = dict(np.load(path))
                 if not (folder := str(rows.pop("folder"))):
                     continue
-                folders.append(folder)
+                caches.append((folder, int(rows.pop("stored_rows"))))
                 rows["positions"] = rows["positions"] + stored_rows
-                stored_rows += _cache_of(Path(folder)).rows
+                stored_rows += caches[-1][1]
                 for name, values in rows.items():
                     if name not in opened:
                         opened[name] = files.enter_context((self.folder / name).open("wb"))
                         columns[name] = {"dtype": values.dtype.str, "shape": [0, *values.shape[1:]]}
                     opened[name].write(np.ascontiguousarray(values).data)
                     columns[name]["shape"][0] += len(values)
-        if not folders:
+        if not caches:
             source = self.stream.texts.source.name
             raise DataError(f"{source}: no row is left after those that the options drop")
-        self._write(self.folder / MERGED, json.dumps({"folders": folders, "columns": columns}).encode())
+        self._write(self.folder / MERGED, json.dumps({"caches": caches, "columns": columns}).encode())
 
     def _rows_file(self, group: int, number: int) -> Path:
         return self.folder / f"{group:06d}.{number:06d}.npz"
@@ -243,9 +241,3 @@ class _StreamExtraction:
     @staticmethod
     def _write(path: Path, content: bytes) -> None:
         write_atomically(path, lambda temporary: temporary.write_bytes(content), FULL_DISK_ADVICE)
-
-
-def _cache_of(folder: Path) -> FeatureCache:
-    meta = read_meta(folder)
-    assert meta is not None
-    return FeatureCache(folder, meta.rows, meta.width, meta.dtype)

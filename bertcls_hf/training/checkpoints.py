@@ -135,6 +135,8 @@ def checkpoint_problem(
             return f"the position in the stream cannot be read: {one_line(error)}"
         if not position.is_whole:
             return "the position in the stream is not known for every part"
+        if _step_of(folder) not in (position.steps, -1):
+            return f"the position in the stream is of step {position.steps}"
         world_size = position.ranks
     random_states = ["rng_state.pth"] if world_size <= 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     step_weights = [STEP_WEIGHTS] if has_step_weights or (folder / STEP_WEIGHTS).exists() else []

@@ -21,6 +21,7 @@ from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.run import main
+from bertcls_hf.training.checkpoints import checkpoint_problem
 from tests.helpers.reviews import review, write_reviews
 from tests.helpers.training_runs import SAVES, assert_identical_run
 
@@ -199,7 +200,11 @@ def test_a_streamed_training_saves_a_model_and_resumes_exactly(
             shutil.rmtree(folder)
     for state in cut.glob("checkpoint-*/trainer_state.json"):
         state.write_text(state.read_text().replace(str(whole), str(cut)))
-    # A checkpoint without its position is not complete.
+    # A checkpoint without its position, or with that of another step, is not complete.
+    position = cut / "checkpoint-6" / "stream_position.json"
+    assert checkpoint_problem(position.parent, 1, is_stream=True) is None
+    position.write_text(json.dumps({**json.loads(position.read_text()), "steps": 5}))
+    assert checkpoint_problem(position.parent, 1, is_stream=True) == "the position in the stream is of step 5"
     (cut / "checkpoint-6" / "stream_position.json").write_text("{")
     assert main(command(**options, output_dir=cut, resume_from_checkpoint="auto")) == 0
     assert (cut / "_incomplete-checkpoint-6").is_dir()

@@ -53,7 +53,7 @@ from tests.helpers.feature_runs import (
     tokenized,
 )
 from tests.helpers.reviews import ROOT, review
-from tests.helpers.warm_processes import Worker, run_ranks
+from tests.helpers.warm_processes import Worker, note, notes_of, run_ranks
 
 
 POOLINGS = [
@@ -690,8 +690,7 @@ def note_shards(folder: Path) -> None:
     original = FeatureExtractor._extract_shard
 
     def noted(self: FeatureExtractor, job: Any, shard: int, *rest: Any) -> None:
-        with (folder / f"computed.{os.environ['RANK']}").open("a") as file:
-            file.write(f"{len(job.plan.rows)}:{shard}\n")
+        note(folder, "computed", [f"{len(job.plan.rows)}:{shard}"])
         original(self, job, shard, *rest)
 
     FeatureExtractor._extract_shard = noted  # type: ignore[method-assign]
@@ -710,9 +709,7 @@ def test_two_ranks_make_the_cache_of_one(
     argv = command(**options, output_dir=tmp_path / "second", boost_cache_dir=root)
     done = run_ranks(argv, 2, prepare=functools.partial(note_shards, tmp_path))
     assert done.code == 0, done.output[-3000:]
-    # A rank that comes late finds nothing to do.
-    notes = [tmp_path / f"computed.{rank}" for rank in (0, 1)]
-    computed = [set(path.read_text().splitlines()) if path.exists() else set() for path in notes]
+    computed = [set(notes_of(tmp_path, "computed", rank)) for rank in (0, 1)]
     assert len(computed[0] | computed[1]) == len(expected) / 3
     if disk == "shared":
         assert cache_bytes(root) == expected

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.features.stream_extraction import split_features
 from tests.helpers.feature_runs import all_features, features_of_texts, make_extractor
 from tests.helpers.reviews import write_reviews
-from tests.helpers.warm_processes import run_ranks
+from tests.helpers.warm_processes import note, notes_of, run_ranks
 
 
 FILES = (20, 3, 11, 26)
@@ -152,8 +151,7 @@ def note_texts(folder: Path) -> None:
     original = TokenStream.tokenize
 
     def noted(self: TokenStream, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        with (folder / f"tokenized.{os.environ['RANK']}").open("a") as file:
-            file.writelines(f"{text}\n" for text in columns["text"])
+        note(folder, "tokenized", columns["text"])
         return original(self, columns)
 
     TokenStream.tokenize = noted  # type: ignore[method-assign]
@@ -170,7 +168,7 @@ def test_each_of_two_ranks_tokenizes_a_part(
                "learning_rate": None, "num_train_epochs": 1, "boost_cache_dir": tmp_path / "cache"}  # fmt: skip
     done = run_ranks(command(**options), 2, prepare=functools.partial(note_texts, tmp_path))
     assert done.code == 0, done.output[-3000:]
-    texts = [(tmp_path / f"tokenized.{rank}").read_text().splitlines() for rank in (0, 1)]
+    texts = [notes_of(tmp_path, "tokenized", rank) for rank in (0, 1)]
     assert set(texts[0]) & set(texts[1]) == set()
     assert len(texts[0]) + len(texts[1]) == 60
     assert json.loads((tmp_path / "out" / "train_results.json").read_text())["train_samples"] == 60

@@ -63,6 +63,18 @@ def _start(function: Callable[..., None], connection: Any, *args: Any) -> None:
     connection.close()
 
 
+def note(folder: Path, name: str, lines: list[str]) -> None:
+    """Adds lines to the notes that this rank keeps under a name."""
+    with (folder / f"{name}.{os.environ['RANK']}").open("a") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def notes_of(folder: Path, name: str, rank: int) -> list[str]:
+    """What a rank has noted; nothing if it came too late to find work."""
+    path = folder / f"{name}.{rank}"
+    return path.read_text().splitlines() if path.exists() else []
+
+
 @dataclass(frozen=True)
 class Finished:
     """How a run of the entry script ended: its exit code, negative for a signal, and all that it printed."""
