@@ -10,7 +10,8 @@ Extraction: real tokens per second over a random sample of distinct texts, MiniL
 (b) `encode` of sentence-transformers, batches of 32;
 (c) ours: `FeatureExtractor` into a fresh cache folder, hashes, checksums and fsync included;
     the same with `--boost_dtype bfloat16`, which some processors multiply faster than float32, and others slower;
-(d) the roofline: the encoder's floating-point operations over these lengths, at the rate of its own float32 products.
+(d) the roofline: the encoder's floating-point operations over these lengths, at the rate of its own products in the
+    number format of (c).
 
 (a), (c) and (d) start from token ids. (b) tokenizes itself, so (c) is also shown with the time that tokenizing takes.
 
@@ -62,7 +63,7 @@ from bertcls_hf.training.trainer import ClassificationTrainer
 
 
 SEED_WAY, SENTENCES, OURS, TOKENIZING, ROOFLINE = "(a) seed", "(b) encode", "(c) ours", "tokenizing", "(d) roofline"
-OURS_HALF = "(c) in bfloat16"
+OURS_HALF, ROOFLINE_HALF = "(c) in bfloat16", "(d) in bfloat16"
 SEED_LOOP, REGRESSION = "(e) seed's loop, 32", "(f) LogisticRegression"
 SEED_BATCH, SENTENCES_BATCH, LOOP_BATCH, OUR_BATCHES = 16, 32, 32, (32, 512)
 WARM_UP_TEXTS = 2 * SENTENCES_BATCH
@@ -89,13 +90,13 @@ def forward_operations(config: PreTrainedConfig, lengths: np.ndarray) -> float:
     return config.num_hidden_layers * per_layer
 
 
-def gemm_rate(config: PreTrainedConfig, device: torch.device) -> float:
+def gemm_rate(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype = torch.float32) -> float:
     """Floating-point operations per second of `torch.mm` at a layer's shapes: the best of several for each shape."""
     hidden, inner = config.hidden_size, config.intermediate_size
     operations, seconds = 0.0, 0.0
     for depth, width, number in ((hidden, hidden, 4), (hidden, inner, 1), (inner, hidden, 1)):
-        rows, weights = torch.randn(GEMM_ROWS, depth, device=device), torch.randn(depth, width, device=device)
-        product = torch.empty(GEMM_ROWS, width, device=device)
+        shapes = (GEMM_ROWS, depth), (depth, width), (GEMM_ROWS, width)
+        rows, weights, product = (torch.randn(shape, device=device, dtype=dtype) for shape in shapes)
         multiply = partial(torch.mm, rows, weights, out=product)
         operations += number * 2 * GEMM_ROWS * depth * width
         seconds += number * min(_seconds(device, multiply) for _ in range(GEMM_TRIALS))
@@ -155,7 +156,7 @@ class Extraction:
         self.seed_model = AutoModel.from_pretrained(checkpoint.path).to(self.device).eval()
         self.sentences = SentenceTransformer(checkpoint.path, device=str(self.device))
         self.sentences.max_seq_length = self.max_seq_length
-        self.rates: list[float] = []
+        self.rates: dict[torch.dtype, list[float]] = {}
 
     def _drop_repeated(self, texts: list[list[int]]) -> None:
         """Leaves one of each text: ours would compute a repeated one once, and gain from the corpus."""
@@ -208,11 +209,12 @@ class Extraction:
         """What (c) with tokenizing has on top."""
         return _seconds(self.device, self._tokenized)
 
-    def roofline_seconds(self) -> float:
+    def roofline_seconds(self, dtype: torch.dtype = torch.float32) -> float:
         """(d), at the rate of this moment."""
         config = self.model.config.encoder_config
-        self.rates.append(gemm_rate(config, self.device))
-        return forward_operations(config, self.lengths) / self.rates[-1]
+        rate = gemm_rate(config, self.device, dtype)
+        self.rates.setdefault(dtype, []).append(rate)
+        return forward_operations(config, self.lengths) / rate
 
     def measured(self, rounds: int) -> dict[str, list[float]]:
         """Seconds of every way, round by round."""
@@ -226,7 +228,11 @@ class Extraction:
         for seconds in by_texts.values():
             seconds(min(WARM_UP_TEXTS, texts))
         ways = {name: lambda way=way: way(texts) for name, way in by_texts.items()}
-        return interleaved({**ways, TOKENIZING: self.tokenizing_seconds, ROOFLINE: self.roofline_seconds}, rounds)
+        rooflines = {
+            ROOFLINE: self.roofline_seconds,
+            ROOFLINE_HALF: partial(self.roofline_seconds, torch.bfloat16),
+        }
+        return interleaved({**ways, TOKENIZING: self.tokenizing_seconds, **rooflines}, rounds)
 
 
 def compare_extraction(options: argparse.Namespace, max_seq_length: int, folder: str) -> dict[str, Any]:
@@ -237,27 +243,29 @@ def compare_extraction(options: argparse.Namespace, max_seq_length: int, folder:
     with_tokenizing = [mine + more for mine, more in zip(seconds[OURS], seconds.pop(TOKENIZING), strict=True)]
     both = f"{OURS}, tokenizing"
     seconds[both] = with_tokenizing
-    names = (SEED_WAY, SENTENCES, OURS, both, OURS_HALF, ROOFLINE)
+    names = (SEED_WAY, SENTENCES, OURS, both, OURS_HALF, ROOFLINE, ROOFLINE_HALF)
     speeds = {name: tokens / statistics.median(seconds[name]) for name in names}
-    ours_against, both_against = ratios_to(OURS, seconds), ratios_to(both, seconds)
+    ours_against, both_against, half_against = (ratios_to(name, seconds) for name in (OURS, both, OURS_HALF))
     config = bench.model.config
+    rates = {dtype: statistics.median(rates) / 1e9 for dtype, rates in bench.rates.items()}
     print(
         f"\n{texts} distinct texts of {tokens / texts:.0f} tokens on average, cut at {bench.max_seq_length}; ours "
-        f"pools {config.pooling} x {config.pooling_layers};\nmatrix products at "
-        f"{statistics.median(bench.rates) / 1e9:.0f} GFLOP/s; median of {options.rounds} rounds"
+        f"pools {config.pooling} x {config.pooling_layers};\nmatrix products at {rates[torch.float32]:.0f} GFLOP/s, "
+        f"in bfloat16 at {rates[torch.bfloat16]:.0f}; median of {options.rounds} rounds"
     )
     print_table(
-        ("way", "seconds", "tokens/s", "speed of (c) against it", "(c), tokenizing, against it"),
+        ("way", "seconds", "tokens/s", "speed of (c) against it", "(c), tokenizing", "(c) in bfloat16"),
         [
             (name, f"{statistics.median(seconds[name]):.2f}", f"{speeds[name]:.0f}", spread(ours_against[name]),
-             spread(both_against[name]))
+             spread(both_against[name]), spread(half_against[name]))
             for name in names
         ],
     )  # fmt: skip
     return {"max_seq_length": bench.max_seq_length, "texts": texts, "tokens": tokens, "pooling": config.pooling,
-            "pooling_layers": config.pooling_layers, "gemm_flops": bench.rates, "seconds": seconds,
-            "tokens_per_second": speeds, "speed_of_ours": ours_against,
-            "speed_of_ours_with_tokenizing": both_against}  # fmt: skip
+            "pooling_layers": config.pooling_layers,
+            "gemm_flops": {str(dtype): rates for dtype, rates in bench.rates.items()},
+            "seconds": seconds, "tokens_per_second": speeds, "speed_of_ours": ours_against,
+            "speed_of_ours_with_tokenizing": both_against, "speed_of_ours_in_bfloat16": half_against}  # fmt: skip
 
 
 class HeadTraining:

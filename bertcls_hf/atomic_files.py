@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import uuid
 from collections.abc import Callable
@@ -49,8 +50,30 @@ def write_atomically(path: Path, fill: Callable[[Path], Any], advice: str = "") 
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
         raise storage_error(path, error, advice) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_text_atomically(path: Path, text: str, advice: str = "") -> None:
+    """Writes a text in UTF-8 as [`write_atomically`] does."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), advice)
+
+
+def write_json_atomically(path: Path, content: Any, advice: str = "") -> None:
+    """Writes what JSON can hold, indented, as [`write_atomically`] does."""
+    write_text_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", advice)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes the names in a folder to disk, so that a renamed file is found after a power cut."""
+    # Some file systems, and Windows, take no flush of a folder.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

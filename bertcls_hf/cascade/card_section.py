@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertcls_hf.atomic_files import storage_error, write_atomically
+from bertcls_hf.atomic_files import storage_error, write_text_atomically
 from bertcls_hf.hub.card.figures.coverage import RiskCurve, draw_coverage
-from bertcls_hf.hub.card.model_card import CARD_FILE, MARK
 from bertcls_hf.hub.card.pictures import CASCADE, FIGURES_FOLDER
 from bertcls_hf.metrics.cascade import CASCADE_FILE
+from bertcls_hf.training.output_folder import CARD_FILE, CARD_MARK
 
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def write_card_section(folder: Path, content: dict[str, Any], sentences: Sequenc
     """
     card = folder / CARD_FILE
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    if MARK not in text:
+    if CARD_MARK not in text:
         logger.info("there is no model card of this project to tell of the cascade")
         return
     try:
@@ -53,7 +53,7 @@ def write_card_section(folder: Path, content: dict[str, Any], sentences: Sequenc
     text = _SECTION.sub("", text)
     before, title, after = text.partition(f"\n{NEXT_TITLE}\n")
     new = f"{before.rstrip()}\n\n{section}\n{title}{after}"
-    write_atomically(card, lambda temporary: temporary.write_text(new, encoding="utf-8"))
+    write_text_atomically(card, new)
 
 
 def _curves(content: dict[str, Any]) -> Iterator[RiskCurve]:

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 from transformers.utils.logging import disable_progress_bar
 
-from bertcls_hf.atomic_files import write_atomically
+from bertcls_hf.atomic_files import write_text_atomically
 from bertcls_hf.cascade.arguments import CascadeArguments
 from bertcls_hf.cascade.card_section import write_card_section
 from bertcls_hf.config.arguments import DataArguments
@@ -71,7 +71,7 @@ def write_cascade(folder: Path, args: CascadeArguments, data_args: DataArguments
         _check_number(len(rows.texts), limit, args.confidence)
     content = fitted(predictor, rows, max_difference, args)
     text = json.dumps(content, indent=2) + "\n"
-    write_atomically(folder / CASCADE_FILE, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text_atomically(folder / CASCADE_FILE, text)
     sentences = list(_sentences(content))
     write_card_section(folder, content, sentences)
     return "\n".join(sentences)

@@ -67,7 +67,7 @@ def check_model_folder(folder: Path) -> None:
         ArgumentsError: if it holds none.
     """
     if not (folder / "config.json").is_file():
-        raise ArgumentsError(f"{folder} holds no trained model (no config.json): name the output_dir of a run")
+        raise ArgumentsError(f"{folder} holds no whole model (no config.json): name the output_dir of a run")
 
 
 def data_of_run(folder: Path, given: dict[str, Any]) -> dict[str, Any]:

@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from bertcls_hf.data.content_digests import READ_ROWS
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.streaming import sample_rows
 from bertcls_hf.data.text_stream import TextStream
 from bertcls_hf.data.texts import text_columns
-from bertcls_hf.features.lexical_cache import READ_ROWS, content_digests, read_cached, write_cached
+from bertcls_hf.features.lexical_cache import content_digests, read_cached, write_cached
 from bertcls_hf.features.linear_models import (
     DEFAULT_INVERSE_PENALTY,
     DEFAULT_RIDGE_PENALTY,

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import xxhash
 from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
 
 from bertcls_hf.atomic_files import write_atomically
+from bertcls_hf.data.content_digests import column_digests
 from bertcls_hf.data.texts import text_columns
 from bertcls_hf.errors import StorageError
 
@@ -20,20 +20,13 @@ from bertcls_hf.errors import StorageError
 logger = logging.getLogger(__name__)
 
 CACHE_FOLDER = Path(HF_HOME, "bertcls_hf", "lexical")
-READ_ROWS = 10_000
 DESCRIPTION = "description"
 
 
 def content_digests(split: Dataset) -> list[str]:
     """Returns a hash of each column of texts and, where there is one, of the labels."""
     names = [*text_columns(split), *(name for name in ("label",) if name in split.column_names)]
-    digests = {name: xxhash.xxh3_128() for name in names}
-    for table in split.select_columns(names).with_format("arrow").iter(READ_ROWS):
-        for name, digest in digests.items():
-            # What is written to a stream is the column's values alone, wherever they lie in the memory of the table.
-            for batch in table.select([name]).combine_chunks().to_batches():
-                digest.update(batch.serialize())
-    return [digest.hexdigest() for digest in digests.values()]
+    return list(column_digests(split, names).values())
 
 
 def read_cached(key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:

@@ -40,6 +40,9 @@ from bertcls_hf.models.positions import first_position
 
 logger = logging.getLogger(__name__)
 
+CONFIG_FILE = "config.json"
+# In a folder with this prefix, output_dir gets its next model. A push and the rotation of checkpoints leave it out.
+STAGING_PREFIX = "_saving-"
 FROZEN_POOLING, FROZEN_POOLING_LAYERS = "mean", 4
 # On which side a tokenizer cuts texts. What the model reads of texts that it cuts itself starts at their head.
 TRUNCATION_SIDES = {"head": "right", "tail": "left", "head_tail": "right", "windows": "right"}
@@ -102,6 +105,14 @@ class Checkpoint:
         return takes_types and getattr(self.encoder_config, "type_vocab_size", 2) >= 2
 
 
+def interrupted_save(path: str) -> str | None:
+    """Says that a local folder lacks its configuration because the saving of its model was interrupted; else None."""
+    folder = Path(path)
+    if (folder / CONFIG_FILE).is_file() or not any(folder.glob(f"{STAGING_PREFIX}*")):
+        return None
+    return "its saving was interrupted: train again, with --resume_from_checkpoint auto where there are checkpoints"
+
+
 def open_checkpoint(args: ModelArguments) -> Checkpoint:
     """Reads the configuration of the model that `model_name_or_path` names.
 
@@ -113,6 +124,8 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
         if is_packaged(args.model_name_or_path)
         else args.model_name_or_path
     )
+    if (problem := interrupted_save(path)) is not None:
+        raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {problem}")
     try:
         config = AutoConfig.from_pretrained(path, **_hub_options(args))
         if Path(path).is_dir():

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import xxhash
 from filelock import FileLock, Timeout
 
-from bertcls_hf.atomic_files import storage_error, write_atomically
+from bertcls_hf.atomic_files import storage_error, write_text_atomically
 from bertcls_hf.errors import ArgumentsError, StorageError
 from bertcls_hf.predict.input import Row
 
@@ -127,7 +127,7 @@ class OutputFile:
             raise storage_error(self.partial, error) from error
         state = {"settings": self.settings, "progress": asdict(progress)}
         text = json.dumps(state, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self._state, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text_atomically(self._state, text)
 
     def finish(self) -> None:
         """Renames the partial file to its final name.

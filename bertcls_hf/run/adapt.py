@@ -44,13 +44,15 @@ def adapt(args: Arguments) -> Path:
     # Imported here, so that a mistyped option or file name fails at once.
     from bertcls_hf.data.load import load_data
     from bertcls_hf.training.adaptation import adapt_encoder
+    from bertcls_hf.training.output_folder import claimed
     from bertcls_hf.training.resolve import resolve_run
 
-    checkpoint, tokenizer = start(args)
-    with args.training.main_process_first(desc="data"):
-        data = load_data(args.data, checkpoint.labels, trains=True, predicts=False)
-    resolved = resolve_run(args, checkpoint, data)
-    adapted = adapt_encoder(resolved, data, tokenizer, args.training.resume_from_checkpoint)
+    with claimed(args.training):
+        checkpoint, tokenizer = start(args)
+        with args.training.main_process_first(desc="data"):
+            data = load_data(args.data, checkpoint.labels, trains=True, predicts=False)
+        resolved = resolve_run(args, checkpoint, data)
+        adapted = adapt_encoder(resolved, data, tokenizer, args.training.resume_from_checkpoint)
     folder = Path(adapted.checkpoint.path)
     logger.info("the adapted encoder is in %s: --model_name_or_path %s", folder, folder)
     return folder

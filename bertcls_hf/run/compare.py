@@ -9,13 +9,12 @@ folder, 65 runs that cannot be compared or a damaged file, 74 the disk is full.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from transformers.hf_argparser import HfArg
 
-from bertcls_hf.atomic_files import storage_error, write_atomically
+from bertcls_hf.atomic_files import storage_error, write_text_atomically
 from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import DataclassParser
 from bertcls_hf.errors import ArgumentsError
@@ -143,7 +142,7 @@ def _write_files(folder: Path, comparison: "Comparison") -> None:
         raise storage_error(folder, error) from error
     contents = {MARKDOWN: comparison_markdown(comparison, picture), FIGURES: comparison_json(comparison)}
     for name, content in contents.items():
-        write_atomically(folder / name, partial(Path.write_text, data=content, encoding="utf-8"))
+        write_text_atomically(folder / name, content)
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:

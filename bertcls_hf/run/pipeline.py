@@ -59,21 +59,37 @@ def run(
         check_access(run_repository(Path(args.training.output_dir), args.training))
     # Imported here, so that a mistyped option or file name fails at once: importing datasets, scikit-learn and the
     # Trainer takes seconds.
+    from bertcls_hf.training.output_folder import claimed
+
+    with claimed(args.training):
+        return _run(args, options, command, in_memory, evaluates_test)
+
+
+def _run(
+    args: Arguments,
+    options: Mapping[str, Any],
+    command: Sequence[str],
+    in_memory: Mapping[str, Any] | None,
+    evaluates_test: bool,
+) -> "FinishedRun":
+    """Runs the steps of [`run`] in an output_dir that no other run writes to."""
     from bertcls_hf.data.load import load_data
     from bertcls_hf.data.tokenization import report_lengths, tokenize
     from bertcls_hf.hub.card.finished_run import FinishedRun
     from bertcls_hf.hub.card.model_card import write_model_card
     from bertcls_hf.hub.push_callback import PushRun
     from bertcls_hf.models.truncation import resolve_truncation
-    from bertcls_hf.training import phases
+    from bertcls_hf.training import output_folder, phases
     from bertcls_hf.training.adaptation import adapt_encoder
     from bertcls_hf.training.baseline_results import write_baseline
-    from bertcls_hf.training.checkpoints import asks_to_resume, refuse_other_model
+    from bertcls_hf.training.checkpoints import asks_to_resume
     from bertcls_hf.training.cross_validation import cross_validate, held_out_rows
     from bertcls_hf.training.distillation import with_logits, with_teachers
     from bertcls_hf.training.lexical_parts import fitted_baseline, fitted_features
-    from bertcls_hf.training.recipe import write_recipe
+    from bertcls_hf.training.recipe import resolved_options, write_recipe
     from bertcls_hf.training.resolve import resolve_run
+    from bertcls_hf.training.resume import with_own_checkpoint
+    from bertcls_hf.training.run_identity import content_digests_of, identify
     from bertcls_hf.training.seed_runs import repeat_with_other_seeds
     from bertcls_hf.training.sweep import FineTuningSweep, HeadSweep
 
@@ -96,21 +112,30 @@ def run(
     if args.model.lexical_features:
         lexical = fitted_features(resolved, data, tokenizer)
         resolved, splits = replace(resolved, lexical=lexical), lexical.with_logits(splits)
+
+    def identified(resolved: "ResolvedRun") -> "ResolvedRun":
+        recipe = resolved_options(resolved.args, options, resolved.config, tokenizer.model_max_length)
+        return replace(resolved, identity=identify(resolved, digests, recipe))
+
+    digests = content_digests_of(resolved, data, splits, tokenizer)
+    resolved = identified(resolved)
     if args.boost.sweep:
         sweep = (HeadSweep if args.boost.boost else FineTuningSweep)(resolved, splits, tokenizer)
         is_resumed = asks_to_resume(args.training.resume_from_checkpoint)
-        resolved = sweep.run(args.boost.sweep, args.boost.sweep_hours, is_resumed)
+        resolved = identified(sweep.run(args.boost.sweep, args.boost.sweep_hours, is_resumed))
+    resolved = with_own_checkpoint(resolved, args.training.resume_from_checkpoint)
     args = resolved.args
-    if args.training.resume_from_checkpoint is not None:
-        refuse_other_model(Path(args.training.resume_from_checkpoint), resolved.config, args.model.lora_r)
     if args.training.process_index == 0:
-        write_recipe(args, options, resolved.config, tokenizer.model_max_length)
+        output_folder.tell_of_overwriting(args.training)
+        assert resolved.identity is not None
+        write_recipe(Path(args.training.output_dir), resolved.identity.recipe)
 
     baseline = fitted_baseline(resolved, data)
     model = resolved.load_model()
     features = _cached_features(resolved, model, tokenizer, splits) if args.boost.boost else None
     inputs = phases.prepare_inputs(resolved, model, tokenizer, splits, features)
     trainer = phases.build_trainer(resolved.main_phase, model, tokenizer, inputs, data.labels)
+    trainer.identity = resolved.identity
     push = PushRun(trainer, args.training) if args.training.push_to_hub else None
     if args.training.do_train:
         phases.train(trainer)

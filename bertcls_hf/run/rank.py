@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertcls_hf.atomic_files import write_text_atomically
 from bertcls_hf.config.command import run_command
 from bertcls_hf.config.parsing import build_arguments, explicit_options
 from bertcls_hf.errors import ArgumentsError
@@ -99,7 +100,7 @@ def _write_texts(path: Path, finished: "FinishedRun") -> Path:
     split = finished.texts("validation")
     names = [name for name in ("text", "text_pair") if name in split.column_names]
     rows = split.select(range(min(TIMED_TEXTS, len(split)))).select_columns(names)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_text_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return path
 
 

@@ -27,7 +27,7 @@ from transformers import (
     set_seed,
 )
 
-from bertcls_hf.atomic_files import write_atomically
+from bertcls_hf.atomic_files import write_json_atomically
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.texts import text_columns
@@ -42,6 +42,8 @@ from bertcls_hf.training.callbacks import training_callbacks
 from bertcls_hf.training.checkpoints import asks_to_resume, resolve_resume
 from bertcls_hf.training.phases import train_until_signalled, trainer_arguments
 from bertcls_hf.training.resolve import ResolvedRun
+from bertcls_hf.training.resume import checkpoint_differences
+from bertcls_hf.training.run_identity import RunIdentity
 from bertcls_hf.training.trainer import ClassificationTrainer
 
 
@@ -230,6 +232,10 @@ def _adapt(
     args = _arguments(resolved.args, folder)
     is_main = args.process_index == 0
     checkpoint = resolve_resume("auto" if asks_to_resume(asked_resume) else None, folder, args.world_size, is_main)
+    identity = RunIdentity({"texts, encoder or options": description.key}, {}, {}, {})
+    if checkpoint is not None and (differences := checkpoint_differences(checkpoint, identity)):
+        logger.warning("%s is of another adaptation (%s): starting fresh", checkpoint, "; ".join(differences))
+        checkpoint = None
     trainer = ClassificationTrainer(
         model=model,
         args=trainer_arguments(args),
@@ -238,6 +244,7 @@ def _adapt(
         processing_class=tokenizer,
         callbacks=training_callbacks(args),
     )
+    trainer.identity = identity
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise ArgumentsError("--adapt_num_train_epochs: with FSDP or DeepSpeed a process has a part of the weights")
     logger.info("adapting the encoder to %d texts (%d parts)", description.texts, len(train))
@@ -250,8 +257,7 @@ def _adapt(
     if is_main:
         _save_encoder(resolved, trainer.accelerator.unwrap_model(trainer.model), tokenizer, folder)
         found = replace(description, loss_before=before, loss_after=after)
-        content = json.dumps(asdict(found), indent=2) + "\n"
-        write_atomically(folder / DESCRIPTION_FILE, lambda path: path.write_text(content, encoding="utf-8"))
+        write_json_atomically(folder / DESCRIPTION_FILE, asdict(found))
     trainer.accelerator.wait_for_everyone()
 
 

@@ -1,6 +1,5 @@
 """What the lexical baseline reaches on an evaluated split, beside the model, and whether the model beats it."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bertcls_hf.atomic_files import write_json_atomically
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.features.lexical_baseline import LexicalBaseline
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, compute_metrics, greater_is_better, metric_words
@@ -114,8 +114,7 @@ def write_baseline(
         split: {"metrics": evaluation.metrics, "comparison": plain_comparison(evaluation.comparison)}
         for split, evaluation in evaluations
     }
-    content = json.dumps({**baseline.description(), "splits": splits}, indent=2, ensure_ascii=False)
-    (folder / BASELINE_FILE).write_text(content + "\n", encoding="utf-8")
+    write_json_atomically(folder / BASELINE_FILE, {**baseline.description(), "splits": splits})
 
 
 def plain_comparison(comparison: PairedComparison | None) -> dict[str, Any] | None:

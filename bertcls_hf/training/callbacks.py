@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from bertcls_hf.atomic_files import write_text_atomically
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.errors import DivergedError
 
@@ -69,7 +70,7 @@ class StopOnNonFinite(TrainerCallback):
         rows = [] if sampler is None else _recent_rows(sampler, args, state)
         path = Path(args.output_dir, DIVERGED_FILE)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"step": state.global_step, "rows": rows}) + "\n")
+        write_text_atomically(path, json.dumps({"step": state.global_step, "rows": rows}) + "\n")
         return path
 
 
@@ -87,6 +88,18 @@ def _recent_rows(sampler: "EpochSampler", args: TrainingArguments, state: Traine
     epoch, step = divmod(state.global_step - 1, steps_per_epoch)
     first = max(step + 1 - BATCHES_KEPT, 0)
     return list(itertools.islice(sampler.order(epoch), first * per_step, (step + 1) * per_step))
+
+
+class KnowBestCheckpoint(TrainerCallback):
+    """Tells a resumed training where its best checkpoint is. The Trainer forgets one that was moved since."""
+
+    def __init__(self, best: Path):
+        self._best = str(best)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        state.best_model_checkpoint = self._best
 
 
 class WarnOfUnmovedWeights(TrainerCallback):

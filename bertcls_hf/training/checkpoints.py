@@ -2,22 +2,21 @@
 
 The Trainer writes a checkpoint file by file, and resumes from the one with the highest step without checking it. A run
 that is killed while saving leaves an incomplete checkpoint, from which the Trainer would resume with wrong results and
-no error. This module therefore checks every file of a checkpoint before a run resumes from it.
+no error. A checkpoint is therefore complete once it has a manifest, which is written last. It holds the digest of each
+file and the identity of the training, which are compared before a run resumes.
 """
 
-import json
 import logging
 import shutil
-import struct
 from pathlib import Path
 
-from safetensors import safe_open
 from torch import nn
-from transformers import PreTrainedConfig, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from bertcls_hf.data.stream_order import StreamPosition
 from bertcls_hf.errors import ArgumentsError, StorageError, one_line
-from bertcls_hf.training.weight_averaging import STEP_WEIGHTS
+from bertcls_hf.manifests import MANIFEST_FILE, all_files, changed_file, read_manifest, write_manifest
+from bertcls_hf.training.run_identity import RunIdentity
 
 
 logger = logging.getLogger(__name__)
@@ -25,11 +24,22 @@ logger = logging.getLogger(__name__)
 WEIGHTS, STATE = "model.safetensors", "trainer_state.json"
 # Rotation deletes only `checkpoint-*`, and a push skips `_*`: both leave folders with this prefix alone.
 REJECTED_PREFIX = "_incomplete-"
-# The fields of a TextClassifierConfig that must not change when a training resumes.
-SHAPE_FIELDS = (
-    "id2label", "problem_type", "pooling", "pooling_layers", "pooling_layers_merge", "head", "loss", "truncation",
-)  # fmt: skip
-INCOMPLETE_SENTINEL = "checkpoint-is-incomplete.txt"
+IDENTITY = "training"
+
+
+def complete_checkpoint(folder: Path, step: int, identity: RunIdentity | None) -> None:
+    """Writes the manifest of a checkpoint, which makes it one that can be resumed from.
+
+    Args:
+        folder: the checkpoint, whose files are all written.
+        step: its step.
+        identity: what the training depends on; None for one that is never resumed.
+
+    Raises:
+        StorageError: the disk is full or cannot be written.
+    """
+    description = None if identity is None else identity.as_json()
+    write_manifest(folder, all_files(folder), {"step": step, IDENTITY: description})
 
 
 def resolve_resume(
@@ -38,7 +48,6 @@ def resolve_resume(
     world_size: int,
     is_main_process: bool,
     is_stream: bool = False,
-    is_averaged: bool = False,
 ) -> Path | None:
     """Finds the checkpoint to resume from; returns None to start fresh.
 
@@ -48,21 +57,18 @@ def resolve_resume(
         world_size: the number of processes. Each process saves its own random state.
         is_main_process: whether this process renames the incomplete checkpoints. Only one process may.
         is_stream: whether the training data is a stream. Each process then also saves its position in the stream.
-        is_averaged: whether the run averages its weights, so that a checkpoint holds the weights of its step too.
 
     Raises:
         ArgumentsError: if a checkpoint is required, by true or by a path, and no complete one exists.
     """
     if asked is None or not asks_to_resume(asked):
         return None
-    if asked.lower() not in {"auto", "true", "yes"}:
+    if names_folder(asked):
         problem = checkpoint_problem(Path(asked), world_size, is_stream)
         if problem is not None:
             raise ArgumentsError(f"--resume_from_checkpoint {asked}: {problem}")
-        return _with_same_averaging(Path(asked), is_averaged)
-    # If no checkpoint has the weights of its step, none was damaged: the run has another option now.
-    has_step_weights = is_averaged and any(output_dir.glob(f"checkpoint-*/{STEP_WEIGHTS}"))
-    newest_complete = find_resumable_checkpoint(output_dir, world_size, is_main_process, is_stream, has_step_weights)
+        return Path(asked)
+    newest_complete = find_resumable_checkpoint(output_dir, world_size, is_main_process, is_stream)
     if newest_complete is None and asked.lower() != "auto":
         raise ArgumentsError(
             f"--resume_from_checkpoint {asked}: {output_dir} holds no complete checkpoint; auto starts fresh"
@@ -71,7 +77,7 @@ def resolve_resume(
         logger.info("no complete checkpoint in %s: starting fresh", output_dir)
         return None
     logger.info("resuming from %s", newest_complete)
-    return _with_same_averaging(newest_complete, is_averaged)
+    return newest_complete
 
 
 def asks_to_resume(asked: str | None) -> bool:
@@ -79,24 +85,17 @@ def asks_to_resume(asked: str | None) -> bool:
     return asked is not None and asked.lower() not in {"false", "no"}
 
 
-def _with_same_averaging(checkpoint: Path, is_averaged: bool) -> Path:
-    """Refuses a checkpoint whose model file is an average and the run's is not, or the other way round."""
-    if (checkpoint / STEP_WEIGHTS).exists() != is_averaged:
-        was, add = ("with", "add it") if not is_averaged else ("without", "leave it out")
-        raise ArgumentsError(f"{checkpoint} was saved {was} --weight_averaging: {add}, or use a new --output_dir")
-    return checkpoint
+def names_folder(asked: str) -> bool:
+    """Says whether a value of `--resume_from_checkpoint` is the path of a checkpoint."""
+    return asked.lower() not in {"auto", "true", "yes", "false", "no"}
 
 
 def find_resumable_checkpoint(
-    output_dir: Path,
-    world_size: int,
-    is_main_process: bool = True,
-    is_stream: bool = False,
-    has_step_weights: bool = False,
+    output_dir: Path, world_size: int, is_main_process: bool = True, is_stream: bool = False
 ) -> Path | None:
     """Returns the newest complete `checkpoint-N`; renames newer incomplete checkpoints, with a warning for each."""
-    for folder in sorted(output_dir.glob("checkpoint-*"), key=_step_of, reverse=True):
-        problem = checkpoint_problem(folder, world_size, is_stream, has_step_weights)
+    for folder in sorted(output_dir.glob("checkpoint-*"), key=step_of, reverse=True):
+        problem = checkpoint_problem(folder, world_size, is_stream)
         if problem is None:
             return folder
         logger.warning("%s cannot be resumed from (%s) and is set aside", folder, problem)
@@ -105,7 +104,8 @@ def find_resumable_checkpoint(
     return None
 
 
-def _step_of(folder: Path) -> int:
+def step_of(folder: Path) -> int:
+    """Returns the step in the name of a checkpoint's folder, or -1 if it has another name."""
     suffix = folder.name.removeprefix("checkpoint-")
     return int(suffix) if suffix.isdigit() else -1
 
@@ -119,14 +119,10 @@ def _set_aside(folder: Path) -> None:
     folder.rename(target)
 
 
-def checkpoint_problem(
-    folder: Path, world_size: int, is_stream: bool = False, has_step_weights: bool = False
-) -> str | None:
+def checkpoint_problem(folder: Path, world_size: int, is_stream: bool = False) -> str | None:
     """Says why an exact resume from this checkpoint is impossible; returns None for a complete checkpoint."""
     if not folder.is_dir():
         return "no such folder"
-    if (folder / INCOMPLETE_SENTINEL).exists():
-        return "its saving was interrupted"
     if is_stream:
         # A stream goes on with any number of processes; the random states are those of the ones that saved them.
         try:
@@ -135,62 +131,51 @@ def checkpoint_problem(
             return f"the position in the stream cannot be read: {one_line(error)}"
         if not position.is_whole:
             return "the position in the stream is not known for every part"
-        if _step_of(folder) not in (position.steps, -1):
+        if step_of(folder) not in (position.steps, -1):
             return f"the position in the stream is of step {position.steps}"
         world_size = position.ranks
     random_states = ["rng_state.pth"] if world_size <= 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    step_weights = [STEP_WEIGHTS] if has_step_weights or (folder / STEP_WEIGHTS).exists() else []
-    for name in (WEIGHTS, *step_weights, "optimizer.pt", "scheduler.pt", *random_states, STATE):
-        if not (folder / name).is_file() or (folder / name).stat().st_size == 0:
-            return f"{name} is missing or empty"
-    return (
-        _state_problem(folder)
-        or next(filter(None, (_weights_problem(folder / name) for name in (WEIGHTS, *step_weights))), None)
-        or _archive_problem(folder, random_states)
-    )
+    for name in (WEIGHTS, "optimizer.pt", "scheduler.pt", *random_states, STATE):
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+    return damage(folder)
 
 
-def _state_problem(folder: Path) -> str | None:
+def damage(folder: Path) -> str | None:
+    """Says how a checkpoint differs from what was saved; returns None if it does not."""
+    if not folder.is_dir():
+        return "no such folder"
     try:
-        step = json.loads((folder / STATE).read_text())["global_step"]
-    except (ValueError, KeyError):
-        return f"{STATE} is cut off"
-    expected = _step_of(folder)
-    return None if expected in (step, -1) else f"{STATE} is of step {step}"
+        manifest = read_manifest(folder)
+    except FileNotFoundError:
+        return f"it has no {MANIFEST_FILE}: its saving was interrupted, or an earlier version saved it"
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST_FILE} cannot be read: {one_line(error)}"
+    if step_of(folder) not in (manifest.get("step"), -1):
+        return f"{MANIFEST_FILE} is of step {manifest.get('step')}"
+    return changed_file(folder, manifest)
 
 
-def _weights_problem(path: Path) -> str | None:
-    """Compares the size of the file with the size that its header declares, since safetensors has no checksum."""
-    with path.open("rb") as file:
-        size_field = file.read(8)
-        try:
-            header_size = struct.unpack("<Q", size_field)[0]
-            if header_size > path.stat().st_size:
-                return f"{path.name} is cut off"
-            header = json.loads(file.read(header_size))
-        except (struct.error, ValueError):
-            return f"{path.name} has a damaged header"
-    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    return None if path.stat().st_size == 8 + header_size + end else f"{path.name} is cut off"
+def best_checkpoint(saved: str, *folders: Path) -> Path:
+    """Finds the best checkpoint of a training, which may have been moved with its folder since it was saved.
 
+    Args:
+        saved: its path at that time.
+        folders: where it is looked for first, by its name.
 
-def _rank_of_adapters(path: Path) -> int:
-    """Returns the rank of the adapters among the weights of a file; 0 if there are none."""
-    with safe_open(path, framework="pt") as weights:
-        name = next((name for name in weights.keys() if ".lora_A." in name), None)
-        return 0 if name is None else weights.get_slice(name).get_shape()[0]
-
-
-def _archive_problem(folder: Path, random_states: list[str]) -> str | None:
-    """Looks for the zip directory, which `torch.save` writes at the end of a file: a cut-off file lacks it."""
-    for name in ("optimizer.pt", "scheduler.pt", *random_states):
-        with (folder / name).open("rb") as file:
-            file.seek(0, 2)
-            # The end record of a zip archive lies within its last 65,557 bytes.
-            file.seek(max(file.tell() - 65_557, 0))
-            if b"PK\x05\x06" not in file.read():
-                return f"{name} is cut off"
-    return None
+    Raises:
+        StorageError: it is gone or damaged.
+    """
+    places = dict.fromkeys([*(folder / Path(saved).name for folder in folders), Path(saved)])
+    problems = {place: damage(place) for place in places}
+    whole = next((place for place, problem in problems.items() if problem is None), None)
+    if whole is None:
+        place, problem = next(iter(problems.items()))
+        raise StorageError(
+            f"{place}, the best checkpoint, cannot be loaded ({problem}), and the last one is no substitute: train "
+            "again, or set --load_best_model_at_end false"
+        )
+    return whole
 
 
 def require_checkpoint_space(args: TrainingArguments, model: nn.Module) -> None:
@@ -227,28 +212,3 @@ def stopped_early(checkpoint: Path, patience: int) -> bool:
     if patience == -1 or saved is None:
         return False
     return saved["attributes"]["early_stopping_patience_counter"] >= patience
-
-
-def refuse_other_model(checkpoint: Path, config: PreTrainedConfig, lora_r: int = 0) -> None:
-    """Checks that a checkpoint belongs to the same kind of model as the one that is about to be trained.
-
-    The Trainer would load the weights that fit, and initialise the others at random.
-
-    Args:
-        checkpoint: the folder of a complete checkpoint.
-        config: the configuration of the model that is about to be trained.
-        lora_r: the rank of its adapters; 0 without them.
-
-    Raises:
-        ArgumentsError: if a field of `SHAPE_FIELDS` or the rank differs; the message gives each old and new value.
-    """
-    saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    current = json.loads(config.to_json_string(use_diff=False))
-    changed = [name for name in SHAPE_FIELDS if saved.get(name) != current.get(name)]
-    listed = "; ".join(f"{name} was {saved.get(name)}, is {current.get(name)}" for name in changed)
-    if (saved_r := _rank_of_adapters(checkpoint / WEIGHTS)) != lora_r:
-        listed = "; ".join(filter(None, (listed, f"lora_r was {saved_r}, is {lora_r}")))
-    if listed:
-        raise ArgumentsError(
-            f"{checkpoint} is of another model: {listed}; resume with its options, or use a new --output_dir"
-        )

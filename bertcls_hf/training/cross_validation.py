@@ -4,7 +4,6 @@ The parts are drawn over distinct texts, so that no text is on both sides, and h
 run's validation rows serve each training as they serve the run's own, for example to choose the best checkpoint.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import xxhash
 from datasets import Dataset
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from transformers import PreTrainedTokenizerBase
 
+from bertcls_hf.atomic_files import write_json_atomically
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.texts import first_rows
@@ -90,7 +91,7 @@ def cross_validate(
             logger.info("%s: training on %d rows, to evaluate on %d", folder.name, len(kept), len(held))
             return _run_fold(resolved, folder, tokenizer, splits, features, data, kept, held)
 
-        metrics.append(once(folder, resolved, trained))
+        metrics.append(once(folder, resolved, trained, part=xxhash.xxh3_64_hexdigest(held.tobytes())))
         folders.append(folder)
     if training.process_index == 0:
         _write(Path(training.output_dir, CROSS_VALIDATION_FILE), metrics, folders, data.labels)
@@ -139,7 +140,7 @@ def _write(path: Path, metrics: list[Metrics], folders: list[Path], labels: Labe
     outputs = [read_outputs(folder / OUTPUTS_FILE) for folder in folders if (folder / OUTPUTS_FILE).is_file()]
     if len(outputs) == len(folders):  # Those of very many labels are not kept.
         found |= _together(outputs, labels)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json_atomically(path, found)
     name, figures = next(iter(found["metrics"].items()))
     logger.info(
         "cross-validation: %s %.4f ± %.4f over %d folds", metric_words(name), figures["mean"],

@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
+from bertcls_hf.atomic_files import write_atomically
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
@@ -32,7 +33,7 @@ from bertcls_hf.training.collators import ClassificationCollator
 from bertcls_hf.training.head_trainer import HeadTrainer
 from bertcls_hf.training.preemption import StopOnSignal
 from bertcls_hf.training.resolve import ResolvedRun
-from bertcls_hf.training.results import PREFIXES, Evaluation, write_predictions, write_report
+from bertcls_hf.training.results import PREFIXES, Evaluation, write_metrics, write_predictions, write_report
 from bertcls_hf.training.saved_outputs import write_outputs
 from bertcls_hf.training.stream_trainer import StreamTrainer
 from bertcls_hf.training.trainer import ClassificationTrainer
@@ -182,7 +183,8 @@ def train(trainer: ClassificationTrainer) -> None:
     if trainer.train_rows is not None:
         metrics["train_samples"] = trainer.train_rows
     _save_metrics(trainer, "train", metrics)
-    trainer.save_state()
+    if trainer.args.should_save:
+        write_atomically(Path(trainer.args.output_dir, STATE), lambda path: trainer.state.save_to_json(str(path)))
 
 
 def _weigh_lexical_features(trainer: ClassificationTrainer) -> dict[str, float]:
@@ -340,4 +342,5 @@ def _record(
 
 def _save_metrics(trainer: ClassificationTrainer, split: str, metrics: dict[str, Any]) -> None:
     trainer.log_metrics(split, {name: value for name, value in metrics.items() if PREFIX not in name})
-    trainer.save_metrics(split, metrics)
+    if trainer.is_world_process_zero():
+        write_metrics(Path(trainer.args.output_dir), split, metrics)

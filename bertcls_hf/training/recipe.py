@@ -1,4 +1,4 @@
-"""Starts a run (log, output_dir), and writes the recipe: a YAML file of options that repeats the run."""
+"""Starts the log of a run, and writes the recipe: a YAML file of options that repeats the run."""
 
 import logging
 import sys
@@ -12,9 +12,9 @@ import datasets
 import transformers
 import yaml
 
+from bertcls_hf.atomic_files import write_text_atomically
 from bertcls_hf.config.arguments import (
     ARGUMENT_CLASSES,
-    PUSH_OPTIONS,
     Arguments,
     ClassifierTrainingArguments,
     own_fields,
@@ -29,33 +29,12 @@ logger = logging.getLogger(__name__)
 # These options concern one start of a run, such as a resume; a repeated run must not have them.
 LEFT_OUT_OF_RECIPE = frozenset({*COMMAND_LINE_ONLY, "resume_from_checkpoint"})
 
-# A resumed run may change these options without a warning, because they do not affect the trained weights.
-HARMLESS_ON_RESUME = frozenset(
-    {
-        "output_dir",
-        "lexical_baseline",
-        "logging_steps",
-        "report_to",
-        "save_total_limit",
-        "seeds",
-        "cross_validation",
-        "preprocessing_num_workers",
-        "overwrite_cache",
-        "do_train",
-        "do_eval",
-        "do_predict",
-        "prediction_format",
-        "push_to_hub",
-        *PUSH_OPTIONS,
-    }
-)
-
 
 def start_run(args: Arguments) -> None:
-    """Sets up logging, checks the number of GPUs, and creates output_dir.
+    """Sets up logging, and checks the number of GPUs.
 
     Raises:
-        ArgumentsError: if one process without `--boost` sees several GPUs, or output_dir cannot be created.
+        ArgumentsError: if one process without `--boost` sees several GPUs.
     """
     _set_up_logging(args.training)
     if args.training.n_gpu > 1 and not args.boost.boost:
@@ -63,10 +42,6 @@ def start_run(args: Arguments) -> None:
             f"one process sees {args.training.n_gpu} GPUs: start with `accelerate launch run_classification.py …`, or "
             "set CUDA_VISIBLE_DEVICES=0"
         )
-    try:
-        Path(args.training.output_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentsError(f"--output_dir {args.training.output_dir}: {error.strerror}") from error
 
 
 def _set_up_logging(args: ClassifierTrainingArguments) -> None:
@@ -117,25 +92,17 @@ def _plain(value: Any) -> Any:
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-def write_recipe(
-    args: Arguments, options: Mapping[str, Any], config: TextClassifierConfig, max_seq_length: int
-) -> None:
-    """Writes `recipe.yaml` into output_dir; a resumed run logs a warning for each option that it changes.
+def write_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Writes `recipe.yaml` into output_dir.
 
     Args:
-        args: all options.
-        options: the options that the user gave, by name.
-        config: the classifier's configuration, with the resolved pooling and head.
-        max_seq_length: the resolved length of the longest text, in tokens.
+        folder: output_dir.
+        recipe: the options of [`resolved_options`].
     """
-    path = Path(args.training.output_dir, RECIPE_FILE)
-    recipe = resolved_options(args, options, config, max_seq_length)
-    if args.training.resume_from_checkpoint and path.exists():
-        _warn_of_changes(yaml.safe_load(path.read_text(encoding="utf-8")), recipe)
-    path.write_text(recipe_text(recipe), encoding="utf-8")
+    write_text_atomically(folder / RECIPE_FILE, recipe_text(recipe))
 
 
-def recipe_text(recipe: dict[str, Any]) -> str:
+def recipe_text(recipe: Mapping[str, Any]) -> str:
     """Formats a recipe as YAML, with a comment above each group of options."""
     groups = [(c._argument_group_name, [f.name for f in own_fields(c)]) for c in ARGUMENT_CLASSES]
     lines = [f"# Repeats this run: python run_classification.py {RECIPE_FILE}"]
@@ -150,9 +117,3 @@ def recipe_text(recipe: dict[str, Any]) -> str:
 
 def _dump(options: dict[str, Any]) -> str:
     return yaml.safe_dump(options, sort_keys=False, allow_unicode=True).rstrip()
-
-
-def _warn_of_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name in sorted(set(before) | set(now)):
-        if before.get(name) != now.get(name) and name not in HARMLESS_ON_RESUME:
-            logger.warning("resuming with another %s: %s before, %s now", name, before.get(name), now.get(name))

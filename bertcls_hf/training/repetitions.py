@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from bertcls_hf.atomic_files import write_json_atomically
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.features.lexical_baseline import LexicalBaseline
 from bertcls_hf.metrics.metrics import METRIC_NAMES
@@ -67,14 +68,25 @@ def metrics_of(evaluations: Sequence[Evaluation | None], problem_type: str) -> M
     return {e.split: {name: e.metrics[name] for name in names} for e in evaluations if e is not None}
 
 
-def once(folder: Path, resolved: ResolvedRun, compute: Callable[[], Metrics]) -> Metrics:
-    """Returns the metrics of a repetition, which is not run again if it finished before and the run resumes."""
+def once(folder: Path, resolved: ResolvedRun, compute: Callable[[], Metrics], part: str = "") -> Metrics:
+    """Returns the metrics of a repetition, which is not run again if it finished before and the run resumes.
+
+    Args:
+        folder: the folder of the repetition.
+        resolved: the run. A repetition of a run with other data or options is run again.
+        compute: trains and evaluates.
+        part: what the metrics depend on beside the run and the name of the folder.
+    """
     finished, training = folder / FINISHED_FILE, resolved.args.training
-    if training.resume_from_checkpoint is not None and finished.is_file():
-        return json.loads(finished.read_text(encoding="utf-8"))
+    assert resolved.identity is not None
+    key = f"{resolved.identity.key} {part}".strip()
+    if training.resume_from_checkpoint is not None:
+        known = read_summary(finished)
+        if known is not None and known.get("training") == key:
+            return known["metrics"]
     found = compute()
     if training.process_index == 0:
-        finished.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_json_atomically(finished, {"training": key, "metrics": found})
     return found
 
 
@@ -95,6 +107,7 @@ def summary(metrics: Sequence[Metrics]) -> dict[str, dict[str, dict[str, Any]]]:
 def read_summary(path: Path) -> dict[str, Any] | None:
     """Reads a file of a summary; returns None if there is none, or it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return content if isinstance(content, dict) else None

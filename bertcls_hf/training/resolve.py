@@ -20,6 +20,7 @@ from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, greater_is_
 from bertcls_hf.models.loading import Checkpoint, load_classifier, resolve_config
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig, TruncationSettings
 from bertcls_hf.training.checkpoints import resolve_resume
+from bertcls_hf.training.run_identity import RunIdentity
 
 
 # These schedulers change the learning rate when `metric_for_best_model` does not improve.
@@ -37,6 +38,7 @@ class ResolvedRun:
         class_weights: one weight per label for the loss, or None for equal weights.
         lexical: the fitted lexical features; None without `--lexical_features`.
         truncation: how the model reads longer texts than its encoder; None if the tokenizer cuts them.
+        identity: what the training depends on; None before the data is known, and without a training.
     """
 
     args: Arguments
@@ -45,6 +47,7 @@ class ResolvedRun:
     class_weights: list[float] | None
     lexical: LexicalFeatures | None = None
     truncation: TruncationSettings | None = None
+    identity: RunIdentity | None = None
 
     @cached_property
     def config(self) -> TextClassifierConfig:
@@ -195,6 +198,5 @@ def _checkpoint_to_resume(args: ClassifierTrainingArguments, data: Classificatio
     if not args.do_train:
         return None
     is_stream = data.splits["train"].num_rows is None and args.max_steps > 0
-    is_averaged = args.weight_averaging is not None
     folder, is_main = Path(args.output_dir), args.process_index == 0
-    return resolve_resume(args.resume_from_checkpoint, folder, args.world_size, is_main, is_stream, is_averaged)
+    return resolve_resume(args.resume_from_checkpoint, folder, args.world_size, is_main, is_stream)

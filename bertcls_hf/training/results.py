@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from bertcls_hf.atomic_files import write_atomically, write_json_atomically
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.metrics.calibration import Calibration
 from bertcls_hf.metrics.metrics import classification_report
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # The start of the names of a split's files and results.
 PREFIXES = {"test": "test", "validation": "eval"}
+RESULTS_SUFFIX, ALL_RESULTS = "_results.json", "all_results.json"
+RESULT_FILES = ("train", *PREFIXES.values())
 # More labels than this are not listed in the log.
 MOST_LOGGED = 50
 
@@ -57,6 +60,31 @@ class Evaluation:
         return {**metrics, f"{self.prefix}_samples": len(self.gold)}
 
 
+def write_metrics(folder: Path, split: str, metrics: Mapping[str, Any]) -> None:
+    """Writes `<split>_results.json`, and the results of all splits together to `all_results.json`.
+
+    Args:
+        folder: output_dir.
+        split: `train`, `eval` or `test`. A training begins `all_results.json` anew.
+        metrics: the results by name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json_atomically(folder / f"{split}{RESULTS_SUFFIX}", dict(sorted(metrics.items())))
+    found: dict[str, Any] = dict(metrics)
+    for name in RESULT_FILES if split != "train" else ():
+        found = {**_read_metrics(folder / f"{name}{RESULTS_SUFFIX}"), **found}
+    write_json_atomically(folder / ALL_RESULTS, dict(sorted(found.items())))
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    """Reads a file of results; one that is missing or damaged holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_report(folder: Path, split: str, logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> None:
     """Writes `<split>_report.json` with figures per class, and logs these figures.
 
@@ -66,10 +94,7 @@ def write_report(folder: Path, split: str, logits: np.ndarray, gold: np.ndarray,
     if labels.problem_type == REGRESSION:
         return
     report = classification_report(logits, gold, labels)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{split}_report.json").write_text(
-        json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write_json_atomically(folder / f"{split}_report.json", report)
     shown = report["per_class"]
     if len(shown) > MOST_LOGGED:
         shown = dict(sorted(shown.items(), key=lambda item: item[1]["f1-score"])[:MOST_LOGGED])
@@ -103,8 +128,12 @@ def write_predictions(
     probabilities = calibration.probabilities(logits, labels)
     predicted = calibration.predicted(probabilities, labels)
     rows = prediction_rows(_inputs(dataset, labels), probabilities, predicted, labels)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(format_rows(rows, "csv" if path.suffix == ".csv" else "jsonl"))
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(format_rows(rows, "csv" if path.suffix == ".csv" else "jsonl"))
+
+    write_atomically(path, fill)
 
 
 def _inputs(dataset: Dataset, labels: LabelSet) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 from datasets import Dataset
 
+from bertcls_hf.atomic_files import write_atomically
 from bertcls_hf.data.labels import LabelSet, ProblemType
 from bertcls_hf.data.texts import rows_of_texts
 from bertcls_hf.training.results import Evaluation
@@ -64,7 +65,12 @@ def write_outputs(folder: Path, evaluation: Evaluation, split: Dataset, labels: 
     if evaluation.baseline is not None:
         arrays["baseline_logits"] = evaluation.baseline.logits
     description = json.dumps({"problem_type": labels.problem_type, "labels": labels.names})
-    np.savez(path, description=description, **cast(Any, arrays))
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, description=description, **cast(Any, arrays))
+
+    write_atomically(path, fill)
 
 
 def read_outputs(path: Path) -> SavedOutputs:

@@ -1,6 +1,5 @@
 """Repeats a training with other seeds, on the same data and features, and summarises the metrics over all seeds."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from bertcls_hf.atomic_files import write_json_atomically
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.metrics.metrics import metric_words
 from bertcls_hf.training.repetitions import metrics_of, once, read_summary, repeat, summary
@@ -53,7 +53,7 @@ def repeat_with_other_seeds(
         metrics[seed] = once(folder, resolved, trained)
     if training.process_index == 0:
         found = {"seeds": list(metrics), "splits": summary(list(metrics.values()))}
-        Path(training.output_dir, SEEDS_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_json_atomically(Path(training.output_dir, SEEDS_FILE), found)
         _log(found)
 
 

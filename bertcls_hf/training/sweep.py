@@ -6,7 +6,6 @@ differently, so that a recipe could not repeat its best trial, and because it ha
 while each pooling of a head's search needs features of its own.
 """
 
-import json
 import logging
 import shutil
 from abc import ABC, abstractmethod
@@ -31,13 +30,16 @@ from transformers import (
     TrainingArguments,
 )
 
+from bertcls_hf.atomic_files import write_json_atomically
 from bertcls_hf.config.arguments import ClassifierTrainingArguments, Pooling
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.features.stream_extraction import split_features
+from bertcls_hf.training.checkpoints import IDENTITY
 from bertcls_hf.training.phases import build_trainer, prepare_inputs
 from bertcls_hf.training.resolve import ResolvedRun
+from bertcls_hf.training.run_identity import RunIdentity
 
 
 logger = logging.getLogger(__name__)
@@ -113,9 +115,27 @@ class Sweep(ABC):
         study = optuna.create_study(
             storage=storage, study_name=STUDY, direction=direction, load_if_exists=True, pruner=self._pruner
         )
+        self._require_same_training(study)
         # A search that goes on must not draw the settings of its first trials again.
         study.sampler = optuna.samplers.TPESampler(seed=self._training.seed + len(study.trials))
         return study
+
+    def _require_same_training(self, study: optuna.Study) -> None:
+        """Refuses a search of a run with other data or options, whose scores do not compare."""
+        assert self.resolved.identity is not None
+        saved = study.user_attrs.get(IDENTITY)
+        if saved is None and not study.trials:
+            study.set_user_attr(IDENTITY, self.resolved.identity.as_json())
+            return
+        try:
+            differences = self.resolved.identity.differences(RunIdentity.from_json(saved))
+        except ValueError:
+            differences = ["an earlier version began it"]
+        if differences:
+            raise ArgumentsError(
+                f"--sweep: the search in {self._training.output_dir} is of another training: "
+                f"{'; '.join(differences)}. Use a new --output_dir, or leave --resume_from_checkpoint out"
+            )
 
     @property
     def _pruner(self) -> optuna.pruners.BasePruner:
@@ -164,7 +184,7 @@ class Sweep(ABC):
             for t in study.get_trials(states=FINISHED)
         ]
         content = {"metric": self._metric, "best": study.best_trial.number, "trials": trials}
-        Path(self._training.output_dir, SWEEP_FILE).write_text(json.dumps(content, indent=2) + "\n")
+        write_json_atomically(Path(self._training.output_dir, SWEEP_FILE), content)
 
 
 class HeadSweep(Sweep):

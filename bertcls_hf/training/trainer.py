@@ -9,17 +9,19 @@ import numpy as np
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import Trainer
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import Trainer, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 
 from bertcls_hf.data.tokenization import token_lengths
 from bertcls_hf.errors import ArgumentsError, StorageError, storage_problem
 from bertcls_hf.features.logits_columns import TEACHER_COLUMN
-from bertcls_hf.metrics.calibration import CALIBRATION_FILE
-from bertcls_hf.metrics.cascade import CASCADE_FILE
 from bertcls_hf.models.modeling import TextClassifier, classification_loss
+from bertcls_hf.training.callbacks import KnowBestCheckpoint
+from bertcls_hf.training.checkpoints import STATE, best_checkpoint, complete_checkpoint
 from bertcls_hf.training.distillation import distillation_loss
 from bertcls_hf.training.optimizer import parameter_groups
+from bertcls_hf.training.output_folder import replace_model
+from bertcls_hf.training.run_identity import RunIdentity
 from bertcls_hf.training.samplers import EpochSampler, RankBatches, longest_first
 from bertcls_hf.training.saving import save_for_use, save_with_tokenizer
 from bertcls_hf.training.weight_averaging import WeightAverage
@@ -42,6 +44,8 @@ class ClassificationTrainer(Trainer):
             # The model applies label smoothing itself, together with class weights.
             self.label_smoother = None
         self.weight_average = self._weight_average()
+        # What a checkpoint says that it belongs to.
+        self.identity: RunIdentity | None = None
 
     def _weight_average(self) -> WeightAverage | None:
         args = self.args
@@ -71,7 +75,14 @@ class ClassificationTrainer(Trainer):
         """Prepares a resume from a checkpoint.
 
         The order of loaded rows depends only on seed and epoch, and needs nothing; [`StreamTrainer`] finds its place.
+
+        Raises:
+            StorageError: if the best checkpoint before this one is gone or damaged.
         """
+        saved = TrainerState.load_from_json(str(checkpoint / STATE)).best_model_checkpoint
+        if saved is not None and self.args.load_best_model_at_end:
+            folders = (Path(self.args.output_dir), checkpoint.parent)
+            self.add_callback(KnowBestCheckpoint(best_checkpoint(saved, *folders)))
         if self.weight_average is not None:
             self.weight_average.go_on_from(checkpoint)
 
@@ -191,13 +202,20 @@ class ClassificationTrainer(Trainer):
             output.metrics[name] = classification_loss(logits, labels, model.config).item()
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Overridden to tell a disk that takes no checkpoint from a disk that fails elsewhere in a training.
+        """Completes a checkpoint with its manifest, before older ones are deleted.
 
         Raises:
             StorageError: if the disk is full or gone; the checkpoint before is still complete.
         """
+        kept, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(*args, **kwargs)
+            # Each process writes files of its own.
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                folder, step = Path(self.args.output_dir), self.state.global_step
+                complete_checkpoint(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}", step, self.identity)
+                rotate_checkpoints(str(folder), kept, self.state.best_model_checkpoint, use_mtime=True)
         except Exception as error:  # safetensors, torch and tokenizers each raise a kind of their own
             if (problem := storage_problem(error)) is None:
                 raise
@@ -205,6 +223,34 @@ class ClassificationTrainer(Trainer):
                 f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} cannot be written "
                 f"({problem}): free some space; --resume_from_checkpoint auto goes on from the one before"
             ) from error
+        finally:
+            self.args.save_total_limit = kept
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Overridden because the Trainer only warns of weights that a checkpoint lacks, or has under other names.
+
+        Raises:
+            ArgumentsError: if the weights of the checkpoint are not those of the model.
+        """
+        weights = self.model.state_dict()
+        read = {weight.data_ptr() for name, weight in weights.items() if name not in load_result.missing_keys}
+        # A file holds weights that a model uses under two names once.
+        missing = [name for name in load_result.missing_keys if weights[name].data_ptr() not in read]
+        for names, difference in ((missing, "lacks"), (load_result.unexpected_keys, "alone has")):
+            if names:
+                raise ArgumentsError(
+                    f"the checkpoint {difference} the weights {', '.join(sorted(names)[:3])}: it is of another model"
+                )
+
+    def _load_best_model(self) -> None:
+        """Overridden because the Trainer only warns if the best checkpoint is gone, and saves the last weights.
+
+        Raises:
+            StorageError: if the best checkpoint is gone or damaged.
+        """
+        saved = str(self.state.best_model_checkpoint)
+        self.state.best_model_checkpoint = str(best_checkpoint(saved, Path(self.args.output_dir)))
+        super()._load_best_model()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Saves the final model with [`save_for_use`], and a checkpoint in the training model's own format.
@@ -215,10 +261,7 @@ class ClassificationTrainer(Trainer):
             return
         model, folder = self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir)
         if folder == Path(self.args.output_dir):
-            save_for_use(model, self.processing_class, folder, state_dict)
-            # Those of an earlier run do not fit the new model.
-            for name in (CALIBRATION_FILE, CASCADE_FILE):
-                (folder / name).unlink(missing_ok=True)
+            replace_model(folder, lambda staging: save_for_use(model, self.processing_class, staging, state_dict))
             return
         with self.with_average():
             save_with_tokenizer(model, self.processing_class, folder, state_dict)

@@ -198,8 +198,6 @@ def test_a_streamed_training_saves_a_model_and_resumes_exactly(
     for folder in cut.glob("checkpoint-*"):
         if int(folder.name.split("-")[1]) > 6:
             shutil.rmtree(folder)
-    for state in cut.glob("checkpoint-*/trainer_state.json"):
-        state.write_text(state.read_text().replace(str(whole), str(cut)))
     # A checkpoint without its position, or with that of another step, is not complete.
     position = cut / "checkpoint-6" / "stream_position.json"
     assert checkpoint_problem(position.parent, 1, is_stream=True) is None

@@ -212,7 +212,8 @@ class TestFiles:
         assert {p.name for p in (out / "figures").iterdir()} == pictures
         saved_state = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
         # A checkpoint keeps the training model's own class, whose code is saved with it.
-        assert {p.name for p in checkpoints[0].iterdir()} == model_files | saved_state | {"modeling.py"}
+        names = model_files | saved_state | {"modeling.py", "manifest.json"}
+        assert {p.name for p in checkpoints[0].iterdir()} == names
 
     def test_recipe_repeats_the_run(self, command: Callable[..., list[str]], tmp_path: Path) -> None:
         assert main(command()) == 0

@@ -20,13 +20,12 @@ from bertcls_hf.hub.card.sections.limits import licence_table, limits
 from bertcls_hf.hub.card.sections.repeating import repeating_section
 from bertcls_hf.hub.card.sections.results import results_section
 from bertcls_hf.hub.card.sections.training import training_section
+from bertcls_hf.training.output_folder import CARD_FILE, CARD_MARK
 
 
 logger = logging.getLogger(__name__)
 
-CARD_FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
-MARK = "Written by bertcls_hf"
 STORAGE_ADVICE = "; the model and its results are saved, but not their card"
 
 
@@ -59,7 +58,7 @@ def _reason_to_keep(path: Path, run: FinishedRun) -> str | None:
     """Why a card that is there already stays; None where it is replaced."""
     if not path.is_file():
         return None
-    if MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    if CARD_MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return "this project did not write it"
     if not run.has_trained and (path.parent / "config.json").is_file():
         return "it tells of the model's training, of which an evaluation knows nothing"
@@ -72,7 +71,7 @@ def _render(run: FinishedRun, pictures: dict[str, Picture]) -> str:
     )
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         metadata=f"---\n{card_metadata(run).to_yaml()}\n---",
-        mark=MARK,
+        mark=CARD_MARK,
         training_pictures=[_shown(pictures[name]) for name in (HEAD_CURVES, CURVES) if name in pictures],
         result_pictures=[_shown(p) for name, p in pictures.items() if name not in (HEAD_CURVES, CURVES)],
         limits=limits(run),

@@ -15,6 +15,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bertcls_hf.atomic_files import write_atomically
 from bertcls_hf.hub.card.figures.fonts import font_families
 
 
@@ -75,7 +76,9 @@ def open_figure(
         figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
         yield figure, list(figure.subplots(1, columns, squeeze=False)[0])
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", bbox_inches="tight", pad_inches=0.06)
+        write_atomically(
+            path, lambda temporary: figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.06)
+        )
 
 
 def legend_above(axes: Axes) -> None:

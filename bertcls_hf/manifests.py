@@ -1,0 +1,70 @@
+"""The manifest of a folder: the size and the digest of each of its files, written when all of them are there."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bertcls_hf.atomic_files import write_json_atomically
+
+
+MANIFEST_FILE = "manifest.json"
+VERSION = 1
+
+
+def write_manifest(folder: Path, files: Iterable[Path], content: dict[str, Any]) -> None:
+    """Writes `manifest.json`.
+
+    Args:
+        folder: the folder.
+        files: its files that the manifest vouches for.
+        content: what else the manifest tells, beside `version` and `files`.
+
+    Raises:
+        StorageError: the disk is full or cannot be written.
+        OSError: a file cannot be read.
+    """
+    described = {path.relative_to(folder).as_posix(): _described(path) for path in sorted(files)}
+    write_json_atomically(folder / MANIFEST_FILE, {"version": VERSION, **content, "files": described})
+
+
+def all_files(folder: Path) -> list[Path]:
+    """Lists the files of a folder and of its folders, but not its manifest."""
+    return [path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST_FILE]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads `manifest.json`.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        ValueError: it is damaged, or of another version.
+    """
+    content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    is_known = isinstance(content, dict) and content.get("version") == VERSION
+    if not is_known or not isinstance(content.get("files"), dict):
+        raise ValueError("of another version")
+    return content
+
+
+def changed_file(folder: Path, manifest: dict[str, Any]) -> str | None:
+    """Says which file is not as the manifest describes it, and how; returns None if all are."""
+    for name, described in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != described["size"]:
+            return f"{name} has {path.stat().st_size:,} bytes of {described['size']:,}"
+        if _digest(path) != described["sha256"]:
+            return f"{name} has another content than was saved"
+    return None
+
+
+def _described(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
