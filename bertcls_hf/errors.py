@@ -5,7 +5,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit codes of the commands; 65, 74 and 75 are taken from BSD's sysexits."""
+    """The exit codes of the commands; 65, 70, 74 and 75 are taken from BSD's sysexits, 130 and 141 from shells."""
 
     DONE = 0
     BAD_ARGUMENTS = 2
@@ -14,6 +14,9 @@ class ExitCode(IntEnum):
     PREEMPTED = 75
     DIVERGED = 76
     PUSH_FAILED = 77
+    UNFORESEEN = 70
+    INTERRUPTED = 130
+    NO_READER = 141
 
 
 class RunError(Exception):
@@ -42,6 +45,12 @@ class PreemptedError(RunError):
     """A signal stopped the training after a complete checkpoint; the same command continues from it."""
 
     exit_code = ExitCode.PREEMPTED
+
+
+class InterruptedRun(RunError):
+    """Ctrl-C ended the command; the message says what is saved, and how to go on."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 class DivergedError(RunError):

@@ -7,6 +7,7 @@ two use different spellings of its name.
 import argparse
 import difflib
 import json
+import math
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -423,6 +424,9 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
             "--restore_callback_states_from_checkpoint false: a resumed run always goes on with the patience that "
             "early stopping had left; leave it out"
         )
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ArgumentsError(f"--{name} {value}: not a finite number")
     precision = configured_precision()
     if options.get(precision) is False:
         raise ArgumentsError(
@@ -432,7 +436,8 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
     try:
         model, data, adapt, boost, training = (_build(argument_class, options) for argument_class in ARGUMENT_CLASSES)
         return checked(Arguments(model, data, adapt, boost, training, frozenset(in_memory)))
-    except (ValueError, OSError, ImportError) as error:
+    # transformers raises a TypeError for an unknown key in one of its options that are mappings.
+    except (ValueError, TypeError, OSError, ImportError) as error:
         raise ArgumentsError(one_line(error)) from error
 
 

@@ -30,13 +30,27 @@ def existing_path(name: str) -> Path:
     """Returns the path of an existing file or folder, with `~` expanded.
 
     Raises:
-        DataError: the file or folder does not exist.
+        DataError: the file or folder does not exist, or is neither.
     """
-    path = Path(name).expanduser()
+    path = _expanded(name)
     if not path.exists():
         hint = "; download the URL and give the local path" if "://" in name else ""
         raise DataError(f"{name}: no such file or folder{hint}")
+    if not path.is_file() and not path.is_dir():
+        raise DataError(f"{name}: a pipe or a device, and a run reads its data more than once: write it to a file")
     return path
+
+
+def _expanded(name: str) -> Path:
+    """Returns a path with `~` expanded.
+
+    Raises:
+        DataError: there is no such user.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{name}: no such user") from error
 
 
 def format_suffix(path: Path, args: DataArguments) -> str:
@@ -82,7 +96,7 @@ def matching_files(name: str, args: DataArguments) -> list[Path]:
     Raises:
         DataError: no file matches, or the files have several suffixes.
     """
-    path = Path(name).expanduser()
+    path = _expanded(name)
     candidates = [path] if path.is_file() else path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path)))
     paths = sorted(path for path in candidates if path.is_file() and not path.name.startswith((".", "_")))
     if not paths:

@@ -17,7 +17,7 @@ from bertcls_hf.data.input_paths import format_suffix
 from bertcls_hf.data.labels import is_missing
 from bertcls_hf.data.table_reader import TextTableReader, string_features
 from bertcls_hf.data.text_stream import RawStream
-from bertcls_hf.errors import DataError
+from bertcls_hf.errors import DataError, one_line
 
 
 # The rows from which a message about a missing column takes its examples.
@@ -142,6 +142,8 @@ class JsonReader(TextTableReader):
             raise DataError(
                 f"{self.path}, line {error.lineno}: not valid JSON: {error.msg}; is the file cut off?"
             ) from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.path}: {_excess(error)}") from error
         if isinstance(document, dict):
             lists = [value for value in document.values() if _is_list_of_objects(value)]
             # An object without a list of objects is a single row.
@@ -157,8 +159,13 @@ class JsonReader(TextTableReader):
 def _is_object(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return False
+
+
+def _excess(error: ValueError | RecursionError) -> str:
+    """Says what is too much in valid JSON: lists or objects within each other, or the digits of a whole number."""
+    return "lists or objects are nested too deeply" if isinstance(error, RecursionError) else one_line(error)
 
 
 def _is_list_of_objects(value: Any) -> bool:
@@ -196,6 +203,8 @@ def parse_object(line: str, place: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: not valid JSON: {error.msg}; is the line cut off?") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: {_excess(error)}") from error
     if not isinstance(row, dict):
         raise DataError(f"{place}: expected an object, got {line.strip()[:60]}")
     return row

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.tokenization import pad_flat_texts
+from bertcls_hf.errors import DivergedError
 from bertcls_hf.features.cache import (
     CacheMeta,
     FeatureCache,
@@ -291,6 +292,11 @@ class FeatureExtractor:
 
         run_batches(encode, token_budget_batches(lengths, token_budget(model.device)), model.device)
         for part in parts:
+            if not np.isfinite(features[part]).all():
+                raise DivergedError(
+                    f"{self.model_name}: the encoder's features are not finite: its weights are damaged"
+                    + ("" if self.compute_dtype == torch.float32 else ", or too large for --boost_dtype")
+                )
             job.cache.write(job.names[part], shard, features[part])
 
 

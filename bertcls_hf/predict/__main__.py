@@ -9,13 +9,13 @@ reader of the output has closed it.
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import DataclassParser
+from bertcls_hf.errors import InterruptedRun
 from bertcls_hf.predict.arguments import STANDARD, PredictionArguments
 
 
@@ -24,7 +24,6 @@ logger = logging.getLogger("bertcls_hf.predict")
 
 PROGRAM = "python -m bertcls_hf.predict"
 # The exit codes that a shell reports for a command that SIGINT or SIGPIPE ended.
-INTERRUPTED, NO_READER = 130, 141
 
 
 def parse(argv: Sequence[str], program: str = PROGRAM) -> tuple[str, list[str], PredictionArguments]:
@@ -86,15 +85,14 @@ def run(model: str, files: Sequence[str], options: PredictionArguments) -> None:
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line and returns the exit code."""
     set_up_logging()
+    return run_command(lambda words: _run_words(words, program), argv)
+
+
+def _run_words(words: Sequence[str], program: str) -> None:
     try:
-        return run_command(lambda words: run(*parse(words, program)), argv)
-    except BrokenPipeError:
-        # Python flushes standard output when it exits, and would report the closed pipe once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NO_READER
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on with an --output_file\n")
-        return INTERRUPTED
+        run(*parse(words, program))
+    except KeyboardInterrupt as error:
+        raise InterruptedRun("interrupted; the same command goes on with an --output_file") from error
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -25,7 +24,7 @@ from transformers import (
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.python_packages import is_packaged, packaged_model
 from bertcls_hf.data.tokenization import NO_LIMIT, TOKEN_COLUMNS, encode_texts, pad_flat_texts
-from bertcls_hf.errors import ArgumentsError, one_line
+from bertcls_hf.errors import ArgumentsError, RunError, one_line
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from bertcls_hf.metrics.cascade import CASCADE_FILE, Cascade, label_margins, read_cascade
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
@@ -217,7 +216,9 @@ class Predictor:
             assert labels is not None
             calibration = _find_calibration(path, revision, labels) if calibrated else Calibration()
             found = _find_cascade(path, revision) if cascade else None
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except RunError:
+            raise
+        except Exception as error:  # configurations, tokenizers and weights each raise kinds of their own
             raise ArgumentsError(f"{model}: {one_line(error)}") from error
         predictor = cls(engine, tokenizer, labels, calibration, found)
         if found is not None:

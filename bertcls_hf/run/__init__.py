@@ -4,7 +4,13 @@ Start with `pipeline.py`, which lists the steps of a run in order. `api.py` offe
 and `command.py` is the command `bertcls`.
 """
 
-from bertcls_hf.run.pipeline import main
+from bertcls_hf.config.surroundings import require_working_directory
+
+
+# Without one, the import of torch ends the process.
+require_working_directory()
+
+from bertcls_hf.run.pipeline import main  # noqa: E402
 
 
 __all__ = ["main"]

@@ -19,7 +19,7 @@ PROGRAM = "python -m bertcls_hf.run.adapt"
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line, which is that of a training, and returns the exit code."""
-    return run_command(lambda words: _run_words(words, program), argv)
+    return run_command(lambda words: _run_words(words, program), argv, needs_output=False)
 
 
 def _run_words(words: Sequence[str], program: str) -> None:

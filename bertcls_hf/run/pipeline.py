@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertcls_hf.config.arguments import Arguments
-from bertcls_hf.config.command import run_command
+from bertcls_hf.config.command import enter_phase, run_command
 from bertcls_hf.config.parsing import PROGRAM, parse_arguments
 from bertcls_hf.data.input_paths import check_files
+from bertcls_hf.errors import InterruptedRun
 from bertcls_hf.hub.access import check_access
 from bertcls_hf.hub.push import run_repository
 
@@ -16,15 +17,16 @@ from bertcls_hf.hub.push import run_repository
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from bertcls_hf.data.load import ClassificationData
     from bertcls_hf.hub.card.finished_run import FinishedRun
     from bertcls_hf.models.loading import Checkpoint
-    from bertcls_hf.models.modeling import TextClassifier
+    from bertcls_hf.models.modeling import TextClassifier, TruncationSettings
     from bertcls_hf.training.resolve import ResolvedRun
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(lambda words: run_words(words, program), argv)
+    return run_command(lambda words: run_words(words, program), argv, needs_output=False)
 
 
 def run_words(words: Sequence[str], program: str) -> None:
@@ -62,7 +64,23 @@ def run(
     from bertcls_hf.training.output_folder import claimed
 
     with claimed(args.training):
-        return _run(args, options, command, in_memory, evaluates_test)
+        try:
+            return _run(args, options, command, in_memory, evaluates_test)
+        except KeyboardInterrupt as error:
+            raise InterruptedRun(_how_to_go_on(Path(args.training.output_dir))) from error
+
+
+def _how_to_go_on(folder: Path) -> str:
+    """Returns two lines: what an interrupted run has saved, and how to go on."""
+    from bertcls_hf.training.checkpoints import newest_checkpoint
+
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        return (
+            f"interrupted: {folder} holds no checkpoint yet; features and tokens that were computed are cached\n"
+            "the same command starts again, and takes them over"
+        )
+    return f"interrupted: {newest} is saved\nthe same command with --resume_from_checkpoint auto goes on from it"
 
 
 def _run(
@@ -73,6 +91,7 @@ def _run(
     evaluates_test: bool,
 ) -> "FinishedRun":
     """Runs the steps of [`run`] in an output_dir that no other run writes to."""
+    from bertcls_hf.data.cache_damage import with_sound_cache
     from bertcls_hf.data.load import load_data
     from bertcls_hf.data.tokenization import report_lengths, tokenize
     from bertcls_hf.hub.card.finished_run import FinishedRun
@@ -93,20 +112,26 @@ def _run(
     from bertcls_hf.training.seed_runs import repeat_with_other_seeds
     from bertcls_hf.training.sweep import FineTuningSweep, HeadSweep
 
+    enter_phase("while the encoder was opened")
     checkpoint, tokenizer = start(args)
 
-    with args.training.main_process_first(desc="data"):
+    def read() -> tuple["ClassificationData", "TruncationSettings | None", dict[str, Any]]:
         trains, predicts = bool(args.training.do_train), args.training.do_predict
         data = load_data(args.data, checkpoint.labels, trains, predicts, in_memory)
         data, teacher_logits = with_teachers(args, data if evaluates_test else data.without("test"))
         truncation = resolve_truncation(args.model, checkpoint, tokenizer, args.data.max_seq_length, data.is_pair)
-        keeps_whole = checkpoint.lexical is not None
-        splits: dict[str, Any] = tokenize(data, tokenizer, args.data, truncation, keeps_whole)
-        splits = with_logits(splits, teacher_logits)
+        splits = tokenize(data, tokenizer, args.data, truncation, keeps_whole=checkpoint.lexical is not None)
+        return data, truncation, with_logits(splits, teacher_logits)
+
+    enter_phase("while the data was read and tokenized")
+    with args.training.main_process_first(desc="data"):
+        data, truncation, splits = with_sound_cache(read)
     report_lengths(splits, tokenizer, truncation)
 
+    enter_phase("while the options were resolved")
     resolved = resolve_run(args, checkpoint, data, truncation)
     folds = held_out_rows(data, args.training.cross_validation, args.data.split_seed)
+    enter_phase("before the training")
     if args.adapt.adapt_num_train_epochs:
         resolved = adapt_encoder(resolved, data, tokenizer, args.training.resume_from_checkpoint)
     if args.model.lexical_features:
@@ -132,16 +157,21 @@ def _run(
 
     baseline = fitted_baseline(resolved, data)
     model = resolved.load_model()
+    enter_phase("while features were computed" if args.boost.boost else "before the training")
     features = _cached_features(resolved, model, tokenizer, splits) if args.boost.boost else None
     inputs = phases.prepare_inputs(resolved, model, tokenizer, splits, features)
     trainer = phases.build_trainer(resolved.main_phase, model, tokenizer, inputs, data.labels)
     trainer.identity = resolved.identity
     push = PushRun(trainer, args.training) if args.training.push_to_hub else None
     if args.training.do_train:
+        enter_phase("while the model was trained")
         phases.train(trainer)
+        enter_phase("while the model was saved")
         trainer.save_model()
+    enter_phase("while the model was evaluated")
     evaluations = phases.evaluate_splits(trainer, inputs, data, baseline)
 
+    enter_phase("after the evaluation, with the model saved" if args.training.do_train else "after the evaluation")
     finished = FinishedRun(args, options, command, data, splits, trainer, evaluations, baseline)
     if trainer.is_world_process_zero():
         if baseline is not None:

@@ -43,7 +43,7 @@ TIMED_TEXTS, TEXTS_FILE = 256, "texts.jsonl"
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line, encoders and then that of a training, and returns the exit code."""
-    return run_command(lambda words: _run_words(words, program), argv)
+    return run_command(lambda words: _run_words(words, program), argv, needs_output=False)
 
 
 def _run_words(words: Sequence[str], program: str) -> None:

@@ -104,6 +104,12 @@ def find_resumable_checkpoint(
     return None
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Returns the newest checkpoint whose saving ended, or None if there is none; its content is not compared."""
+    saved = [path for path in folder.glob("checkpoint-*") if (path / MANIFEST_FILE).is_file()]
+    return max(saved, key=step_of, default=None)
+
+
 def step_of(folder: Path) -> int:
     """Returns the step in the name of a checkpoint's folder, or -1 if it has another name."""
     suffix = folder.name.removeprefix("checkpoint-")

@@ -6,14 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import set_seed
+import torch
+from transformers import Trainer, get_scheduler, set_seed
 from transformers.trainer_utils import SchedulerType
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments, ModelArguments
 from bertcls_hf.data.class_weights import class_weights
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
-from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.features.lexical_table import LexicalFeatures
 from bertcls_hf.features.logistic_head import check_head_init
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, greater_is_better
@@ -134,10 +135,31 @@ def resolve_run(
     )
     weights = None
     if training.do_train:
+        _check_optimizer_and_scheduler(resolved)
         weights = class_weights(data.splits["train"], data.labels, args.model.class_weights)
     run = ResolvedRun(replace(args, training=resolved), checkpoint, data.labels, weights, truncation=truncation)
     check_head_init(args.boost.head_init, run.config, is_trained_further=training.num_train_epochs > 0)
     return run
+
+
+def _check_optimizer_and_scheduler(args: ClassifierTrainingArguments) -> None:
+    """Builds the optimizer and the scheduler for a single weight, so that options they refuse are refused at once."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    try:
+        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args)
+        optimizer = optimizer_class([weight], **options)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ArgumentsError(f"--optim {args.optim.value}: {one_line(error)}") from error
+    kwargs = args.lr_scheduler_kwargs
+    try:
+        get_scheduler(
+            args.lr_scheduler_type, optimizer, num_warmup_steps=1, num_training_steps=2,
+            scheduler_specific_kwargs=dict(kwargs) if isinstance(kwargs, dict) else None,
+        )  # fmt: skip
+    except (ValueError, TypeError) as error:
+        raise ArgumentsError(
+            f"--lr_scheduler_type {args.lr_scheduler_type.value}: {one_line(error)} (--lr_scheduler_kwargs)"
+        ) from error
 
 
 def _check_evaluations(args: ClassifierTrainingArguments, data: ClassificationData) -> None:

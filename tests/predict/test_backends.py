@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from bertcls_hf.demo.__main__ import main as demo
-from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.errors import ArgumentsError, ExitCode
 from bertcls_hf.export.__main__ import main as export
 from bertcls_hf.predict import quickest as quickest_module
 from bertcls_hf.predict import run as prediction_run
-from bertcls_hf.predict.__main__ import INTERRUPTED, main
+from bertcls_hf.predict.__main__ import main
 from bertcls_hf.predict.predictor import Predictor
 from bertcls_hf.predict.quickest import Way, quickest, ways_of
 from bertcls_hf.run import main as train
@@ -163,7 +163,7 @@ class TestTheQuickest:
         output = tmp_path / "cut.jsonl"
         with monkeypatch.context() as patch:
             patch.setattr(prediction_run, "predicted_lines", killed_after(2))
-            assert main(words_of(graph, rows, output, dtype="int8", chunk_rows=10)) == INTERRUPTED
+            assert main(words_of(graph, rows, output, dtype="int8", chunk_rows=10)) == ExitCode.INTERRUPTED
         assert not output.exists()
         caplog.clear()
         assert main(words_of(graph, rows, output, backend="auto", chunk_rows=10)) == 0

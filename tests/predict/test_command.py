@@ -20,7 +20,6 @@ import pytest
 
 from bertcls_hf.config.arguments import DataArguments, ModelArguments
 from bertcls_hf.errors import ExitCode
-from bertcls_hf.predict import __main__ as predict
 from bertcls_hf.predict import run as prediction_run
 from bertcls_hf.predict.__main__ import main
 from bertcls_hf.predict.arguments import DATA_OPTIONS, PredictionArguments
@@ -431,7 +430,7 @@ class TestOutputFile:
 
         with monkeypatch.context() as patched:
             patched.setattr(Predictor, "logits", logits)
-            assert main(argv()) == predict.INTERRUPTED
+            assert main(argv()) == ExitCode.INTERRUPTED
         assert not (tmp_path / "out.csv").exists()
         assert len((tmp_path / "out.csv.partial").read_bytes().splitlines()) == 17
         return argv
@@ -477,7 +476,7 @@ class TestOutputFile:
 
         with monkeypatch.context() as patched:
             patched.setattr(OutputFile, "finish", interrupt)
-            assert main(stopped()) == predict.INTERRUPTED
+            assert main(stopped()) == ExitCode.INTERRUPTED
         return stopped
 
     def test_a_command_that_was_killed_before_its_last_step(
