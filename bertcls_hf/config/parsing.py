@@ -223,6 +223,14 @@ class _RecipeLoader(yaml.SafeLoader):
     as 90, and would read 1e-5 as text instead of a number.
     """
 
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """Refuses an alias of a list or mapping: a few of them within each other stand for billions of values."""
+        is_alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if is_alias and isinstance(node, yaml.CollectionNode):
+            raise yaml.YAMLError("an alias (*name) stands for a list or mapping: write it out")
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         """Builds a mapping and refuses repeated keys."""
         _refuse_repeated([_option_name(str(self.construct_object(key, deep=True))) for key, _ in node.value])

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ import numpy as np
 
 from bertcls_hf.data.delimited_files import LONGEST_FIELD
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION
+from bertcls_hf.demo.card_text import harmless_card
 from bertcls_hf.demo.occlusion import Occlusion, occlude
 from bertcls_hf.errors import RunError
 from bertcls_hf.predict.arguments import PredictionArguments
@@ -51,8 +51,6 @@ CSS = """
 .preview td { white-space: nowrap; }
 .preview td.long { white-space: normal; overflow-wrap: anywhere; min-width: 16rem; }
 """
-# The page would render the HTML of a card. Of its tags, only those of collapsible sections are kept.
-_TAG = re.compile(r"<(?!/?(?:details|summary)>)[a-zA-Z/!][^>]*>")
 
 
 @dataclass(frozen=True)
@@ -85,13 +83,8 @@ def build_page(predictor: Predictor, texts: PageTexts) -> gr.Blocks:
             _file_tab(predictor)
         if texts.card:
             with gr.Accordion("Model card", open=False):
-                gr.Markdown(harmless_card(texts.card), elem_id="card")
+                gr.HTML(f"<div class='prose'>{harmless_card(texts.card)}</div>", elem_id="card")
     return page
-
-
-def harmless_card(card: str) -> str:
-    """Removes images and HTML from a card, so that a page that shows it sends no request to another server."""
-    return _TAG.sub("", card).replace("![", "[")
 
 
 def _summary(predictor: Predictor) -> str:

@@ -21,7 +21,8 @@ PACKAGE = Path(__file__).parents[1]
 # The packages that the modules of the page import.
 REQUIREMENTS = (
     "torch", "transformers", "datasets", "huggingface_hub", "httpx2", "safetensors", "numpy", "scipy", "scikit-learn",
-    "pyarrow", "xxhash", "filelock", "tqdm", "pyyaml", "gradio",
+    "pyarrow", "xxhash", "filelock", "tqdm", "pyyaml", "gradio", "nh3",
+    "markdown-it-py",
 )  # fmt: skip
 # The files of a push that describe the training, which a page does not need.
 NOT_IN_A_SPACE = ("recipe.yaml", "*_results.json", "*_report.json", "figures/*")

@@ -9,11 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from bertcls_hf.config.command import run_command
 from bertcls_hf.config.parsing import RECIPE_FILE
+from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.hub.push import push_folder, run_repository
 
 
@@ -38,14 +40,26 @@ def _push(argv: Sequence[str], program: str) -> None:
 
 def _with_recipe(args: argparse.Namespace) -> argparse.Namespace:
     """The `hub_` options; those that are not given come from the run's recipe."""
-    path = args.folder / RECIPE_FILE
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    recipe = _recipe(args.folder / RECIPE_FILE)
     is_private = {"true": True, "false": False, None: recipe.get("hub_private_repo")}[args.hub_private_repo]
     return argparse.Namespace(
         hub_model_id=args.hub_model_id or recipe.get("hub_model_id"),
         hub_private_repo=is_private,
         hub_revision=args.hub_revision or recipe.get("hub_revision"),
     )
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    """Reads the recipe of a run; a run from elsewhere has none."""
+    if not path.is_file():
+        return {}
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ArgumentsError(f"{path} cannot be read: {one_line(error)}") from error
+    if not isinstance(recipe, dict):
+        raise ArgumentsError(f"{path} is no recipe: delete it, or write it anew by a run")
+    return recipe
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ PUSHED_FILES = (
     "eval_report.json",
     "test_report.json",
 )
+# `module.Class`, in a configuration.
+CODE_REFERENCE = re.compile(r"([A-Za-z_]\w*)\.[A-Za-z_]\w*")
 # Seconds before each further attempt. The client repeats uploads by itself, but not what creates something.
 WAITS_S = (1.0, 4.0)
 LONGEST_WAIT_S = 300.0
@@ -92,21 +94,46 @@ def run_repository(folder: Path, settings: Any) -> HubRepository:
 
 def pushed_files(folder: Path) -> list[str]:
     """The files of a folder that a push uploads, as paths relative to it."""
-    patterns = (*PUSHED_FILES, *_code_files(folder))
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    found = {path for pattern in PUSHED_FILES for path in folder.glob(pattern)}
+    found |= {folder / name for name in _code_files(folder)}
+    return sorted(path.relative_to(folder).as_posix() for path in found if _is_own_file(path, folder))
+
+
+def _is_own_file(path: Path, folder: Path) -> bool:
+    """Says whether it is a file of the folder, and no link, which could lead to any file of this machine."""
+    if not path.is_file():
+        return False
+    if path.resolve() != folder.resolve() / path.relative_to(folder):
+        logger.warning("%s is a link, or in a folder that is one, and is not pushed", path)
+        return False
+    return True
 
 
 def _code_files(folder: Path) -> set[str]:
-    """The Python files that the configurations name; those of a stock model name none."""
+    """The Python files beside the configurations that these name; those of a stock model name none.
+
+    Raises:
+        PushError: a configuration is damaged.
+    """
     files = set()
     for name in ("config.json", "tokenizer_config.json"):
-        config = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
-        for classes in config.get("auto_map", {}).values():
-            paths = classes if isinstance(classes, list) else [classes]
-            # `owner/name--module.Class` is loaded from another repository.
-            files |= {f"{path.partition('.')[0]}.py" for path in paths if path and "--" not in path}
+        for classes in _auto_map(folder / name).values():
+            for path in classes if isinstance(classes, list) else [classes]:
+                # `owner/name--module.Class` is loaded from another repository.
+                if isinstance(path, str) and (module := CODE_REFERENCE.fullmatch(path)) is not None:
+                    files.add(f"{module[1]}.py")
     return files
+
+
+def _auto_map(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PushError(f"{path} cannot be read: {one_line(error)}") from error
+    found = content.get("auto_map", {}) if isinstance(content, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def push_folder(folder: Path, repository: HubRepository) -> str:

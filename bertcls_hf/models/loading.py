@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.hub_kernels import is_kernel
 from transformers.utils import logging as transformers_logging
 
 from bertcls_hf.config.arguments import ModelArguments
@@ -113,6 +114,15 @@ def interrupted_save(path: str) -> str | None:
     return "its saving was interrupted: train again, with --resume_from_checkpoint auto where there are checkpoints"
 
 
+def remote_kernel(config: PreTrainedConfig) -> str | None:
+    """Returns the kernel of the Hub, compiled code, that a configuration asks for; None if it asks for none."""
+    for part in (config, getattr(config, "encoder_config", None)):
+        name = getattr(part, "_attn_implementation", None)
+        if isinstance(name, str) and is_kernel(name):
+            return name
+    return None
+
+
 def open_checkpoint(args: ModelArguments) -> Checkpoint:
     """Reads the configuration of the model that `model_name_or_path` names.
 
@@ -134,6 +144,11 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
             getattr(config, "encoder_config", config).name_or_path = ""
     except Exception as error:  # each class of configuration raises its own kinds for values that it does not take
         raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {one_line(error)}") from error
+    if not args.trust_remote_code and args.attn_implementation is None and (kernel := remote_kernel(config)):
+        raise ArgumentsError(
+            f"--model_name_or_path {args.model_name_or_path}: its configuration names the kernel {kernel}, code "
+            "of the Hub: it needs --trust_remote_code true, or another --attn_implementation"
+        )
     labels = None if args.ignore_mismatched_sizes else labels_of(config)
     checkpoint = Checkpoint(path, config, labels)
     for name, rate in attention_dropout(args, checkpoint.encoder_config).items():

@@ -54,6 +54,9 @@ class PredictionArguments:
     prediction_format: Literal["jsonl", "csv"] | None = HfArg(
         default=None, help="Default: as --output_file ends; jsonl for standard output."
     )
+    csv_safe: bool = HfArg(
+        default=False, help="In a csv, put an apostrophe before texts that a spreadsheet would take for a formula."
+    )
     overwrite: bool = HfArg(default=False, help="Replace an --output_file that is there.")
     top_k: int | None = HfArg(
         default=None, help="Write only the K highest probabilities, the highest first. Default: all, in label order."
@@ -120,6 +123,8 @@ class PredictionArguments:
             raise ArgumentsError(f"--dtype {self.dtype}: --backend auto chooses it: leave it out")
         if self.prediction_format is None:
             self.prediction_format = self._format_of_name()
+        if self.csv_safe and self.prediction_format != "csv":
+            raise ArgumentsError(f"--csv_safe is for csv, and the format is {self.prediction_format}: leave it out")
 
     def _format_of_name(self) -> Literal["jsonl", "csv"]:
         suffix = Path(self.output_file).suffix.lower()

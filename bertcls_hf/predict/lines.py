@@ -13,6 +13,8 @@ from bertcls_hf.data.labels import REGRESSION, LabelSet
 
 PredictionFormat = Literal["jsonl", "csv"]
 DIGITS = 6
+# With one of these at its start, a spreadsheet takes a cell for a formula (OWASP, CSV injection).
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def prediction_rows(
@@ -42,7 +44,11 @@ def prediction_rows(
 
 
 def format_rows(
-    rows: Iterable[dict[str, Any]], prediction_format: PredictionFormat, header: bool = True, ranked: bool = False
+    rows: Iterable[dict[str, Any]],
+    prediction_format: PredictionFormat,
+    header: bool = True,
+    ranked: bool = False,
+    is_safe: bool = False,
 ) -> Iterator[str]:
     """Formats rows as lines, which include their line ends.
 
@@ -51,6 +57,7 @@ def format_rows(
         prediction_format: jsonl, or csv with one cell per probability and with lists of labels joined by |.
         header: whether a csv starts with its column names.
         ranked: whether the rows have probabilities of different labels, so that csv cells hold the labels' names too.
+        is_safe: whether texts in a csv that a spreadsheet would take for a formula get an apostrophe before them.
     """
     if prediction_format == "jsonl":
         yield from (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -59,6 +66,8 @@ def format_rows(
     writer = csv.writer(buffer)
     for row in rows:
         flat = _flat_row(row, ranked)
+        if is_safe:
+            flat = {_defused(name): _defused(value) for name, value in flat.items()}
         if header:
             writer.writerow(flat)
             header = False
@@ -66,6 +75,10 @@ def format_rows(
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
+
+
+def _defused(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def _flat_row(row: dict[str, Any], ranked: bool) -> dict[str, Any]:

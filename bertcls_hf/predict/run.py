@@ -97,6 +97,7 @@ def settings(predictor: Predictor, options: PredictionArguments) -> dict[str, An
         "chunk_rows": options.chunk_rows,
         "prediction_format": options.prediction_format,
         "top_k": options.top_k,
+        "csv_safe": options.csv_safe,
     }
 
 
@@ -201,5 +202,6 @@ def predicted_lines(
     predicted = predictor.calibration.predicted(scores, predictor.labels)
     rows = prediction_rows(chunk, scores, predicted, predictor.labels, options.top_k, answers.remarks)
     assert options.prediction_format is not None
-    lines = format_rows(rows, options.prediction_format, header, ranked=options.top_k is not None)
+    is_ranked = options.top_k is not None
+    lines = format_rows(rows, options.prediction_format, header, is_ranked, is_safe=options.csv_safe)
     return "".join(lines).encode()

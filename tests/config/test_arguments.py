@@ -1,5 +1,6 @@
 """From recipes and command lines to checked arguments, and every way to refuse them."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -172,6 +173,13 @@ class TestRecipe:
         message = refusal(recipe(f"train_file: a.csv\n{text}\n"))
         assert re.search(r"cannot stand in a recipe|none can start with a dash|not a list", message)
         assert "hf_secret" not in message
+
+    def test_aliases_within_each_other_are_refused(self, recipe: Callable[[str], Path]) -> None:
+        """Nine lines would stand for a billion values."""
+        lines = ["a: &a {x: 1}"] + [f"{n}: &{n} {{x: *{p}, y: *{p}}}" for p, n in itertools.pairwise("abcdefghi")]
+        message = refusal(recipe("\n".join([*lines, "lr_scheduler_kwargs: *i"])))
+        assert "an alias (*name) stands for a list or mapping: write it out" in message
+        assert parse(recipe("train_file: &file a.csv\noutput_dir: *file\n")).training.output_dir == "a.csv"
 
     def test_a_dash_may_start_a_single_text(self, recipe: Callable[[str], Path]) -> None:
         args = parse(recipe("train_file: a.csv\nlabel_delimiter: --trust_remote_code=true\n"))

@@ -22,9 +22,9 @@ from packaging.requirements import Requirement
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from bertcls_hf.demo.__main__ import main
-from bertcls_hf.demo.card_text import read_card
+from bertcls_hf.demo.card_text import MOST_CHARACTERS, TAGS, harmless_card, read_card
 from bertcls_hf.demo.occlusion import occlude
-from bertcls_hf.demo.page import answers, harmless_card, preview_table
+from bertcls_hf.demo.page import answers, preview_table
 from bertcls_hf.errors import ExitCode
 from bertcls_hf.predict import __main__ as predict
 from bertcls_hf.predict.lines import format_rows
@@ -166,10 +166,35 @@ class TestCard:
 
     def test_no_picture_and_no_html_is_left(self) -> None:
         harmless = harmless_card(f"{CARD} ![a][b] <IMG\nsrc=x> <details style='background: url(https://example.com)'>")
-        assert "![" not in harmless
-        assert set(re.findall("<[^>]*>", harmless)) == {"<details>", "<summary>", "</details>", "</summary>"}
-        assert "Tells **good** reviews" in harmless
-        assert harmless_card("1 < 2 and a <= b") == "1 < 2 and a <= b"
+        assert set(re.findall("<([a-z0-9]+)[^>]*>", harmless)) <= TAGS
+        assert "Tells <strong>good</strong> reviews" in harmless
+        assert "<summary>" in harmless
+        assert harmless_card("1 < 2 and a <= b") == "<p>1 &lt; 2 and a &lt;= b</p>\n"
+
+    @pytest.mark.parametrize(
+        "card",
+        [
+            "!![x](https://evil.example/p.png)",
+            "<<b>img src=https://evil.example/p.png>",
+            "<<b>script>alert(1)<<b>/script>",
+            "[x](javascript:alert(1))",
+            "<a href='javascript:alert(1)' onclick='alert(1)'>x</a>",
+            "<style>@import url(https://evil.example/s.css)</style>",
+            "<svg><image href=https://evil.example/p.png></svg>",
+            "<p style='background: url(https://evil.example/p.png)'>x</p>",
+            "<input type=image src=https://evil.example/p.png>",
+            "<iframe src=https://evil.example></iframe>",
+            "[![x](https://evil.example/p.png)](https://example.com)",
+            "<details open ontoggle=alert(1)>x</details>",
+        ],
+    )
+    def test_tricks_are_of_no_use(self, card: str) -> None:
+        found = re.findall("<([^>]*)>", harmless_card(card))
+        assert not any(re.search(r"evil|javascript|on\w+=|style|^(img|script|svg|input|iframe)", tag) for tag in found)
+
+    @pytest.mark.parametrize("piece", ["<a", "![", "[a](", "<!--", "*a"])
+    def test_a_huge_card_takes_no_longer_than_its_start(self, piece: str) -> None:
+        assert harmless_card(piece * MOST_CHARACTERS) == harmless_card((piece * MOST_CHARACTERS)[:MOST_CHARACTERS])
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

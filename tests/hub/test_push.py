@@ -338,6 +338,44 @@ class TestAPush:
         assert messages(hub) == []
         assert messages(hub, "a/b") == ["Trained classifier", "Trained classifier"]
 
+    def test_follows_no_link_and_no_pattern_of_a_configuration(
+        self, hub: Hub, client: list[float], model_folder: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "secret.txt").write_text("CANARY")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere/key.py").write_text("CANARY")
+        (model_folder / "figures/link.png").symlink_to(tmp_path / "secret.txt")
+        (model_folder / "merges.txt").symlink_to(tmp_path / "secret.txt")
+        (model_folder / "private").symlink_to(tmp_path / "elsewhere")
+        (model_folder / "modeling.py").write_text("")
+        path = model_folder / "config.json"
+        config = json.loads(path.read_text())
+        for reference in ("**/*.X", "/etc/x.X", "../elsewhere/key.X", "private/key.X", "*.X", 5, ["modeling.X", None]):
+            path.write_text(json.dumps({**config, "auto_map": {"AutoModel": reference}}))
+            assert {name for name in pushed_files(model_folder) if name.endswith(".py")} <= {"modeling.py"}
+        push_folder(model_folder, HubRepository(NAME))
+        files = hub.repositories[NAME].files()
+        assert "modeling.py" in files
+        assert not files.keys() & {"figures/link.png", "merges.txt"}
+        assert not any(b"CANARY" in content for content in files.values())
+
+    @pytest.mark.parametrize(
+        ("name", "content", "code"), [("config.json", "{", 77), ("recipe.yaml", "", 2), ("recipe.yaml", "a: [", 2)]
+    )
+    def test_of_a_damaged_folder_is_refused(
+        self,
+        hub: Hub,
+        client: list[float],
+        model_folder: Path,
+        capsys: pytest.CaptureFixture,
+        name: str,
+        content: str,
+        code: int,
+    ) -> None:
+        (model_folder / name).write_text(content)
+        assert hub_command.main(["push", str(model_folder)]) == code
+        assert capsys.readouterr().err.startswith(f"error: {model_folder / name} ")
+
     def test_of_nothing_is_refused(
         self, hub: Hub, client: list[float], tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:

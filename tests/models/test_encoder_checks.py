@@ -1,5 +1,7 @@
 """What an encoder cannot compute is refused before data is read."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from bertcls_hf.config.parsing import build_arguments, explicit_options
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.models.encoder_checks import check_encoder
 from bertcls_hf.models.loading import Checkpoint
+from bertcls_hf.predict.predictor import Predictor
 from bertcls_hf.run import main
 from tests.helpers.families import FAMILIES
 from tests.helpers.training_runs import losses, without_dropout
@@ -76,6 +79,23 @@ def test_flash_attention_needs_16_bits(gpu: None) -> None:
 def test_flash_attention_needs_its_package(gpu: None, options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentsError, match="--attn_implementation flash_attention_2: FlashAttention2 has been"):
         check(attn_implementation=FLASH, **options)
+
+
+def test_a_kernel_that_a_configuration_names_is_remote_code(
+    tiny_bert: Path, command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(tiny_bert, encoder)
+    config = json.loads((encoder / "config.json").read_text())
+    kernel = "someone/kernel"
+    (encoder / "config.json").write_text(json.dumps({**config, "attn_implementation": kernel}))
+    assert main(command(model_name_or_path=encoder)) == 2
+    assert f"its configuration names the kernel {kernel}, code of the Hub" in capsys.readouterr().err
+    assert main(command(model_name_or_path=encoder, attn_implementation="eager", num_train_epochs=1)) == 0
+    labels = {"id2label": {"0": "a", "1": "b"}, "architectures": ["BertForSequenceClassification"]}
+    (encoder / "config.json").write_text(json.dumps({**config, **labels, "attn_implementation": kernel}))
+    with pytest.raises(ArgumentsError, match="names the kernel someone/kernel"):
+        Predictor.from_pretrained(str(encoder))
 
 
 def test_a_kernel_in_its_place_is_remote_code(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:

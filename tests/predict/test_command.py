@@ -246,6 +246,16 @@ class TestLabels:
             assert row["label"] == row["label_1"]
             assert float(row["probability_2"]) == pytest.approx(ranked[1][1], abs=1e-5)
 
+    def test_a_csv_that_no_spreadsheet_takes_for_formulas(self, arguments: Callable, tmp_path: Path) -> None:
+        texts = ["=1+1", "+1", "-1", "@x", "\tgood", "good = bad"]
+        path, out = tmp_path / "in.jsonl", tmp_path / "out.csv"
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        for is_safe in (False, True):
+            assert main(arguments(path, output_file=out, csv_safe=is_safe, overwrite=True)) == 0
+            with out.open(newline="") as file:
+                found = [row["text"] for row in csv.DictReader(file)]
+            assert found == [f"'{text}" if is_safe and text != "good = bad" else text for text in texts]
+
     def test_top_k_in_jsonl(self, lines: Callable, tmp_path: Path, expected: list[dict]) -> None:
         for row, other in zip(lines(write_texts(tmp_path / "in.csv"), top_k=2), expected, strict=True):
             ranked = sorted(other["probabilities"], key=lambda name: -other["probabilities"][name])
