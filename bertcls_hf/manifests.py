@@ -48,17 +48,33 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def changed_file(folder: Path, manifest: dict[str, Any]) -> str | None:
-    """Says which file is not as the manifest describes it, and how; returns None if all are."""
-    for name, described in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != described["size"]:
-            return f"{name} has {path.stat().st_size:,} bytes of {described['size']:,}"
-        if _digest(path) != described["sha256"]:
-            return f"{name} has another content than was saved"
-    return None
+def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Says of each file that is not as the manifest describes it how it differs."""
+    return [change for name in manifest["files"] if (change := _change(folder / name, name, manifest["files"][name]))]
+
+
+def _change(path: Path, name: str, described: dict[str, Any]) -> str | None:
+    if not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != described["size"]:
+        return f"{name} has {path.stat().st_size:,} bytes of {described['size']:,}"
+    return None if _digest(path) == described["sha256"] else f"{name} has another content than was saved"
+
+
+def describe_again(folder: Path, paths: Iterable[Path]) -> None:
+    """Describes files anew that a command has written beside a finished run; a folder without manifest stays so.
+
+    Raises:
+        StorageError: the disk is full or cannot be written.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except (OSError, ValueError):
+        return
+    for path in paths:
+        if path.is_file():
+            manifest["files"][path.relative_to(folder).as_posix()] = _described(path)
+    write_json_atomically(folder / MANIFEST_FILE, manifest)
 
 
 def _described(path: Path) -> dict[str, Any]:

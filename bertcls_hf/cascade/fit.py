@@ -17,9 +17,12 @@ from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.labels import REGRESSION
 from bertcls_hf.data.load import load_data
 from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.hub.card.pictures import CASCADE, FIGURES_FOLDER
+from bertcls_hf.manifests import describe_again
 from bertcls_hf.metrics.cascade import CASCADE_FILE, Cascade, fitted_factor, label_margins
 from bertcls_hf.metrics.risk_control import fewest_rows, risk_curve, threshold_by_rate, threshold_by_share
 from bertcls_hf.predict.predictor import Predictor
+from bertcls_hf.training.output_folder import CARD_FILE
 
 
 DEFAULT_DIFFERENCE = 0.005
@@ -74,6 +77,7 @@ def write_cascade(folder: Path, args: CascadeArguments, data_args: DataArguments
     write_text_atomically(folder / CASCADE_FILE, text)
     sentences = list(_sentences(content))
     write_card_section(folder, content, sentences)
+    describe_again(folder, [folder / name for name in (CASCADE_FILE, CARD_FILE, f"{FIGURES_FOLDER}/{CASCADE}")])
     return "\n".join(sentences)
 
 

@@ -434,7 +434,7 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
         )
     for name, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ArgumentsError(f"--{name} {value}: not a finite number")
+            raise ArgumentsError(f"--{name} {value}: must be a finite number")
     precision = configured_precision()
     if options.get(precision) is False:
         raise ArgumentsError(

@@ -15,7 +15,7 @@ from transformers import TrainerState, TrainingArguments
 
 from bertcls_hf.data.stream_order import StreamPosition
 from bertcls_hf.errors import ArgumentsError, StorageError, one_line
-from bertcls_hf.manifests import MANIFEST_FILE, all_files, changed_file, read_manifest, write_manifest
+from bertcls_hf.manifests import MANIFEST_FILE, all_files, changed_files, read_manifest, write_manifest
 from bertcls_hf.training.run_identity import RunIdentity
 
 
@@ -159,7 +159,7 @@ def damage(folder: Path) -> str | None:
         return f"{MANIFEST_FILE} cannot be read: {one_line(error)}"
     if step_of(folder) not in (manifest.get("step"), -1):
         return f"{MANIFEST_FILE} is of step {manifest.get('step')}"
-    return changed_file(folder, manifest)
+    return next(iter(changed_files(folder, manifest)), None)
 
 
 def best_checkpoint(saved: str, *folders: Path) -> Path:

@@ -277,7 +277,7 @@ def test_wrong_options_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture, options: list[str], message: str
 ) -> None:
     assert message in refused([str(tmp_path), *options], capsys)
-    assert "holds no trained model" in refused([str(tmp_path)], capsys)
+    assert "holds no whole model" in refused([str(tmp_path)], capsys)
 
 
 def test_margins_are_distances_from_another_label() -> None:

@@ -2,11 +2,13 @@
 
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from bertcls_hf.config.command import run_command, set_up_logging
+from bertcls_hf.config.command import enter_phase, run_command, set_up_logging
 from bertcls_hf.errors import DataError, ExitCode
 
 
@@ -32,12 +34,29 @@ def test_an_error_of_the_run_is_one_line_and_its_exit_code(capsys: pytest.Captur
     assert capsys.readouterr() == ("", "error: row 3: no label\n")
 
 
-def test_other_errors_are_raised() -> None:
+def test_other_errors_keep_their_traceback_in_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+
     def fail(argv: Sequence[str]) -> None:
+        enter_phase("while it was tried")
         raise KeyError("a bug")
 
-    with pytest.raises(KeyError):
-        run_command(fail, [])
+    assert run_command(fail, []) == ExitCode.UNFORESEEN
+    (path,) = tmp_path.iterdir()
+    assert capsys.readouterr().err == (
+        f"error: while it was tried: KeyError: 'a bug'\nThe traceback is in {path}: please report it with that file.\n"
+    )
+    assert path.read_text().endswith("KeyError: 'a bug'\n")
+
+
+def test_an_interrupt_is_a_line_and_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(argv: Sequence[str]) -> None:
+        raise KeyboardInterrupt
+
+    assert run_command(fail, []) == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_messages_of_the_package_are_logged() -> None:

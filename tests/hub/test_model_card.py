@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard, metadata_load
 from bertcls_hf.config.parsing import parse_arguments
 from bertcls_hf.hub.card import licences, model_card
 from bertcls_hf.hub.card.finished_run import FinishedRun
-from bertcls_hf.hub.card.model_card import MARK, write_model_card
+from bertcls_hf.hub.card.model_card import CARD_MARK, write_model_card
 from bertcls_hf.metrics.metrics import METRICS, metric_words
 from bertcls_hf.run import main
 from bertcls_hf.run.pipeline import run
@@ -353,7 +353,7 @@ class TestKindsOfRuns:
         self, command: Command, other_task: Callable, tmp_path: Path
     ) -> None:
         assert main(command(num_train_epochs=1)) == 0
-        assert MARK in card_of(tmp_path / "out")
+        assert CARD_MARK in card_of(tmp_path / "out")
         assert main(command(**other_task("regression"), num_train_epochs=1)) == 0
         assert {path.stem for path in (tmp_path / "out/figures").iterdir()} == PICTURES["regression"]
         assert "confusion" not in card_of(tmp_path / "out").lower()

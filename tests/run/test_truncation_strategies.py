@@ -140,7 +140,7 @@ def test_a_resumed_training_keeps_its_strategy(
     assert main(long_texts(truncation_strategy="windows", num_train_epochs=1)) == 0
     capsys.readouterr()
     assert main(long_texts(truncation_strategy="head_tail", resume_from_checkpoint="auto")) == 2
-    assert "is of another model: truncation was" in capsys.readouterr().err
+    assert "is of another training: truncation was" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -85,7 +85,7 @@ def test_a_signal_after_the_last_step_ends_the_run_as_ever(
 ) -> None:
     """It came too late for a checkpoint, and must not be swallowed."""
 
-    class Ended(Exception):
+    class Ended(BaseException):
         pass
 
     def end(*args: object) -> None:

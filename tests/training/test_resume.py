@@ -182,7 +182,9 @@ class TestBrokenCheckpoints:
         with pytest.raises(ArgumentsError, match="no such folder"):
             resolve_resume(str(tmp_path / "checkpoint-3"), tmp_path, 1, True)
 
-    def test_a_pickle_in_a_checkpoint_is_not_run(self, checkpoints: Path, command: Callable, tmp_path: Path) -> None:
+    def test_a_pickle_in_a_checkpoint_is_not_run(
+        self, checkpoints: Path, command: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
         canary = tmp_path / "canary"
 
         class Exploit:
@@ -192,8 +194,8 @@ class TestBrokenCheckpoints:
         torch.save(Exploit(), checkpoints / "checkpoint-6" / "optimizer.pt")
         identity = RunIdentity.from_json(read_manifest(checkpoints / "checkpoint-6")[IDENTITY])
         complete_checkpoint(checkpoints / "checkpoint-6", 6, identity)
-        with pytest.raises(Exception, match=r"weights_only|Weights only"):
-            main(command(**{**SAVES, "num_train_epochs": 2}, resume_from_checkpoint="auto"))
+        assert main(command(**{**SAVES, "num_train_epochs": 2}, resume_from_checkpoint="auto")) == 70
+        assert "Weights only load failed" in capsys.readouterr().err
         assert not canary.exists()
 
 

@@ -206,7 +206,14 @@ class TestFiles:
         model_files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
         results = {f"{split}_results.json" for split in ("train", "eval", "test", "all")}
         reports = {f"{split}_{kind}" for split in ("eval", "test") for kind in ("report.json", "outputs.npz")}
-        reports |= {"lexical_baseline.json", "trainer_state.json", "recipe.yaml", "README.md", "figures"}
+        reports |= {
+            "manifest.json",
+            "lexical_baseline.json",
+            "trainer_state.json",
+            "recipe.yaml",
+            "README.md",
+            "figures",
+        }
         assert {p.name for p in out.iterdir()} == model_files | results | reports | {checkpoints[0].name}
         pictures = {"training_curves.png", "confusion_matrix.png", "reliability.png", "by_length.png"}
         assert {p.name for p in (out / "figures").iterdir()} == pictures

@@ -1,0 +1,286 @@
+"""A campaign of faults: small runs, each with one fault, are run again and compared with an undisturbed run.
+
+    python -m tests.faults.campaign
+    python -m tests.faults.campaign --modes boost --faults kill --every 5
+
+A fault is placed at one file operation of the run: `kill` sends SIGKILL before it, `full` lets it find no space on the
+disk. `damage` changes one file that a killed run left: it is removed, cut, zeroed inside, or one bit of it is turned.
+The same command with `--resume_from_checkpoint auto` must then end like the undisturbed run, bit for bit, or with a
+sentence and its exit code. The outcomes are counted:
+
+- `equal`: the second run ended, with the same weights, history and results;
+- `refused`: it ended with a documented exit code, and a third run in a new folder is what is left to do;
+- `WRONG`: it ended without an error, and with another result;
+- `RESTARTED`: it began afresh without a word, although a complete checkpoint was there;
+- `UNFORESEEN`: a run ended with a traceback, or a code that no page documents;
+- `ORPHAN`: a process outlived the killed run.
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bertcls_hf.errors import ExitCode
+from bertcls_hf.run import main as train
+from bertcls_hf.training.checkpoints import newest_checkpoint
+from tests.helpers.reviews import WORDS, write_reviews
+from tests.helpers.tiny_bert import write_tiny_bert
+from tests.helpers.training_runs import assert_identical_run
+from tests.helpers.warm_processes import EntryScript
+
+
+EQUAL, REFUSED, WRONG, RESTARTED, UNFORESEEN, ORPHAN = (
+    "equal", "refused", "WRONG", "RESTARTED", "UNFORESEEN", "ORPHAN",
+)  # fmt: skip
+OUTCOMES = (EQUAL, REFUSED, WRONG, RESTARTED, UNFORESEEN, ORPHAN)
+GOOD = {EQUAL, REFUSED}
+COMMON = {
+    "learning_rate": 1e-3, "per_device_train_batch_size": 8, "logging_steps": 1, "disable_tqdm": True, "use_cpu": True,
+    "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "save_total_limit": 2,
+    "num_train_epochs": 1, "calibrate": True,
+}  # fmt: skip
+MODES: dict[str, dict[str, Any]] = {
+    "fine-tuned": {},
+    "averaged": {"weight_averaging": "ema", "lexical_features": True},
+    "boost": {"boost": True, "learning_rate": None},
+    "head, then all": {"boost": True, "freeze_backbone": False, "head_num_train_epochs": 1},
+    "stream": {"streaming": True, "num_train_epochs": None, "max_steps": 6, "shuffle_buffer_size": 16},
+}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "removed": lambda content: None,
+    "cut": lambda content: content[: len(content) // 2],
+    "zeroed": lambda content: content[:20] + bytes(max(len(content) - 40, 0)) + content[-20:],
+    "one bit": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+}
+
+
+def watch(root: str, number: int, fault: str | None, counted: str | None = None) -> None:
+    """Counts this process's changes of files below a folder; the one of this number meets the fault.
+
+    Args:
+        root: the folder.
+        number: the number of the change.
+        fault: `kill`, `full`, or None for none.
+        counted: a file that gets the number of changes when the process ends.
+    """
+    count = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal count
+        is_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING
+        if not (is_write or event in CHANGES) or not str(arguments[0]).startswith(root):
+            return
+        count += 1
+        if count == number and fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if count == number and fault == "full":
+            raise OSError(28, "No space left on device", str(arguments[0]))
+
+    sys.addaudithook(hook)
+    if counted is not None:
+        # An exit handler would not run in a process that multiprocessing started.
+        original = sys.exit
+
+        def leave(code: Any = None) -> None:
+            Path(counted).write_text(str(count))
+            original(code)
+
+        sys.exit = leave  # type: ignore[assignment]
+
+
+@dataclass
+class Campaign:
+    """The data, the encoder and the undisturbed runs of all trials.
+
+    Args:
+        root: a folder for everything.
+    """
+
+    root: Path
+    outcomes: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+        pieces = [*WORDS, *letters[1:], *(f"##{c}" for c in letters), *"0123456789.,!"]
+        (self.root / "bert").mkdir()
+        self.encoder = write_tiny_bert(self.root / "bert", pieces, layers=2)
+        self.files = {
+            name: write_reviews(self.root / f"{name}.csv", rows, start=start)
+            for name, rows, start in (("train", 48, 0), ("validation", 16, 100), ("test", 17, 200))
+        }
+
+    def words(self, mode: str, folder: Path) -> list[str]:
+        """Returns the command of a mode; everything that it writes lies in the folder."""
+        options = {
+            **COMMON, "model_name_or_path": self.encoder, "output_dir": folder / "out",
+            **{f"{name}_file": path for name, path in self.files.items()},
+            **({"boost_cache_dir": folder / "features"} if MODES[mode].get("boost") else {}), **MODES[mode],
+        }  # fmt: skip
+        return [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+
+    def whole(self, mode: str) -> tuple[Path, int]:
+        """Returns the output_dir of the undisturbed run of a mode, and the number of its changes of files."""
+        folder, counted = self.root / f"whole {mode}", self.root / f"changes {mode}"
+        if not folder.exists():
+            folder.mkdir()
+            prepare = functools.partial(watch, str(folder / "out"), -1, None, str(counted))
+            assert EntryScript(self.words(mode, folder), prepare=prepare).wait() == 0
+        return folder / "out", int(counted.read_text())
+
+    def trial(self, mode: str, fault: str, number: int) -> str:
+        """Runs a mode with a fault at the change of this number, and again without; returns the outcome."""
+        folder = self.root / "trial"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        log = folder / "first.log"
+        first = EntryScript(
+            self.words(mode, folder), log=log, prepare=functools.partial(watch, str(folder / "out"), number, fault)
+        )
+        code = first.wait()
+        if psutil.Process().children() and any(_is_run(child, folder) for child in psutil.Process().children(True)):
+            return ORPHAN
+        if fault == "full" and not _is_documented(code):
+            return UNFORESEEN
+        return self.second_run(mode, folder)
+
+    def damage(self, mode: str, name: str, damage: str, killed: Path) -> str:
+        """Damages a file that a killed run left, and runs the mode again; returns the outcome."""
+        folder = self.root / "trial"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(killed, folder)
+        path = folder / name
+        content = DAMAGES[damage](path.read_bytes()) if path.stat().st_size else None
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        return self.second_run(mode, folder, is_damaged=True)
+
+    def second_run(self, mode: str, folder: Path, is_damaged: bool = False) -> str:
+        """Runs a mode again, resuming where it can, and compares it with the undisturbed run."""
+        whole, _ = self.whole(mode)
+        had_checkpoint = newest_checkpoint(folder / "out") is not None
+        code, said = _run_here([*self.words(mode, folder), "--resume_from_checkpoint", "auto"])
+        if code != 0:
+            return REFUSED if _is_documented(code) else UNFORESEEN
+        if had_checkpoint and "starting fresh" in said and not is_damaged:
+            return RESTARTED
+        try:
+            assert_identical_run(whole, folder / "out")
+        except (AssertionError, OSError, KeyError, ValueError):
+            return WRONG
+        return EQUAL
+
+    def note(self, mode: str, fault: str, place: str, outcome: str) -> None:
+        """Counts an outcome, and keeps a bad one's place."""
+        self.outcomes.setdefault((mode, fault), Counter())[outcome] += 1
+        if outcome not in GOOD:
+            self.bad.append(f"{outcome}: {mode}, {fault} at {place}")
+
+    def run(self, mode: str, fault: str, numbers: list[int]) -> None:
+        """Runs all trials of a mode and a fault."""
+        for number in numbers:
+            self.note(mode, fault, f"change {number}", self.trial(mode, fault, number))
+
+    def run_damages(self, mode: str, every: int = 1) -> None:
+        """Damages each file that a run leaves which is killed while it evaluates, in each way."""
+        _, changes = self.whole(mode)
+        killed = self.root / f"killed {mode}"
+        killed.mkdir()
+        run = EntryScript(
+            self.words(mode, killed), prepare=functools.partial(watch, str(killed / "out"), changes * 2 // 3, "kill")
+        )
+        assert run.wait() == -signal.SIGKILL
+        # The command names folders, which a copy has elsewhere.
+        files = sorted(path.relative_to(killed).as_posix() for path in killed.rglob("*") if path.is_file())
+        for name in [name for name in files if not name.endswith((".lock", ".log"))][::every]:
+            for damage in DAMAGES:
+                self.note(mode, "damage", f"{name}, {damage}", self.damage(mode, name, damage, killed))
+
+    def table(self) -> str:
+        """Returns the table of outcomes."""
+        lines = [("mode", "fault", "trials", *OUTCOMES)]
+        for (mode, fault), found in self.outcomes.items():
+            lines.append((mode, fault, str(sum(found.values())), *(str(found[outcome]) for outcome in OUTCOMES)))
+        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+        rows = (zip(line, widths, strict=True) for line in lines)
+        return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in row) for row in rows)
+
+
+def _is_documented(code: int) -> bool:
+    return code in set(ExitCode) - {ExitCode.UNFORESEEN}
+
+
+def _is_run(process: psutil.Process, folder: Path) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE and any(str(folder) in word for word in process.cmdline())
+    return False
+
+
+def _run_here(words: list[str]) -> tuple[int, str]:
+    """Runs a command in this process; returns its exit code and what it logged."""
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logger = logging.getLogger("bertcls_hf")
+    logger.addHandler(handler)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return int(train(words)), said.getvalue()
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def new_campaign() -> Iterator[Campaign]:
+    """Makes a campaign in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="bertcls_hf_faults_") as folder:
+        yield Campaign(Path(folder))
+
+
+def main() -> int:
+    """Runs the campaign, prints its table, and returns 1 if an outcome was bad."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--faults", nargs="+", choices=("kill", "full", "damage"), default=["kill", "full", "damage"])
+    parser.add_argument("--every", type=int, default=1, help="try each n-th place alone (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="where to begin, with --every (%(default)s)")
+    options = parser.parse_args()
+    with new_campaign() as campaign:
+        for mode in options.modes:
+            changes = campaign.whole(mode)[1]
+            start = random.Random(options.seed).randrange(options.every)
+            for fault in options.faults:
+                if fault == "damage":
+                    campaign.run_damages(mode, options.every)
+                else:
+                    campaign.run(mode, fault, list(range(1 + start, changes + 1, options.every)))
+                sys.stderr.write(f"{campaign.table().splitlines()[-1]}\n")
+        sys.stdout.write("\n".join([campaign.table(), *campaign.bad]) + "\n")
+        return int(bool(campaign.bad))
+
+
+if __name__ == "__main__":
+    # Caches of its own, before anything reads where they are.
+    if "HF_HOME" not in os.environ or os.environ.get("BERTCLS_FAULTS") != os.environ["HF_HOME"]:
+        with tempfile.TemporaryDirectory(prefix="bertcls_hf_faults_home_") as home:
+            environment = {**os.environ, "HF_HOME": home, "BERTCLS_FAULTS": home, "HF_HUB_OFFLINE": "1",
+                           "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}  # fmt: skip
+            sys.exit(os.spawnve(os.P_WAIT, sys.executable, [sys.executable, *sys.orig_argv[1:]], environment))
+    sys.exit(main())

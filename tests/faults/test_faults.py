@@ -1,0 +1,41 @@
+"""Some places of the campaign of `make faults`, which tries all of them."""
+
+import pytest
+
+from tests.faults.campaign import GOOD, MODES, Campaign, new_campaign
+
+
+@pytest.fixture(scope="module")
+def campaign() -> Campaign:
+    with new_campaign() as new:
+        yield new
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("fault", ["kill", "full"])
+def test_a_fault_leads_to_no_wrong_result(campaign: Campaign, mode: str, fault: str) -> None:
+    changes = campaign.whole(mode)[1]
+    # Of its start, its checkpoints and its end.
+    for number in (changes // 7, changes // 2, changes - 4):
+        assert campaign.trial(mode, fault, number) in GOOD, number
+
+
+@pytest.mark.slow
+def test_damage_leads_to_no_wrong_result(campaign: Campaign) -> None:
+    campaign.run_damages("fine-tuned", every=9)
+    assert not campaign.bad
+
+
+def test_the_campaign_sees_a_wrong_result(campaign: Campaign) -> None:
+    """It would be worth nothing if it took every result for the right one."""
+    campaign.whole("fine-tuned")
+    MODES["another seed"] = {"seed": 7}
+    try:
+        folder = campaign.root / "other"
+        folder.mkdir()
+        whole = campaign.whole("another seed")
+        campaign.whole = lambda mode: whole  # type: ignore[method-assign]
+        assert campaign.second_run("fine-tuned", folder) == "WRONG"
+    finally:
+        del MODES["another seed"], campaign.whole
