@@ -211,9 +211,12 @@ def require_checkpoint_space(args: TrainingArguments, model: nn.Module) -> None:
         )
 
 
-def stopped_early(checkpoint: Path, patience: int) -> bool:
-    """Says whether early stopping had already ended the training when it saved this checkpoint."""
+def is_finished(checkpoint: Path, args: TrainingArguments) -> bool:
+    """Says whether the training had ended when it saved this checkpoint: by early stopping, or with its last step."""
     state = TrainerState.load_from_json(str(checkpoint / STATE))
+    if 0 < args.max_steps <= state.global_step:
+        return True
+    patience = getattr(args, "early_stopping_patience", -1)
     saved = state.stateful_callbacks.get("EarlyStoppingCallback")
     if patience == -1 or saved is None:
         return False

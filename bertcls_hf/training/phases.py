@@ -28,7 +28,7 @@ from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.models.padding_free import compute_without_padding
 from bertcls_hf.training.baseline_results import PREFIX, evaluate_baseline, log_baseline
 from bertcls_hf.training.callbacks import training_callbacks
-from bertcls_hf.training.checkpoints import STATE, require_checkpoint_space, stopped_early
+from bertcls_hf.training.checkpoints import STATE, is_finished, require_checkpoint_space
 from bertcls_hf.training.collators import ClassificationCollator
 from bertcls_hf.training.head_trainer import HeadTrainer
 from bertcls_hf.training.preemption import StopOnSignal
@@ -174,7 +174,7 @@ def train(trainer: ClassificationTrainer) -> None:
         require_checkpoint_space(trainer.args, trainer.model)
     if checkpoint is not None:
         trainer.go_on_from(Path(checkpoint))
-    if checkpoint is not None and stopped_early(Path(checkpoint), trainer.args.early_stopping_patience):
+    if checkpoint is not None and is_finished(Path(checkpoint), trainer.args):
         metrics = _take_over_finished(trainer, Path(checkpoint))
     else:
         metrics = train_until_signalled(trainer, checkpoint)
@@ -228,12 +228,15 @@ def train_until_signalled(trainer: ClassificationTrainer, checkpoint: str | None
 
 
 def _take_over_finished(trainer: ClassificationTrainer, checkpoint: Path) -> dict[str, float]:
-    """Finishes a run whose checkpoint was saved after early stopping; resuming it would train one step more."""
-    logger.info("early stopping had ended the training at %s", checkpoint)
+    """Finishes a run whose training had ended with this checkpoint; resuming it would train one step more."""
+    logger.info("the training had ended at %s", checkpoint)
     trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
     metrics = {"train_loss": trainer.mean_train_loss()}
     trainer.log(metrics)
-    trainer._load_best_model()
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
+        trainer._load_best_model()
+    else:
+        trainer._load_from_checkpoint(str(checkpoint))
     return metrics
 
 

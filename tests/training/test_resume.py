@@ -23,7 +23,6 @@ from bertcls_hf.training.checkpoints import (
     complete_checkpoint,
     find_resumable_checkpoint,
     resolve_resume,
-    stopped_early,
 )
 from bertcls_hf.training.run_identity import RunIdentity
 from tests.helpers.reviews import write_reviews
@@ -232,9 +231,23 @@ class TestEarlyStopping:
         assert main(command(**self.options)) == 0
         whole = tmp_path / "whole"
         shutil.copytree(tmp_path / "out", whole)
-        assert stopped_early(tmp_path / "out/checkpoint-8", 3)
         assert main(command(**self.options, resume_from_checkpoint="auto")) == 0
         assert_identical_run(whole, tmp_path / "out")
+
+
+@pytest.mark.parametrize("is_best", [True, False])
+@pytest.mark.parametrize("options", [{}, {"streaming": True}, {"weight_averaging": "ema"}], ids=str)
+def test_a_training_of_so_many_steps_does_not_go_on_after_the_last(
+    command: Callable[..., list[str]], tmp_path: Path, options: dict[str, Any], is_best: bool
+) -> None:
+    """Its last step lies within an epoch."""
+    options = {**SAVES, "num_train_epochs": None, "max_steps": 8, "load_best_model_at_end": is_best, **options}
+    assert main(command(**options)) == 0
+    whole = shutil.copytree(tmp_path / "out", tmp_path / "whole")
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / "out" / name).unlink()
+    assert main(command(**options, resume_from_checkpoint="auto")) == 0
+    assert_identical_run(whole, tmp_path / "out")
 
 
 def test_what_a_resumed_run_changes_is_told(
