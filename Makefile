@@ -25,6 +25,8 @@ endif
 MODEL ?= outputs/quickstart
 # Parallel test processes, of which some wait for others; and anything else for pytest: make test-quick PYTEST_ARGS="-k metrics"
 TEST_WORKERS ?= 3
+# Of the places where `make faults` puts a fault, each n-th is tried.
+EVERY ?= 1
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -80,6 +82,9 @@ test: venv-dev ## run the whole suite
 
 test-quick: venv-dev ## run the quick tests only
 	$(PYTEST) -m "not slow"
+
+faults: venv-dev ## kill small runs, fill their disks and damage their files, at every place (an hour; EVERY=5: some)
+	$(BIN)/python -m tests.faults.campaign --every $(EVERY)
 
 lint: format-check typecheck import-check ## check style, types and the directions of imports, changing nothing
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import bertcls_hf
 from bertcls_hf.config.surroundings import SteadyStream, check_surroundings, end_with_parent
-from bertcls_hf.errors import ExitCode, InterruptedRun, RunError, one_line
+from bertcls_hf.errors import ExitCode, InterruptedRun, RunError, one_line, storage_problem
 
 
 LOG_FORMAT, TIME_FORMAT = "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"
@@ -68,11 +68,19 @@ def run_command(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.NO_READER
     except Exception as error:  # the last resort, whose traceback is kept
+        if (problem := storage_problem(error)) is not None:
+            sys.stderr.write(f"error: {_phase}: {problem}{_place(error)}\n")
+            return ExitCode.STORAGE
         sys.stderr.write(_unforeseen(error))
         return ExitCode.UNFORESEEN
     finally:
         sys.stdout, sys.stderr = streams
     return ExitCode.DONE
+
+
+def _place(error: Exception) -> str:
+    path = getattr(error, "filename", None)
+    return "" if path is None else f": {path}"
 
 
 def _unforeseen(error: Exception) -> str:

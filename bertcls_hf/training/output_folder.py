@@ -72,13 +72,16 @@ def claimed(args: ClassifierTrainingArguments) -> Iterator[None]:
             shutil.rmtree(leftover, ignore_errors=True)
         yield
     finally:
-        (folder / LOCK_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (folder / LOCK_FILE).unlink()
         lock.release()
 
 
 def _describe_holder(path: Path) -> None:
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    path.write_text(json.dumps(holder), encoding="utf-8")
+    # The lock holds without it, also on a disk that is full.
+    with contextlib.suppress(OSError):
+        path.write_text(json.dumps(holder), encoding="utf-8")
 
 
 def _holder(path: Path) -> str:
