@@ -620,6 +620,10 @@ class ClassifierTrainingArguments(TrainingArguments):
         "--trust_remote_code.",
     )
     prediction_format: Literal["jsonl", "csv"] = HfArg(default="jsonl", help="Format of --do_predict's file.")
+    csv_safe: bool = HfArg(
+        default=False,
+        help="In a csv of predictions, put an apostrophe before texts that a spreadsheet would take for a formula.",
+    )
     calibrate: bool = HfArg(
         default=False,
         help="After the evaluation on the validation data, write calibration.json beside the model: a temperature for "

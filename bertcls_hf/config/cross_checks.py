@@ -72,6 +72,8 @@ def _check_combinations(args: Arguments) -> None:
         raise ArgumentsError("--extra_metrics runs code from the Hub or a file: it needs --trust_remote_code true")
     if args.model.lexical_features and not args.training.do_train:
         raise ArgumentsError("--lexical_features are fitted by a training, and nothing is trained: leave it out")
+    if args.training.csv_safe and args.training.prediction_format != "csv":
+        raise ArgumentsError("--csv_safe is for --prediction_format csv: leave it out")
     _check_seeds(args)
     _check_cross_validation(args)
     _check_adaptation(args)

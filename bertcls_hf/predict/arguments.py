@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from transformers.hf_argparser import HfArg
 
-from bertcls_hf.config.arguments import DataArguments, FileFormat, ModelArguments
+from bertcls_hf.config.arguments import ClassifierTrainingArguments, DataArguments, FileFormat, ModelArguments
 from bertcls_hf.errors import ArgumentsError
 
 
@@ -54,9 +54,7 @@ class PredictionArguments:
     prediction_format: Literal["jsonl", "csv"] | None = HfArg(
         default=None, help="Default: as --output_file ends; jsonl for standard output."
     )
-    csv_safe: bool = HfArg(
-        default=False, help="In a csv, put an apostrophe before texts that a spreadsheet would take for a formula."
-    )
+    csv_safe: bool = as_in(ClassifierTrainingArguments, "csv_safe")
     overwrite: bool = HfArg(default=False, help="Replace an --output_file that is there.")
     top_k: int | None = HfArg(
         default=None, help="Write only the K highest probabilities, the highest first. Default: all, in label order."

@@ -91,7 +91,7 @@ def _run(
     evaluates_test: bool,
 ) -> "FinishedRun":
     """Runs the steps of [`run`] in an output_dir that no other run writes to."""
-    from bertcls_hf.data.cache_damage import with_sound_cache
+    from bertcls_hf.data.datasets_cache import require_writable_cache, with_sound_cache
     from bertcls_hf.data.load import load_data
     from bertcls_hf.data.tokenization import report_lengths, tokenize
     from bertcls_hf.hub.card.finished_run import FinishedRun
@@ -106,10 +106,10 @@ def _run(
     from bertcls_hf.training.cross_validation import cross_validate, held_out_rows
     from bertcls_hf.training.distillation import with_logits, with_teachers
     from bertcls_hf.training.lexical_parts import fitted_baseline, fitted_features
-    from bertcls_hf.training.recipe import resolved_options, write_recipe
+    from bertcls_hf.training.recipe import write_recipe
     from bertcls_hf.training.resolve import resolve_run
-    from bertcls_hf.training.resume import with_own_checkpoint
-    from bertcls_hf.training.run_identity import content_digests_of, identify
+    from bertcls_hf.training.resume import identified, with_own_checkpoint
+    from bertcls_hf.training.run_identity import content_digests_of
     from bertcls_hf.training.seed_runs import repeat_with_other_seeds
     from bertcls_hf.training.sweep import FineTuningSweep, HeadSweep
 
@@ -125,6 +125,7 @@ def _run(
         return data, truncation, with_logits(splits, teacher_logits)
 
     enter_phase("while the data was read and tokenized")
+    require_writable_cache()
     with args.training.main_process_first(desc="data"):
         data, truncation, splits = with_sound_cache(read)
     report_lengths(splits, tokenizer, truncation)
@@ -139,16 +140,13 @@ def _run(
         lexical = fitted_features(resolved, data, tokenizer)
         resolved, splits = replace(resolved, lexical=lexical), lexical.with_logits(splits)
 
-    def identified(resolved: "ResolvedRun") -> "ResolvedRun":
-        recipe = resolved_options(resolved.args, options, resolved.config, tokenizer.model_max_length)
-        return replace(resolved, identity=identify(resolved, digests, recipe))
-
     digests = content_digests_of(resolved, data, splits, tokenizer)
-    resolved = identified(resolved)
+    resolved = identified(resolved, digests, options, tokenizer.model_max_length)
     if args.boost.sweep:
         sweep = (HeadSweep if args.boost.boost else FineTuningSweep)(resolved, splits, tokenizer)
         is_resumed = asks_to_resume(args.training.resume_from_checkpoint)
-        resolved = identified(sweep.run(args.boost.sweep, args.boost.sweep_hours, is_resumed))
+        resolved = sweep.run(args.boost.sweep, args.boost.sweep_hours, is_resumed)
+        resolved = identified(resolved, digests, options, tokenizer.model_max_length)
     resolved = with_own_checkpoint(resolved, args.training.resume_from_checkpoint)
     args = resolved.args
     if args.training.process_index == 0:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import RECIPE_FILE, build_arguments, explicit_options
 from bertcls_hf.errors import ArgumentsError, DataError, one_line
-from bertcls_hf.manifests import MANIFEST_FILE, changed_files, read_manifest, write_manifest
+from bertcls_hf.manifests import MANIFEST_FILE, changed_files, describe_again, read_manifest, write_manifest
 
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ TIMINGS = ("runtime", "per_second", "preparation_time")
 def write_run_manifest(finished: "FinishedRun") -> None:
     """Writes `manifest.json` into output_dir: a digest of each file of the run, its data, options and machine.
 
+    An evaluation in the folder of a training only describes its files beside those of the training.
+
     Raises:
         StorageError: the disk is full or cannot be written.
     """
@@ -41,6 +43,9 @@ def write_run_manifest(finished: "FinishedRun") -> None:
     from bertcls_hf.hub.card.environment import device_name, versions
 
     folder, training = finished.folder, finished.args.training
+    if not finished.has_trained and (folder / MANIFEST_FILE).is_file():
+        describe_again(folder, run_files(folder))
+        return
     identity = finished.trainer.identity
     machine = {
         "versions": versions(),

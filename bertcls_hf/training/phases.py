@@ -313,7 +313,8 @@ def predict(
         path = folder / f"predictions.{trainer.args.prediction_format}"
         is_calibrated = trainer.args.calibrate
         calibration = read_calibration(folder / CALIBRATION_FILE, data.labels) if is_calibrated else Calibration()
-        write_predictions(path, data.splits["test"], output.predictions, data.labels, calibration)
+        rows, is_safe = data.splits["test"], trainer.args.csv_safe
+        write_predictions(path, rows, output.predictions, data.labels, calibration, is_safe)
         logger.info("predictions are in %s", path)
     return evaluation
 

@@ -114,6 +114,7 @@ def write_predictions(
     logits: np.ndarray,
     labels: LabelSet,
     calibration: Calibration = Calibration(),  # noqa: B008 - frozen
+    is_safe: bool = False,
 ) -> None:
     """Writes one line per text, in the order of the input: text, gold label if known, label and probabilities.
 
@@ -123,6 +124,7 @@ def write_predictions(
         logits: (rows, labels) floats, in the order of `dataset`.
         labels: the labels of the task.
         calibration: the temperature and thresholds that turn logits into probabilities and labels.
+        is_safe: whether a csv keeps a spreadsheet from taking texts for formulas.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     probabilities = calibration.probabilities(logits, labels)
@@ -131,7 +133,7 @@ def write_predictions(
 
     def fill(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(format_rows(rows, "csv" if path.suffix == ".csv" else "jsonl"))
+            file.writelines(format_rows(rows, "csv" if path.suffix == ".csv" else "jsonl", is_safe=is_safe))
 
     write_atomically(path, fill)
 

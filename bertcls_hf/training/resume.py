@@ -1,16 +1,18 @@
 """Decides whether a training goes on from a checkpoint: only where it is the same training."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bertcls_hf.config.arguments import PUSH_OPTIONS
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.manifests import MANIFEST_FILE, read_manifest
 from bertcls_hf.training.checkpoints import IDENTITY, checkpoint_problem, names_folder, step_of
+from bertcls_hf.training.recipe import resolved_options
 from bertcls_hf.training.resolve import ResolvedRun
-from bertcls_hf.training.run_identity import RunIdentity
+from bertcls_hf.training.run_identity import RunIdentity, identify
 
 
 logger = logging.getLogger(__name__)
@@ -19,8 +21,23 @@ logger = logging.getLogger(__name__)
 HARMLESS_ON_RESUME = frozenset({
     "output_dir", "lexical_baseline", "logging_steps", "report_to", "save_total_limit", "seeds", "cross_validation",
     "preprocessing_num_workers", "overwrite_cache", "do_train", "do_eval", "do_predict", "prediction_format",
-    "push_to_hub", *PUSH_OPTIONS,
+    "csv_safe", "push_to_hub", *PUSH_OPTIONS,
 })  # fmt: skip
+
+
+def identified(
+    resolved: ResolvedRun, digests: Mapping[str, str], options: Mapping[str, Any], max_seq_length: int
+) -> ResolvedRun:
+    """Returns the run with its identity.
+
+    Args:
+        resolved: the run, whose options all have their final values.
+        digests: those of [`content_digests_of`].
+        options: the options that the user gave, by field name.
+        max_seq_length: the longest text in tokens.
+    """
+    recipe = resolved_options(resolved.args, options, resolved.config, max_seq_length)
+    return replace(resolved, identity=identify(resolved, digests, recipe))
 
 
 def with_own_checkpoint(resolved: ResolvedRun, asked: str | None) -> ResolvedRun:

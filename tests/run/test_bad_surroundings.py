@@ -145,6 +145,24 @@ def test_a_damaged_datasets_cache_is_mended(
         assert "is damaged" not in caplog.text
 
 
+def test_a_cache_that_cannot_be_written_is_told_at_the_start(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file/cache")
+    assert main(command(**QUICK)) == 74
+    assert "cannot be written (Not a directory): set HF_HOME to a folder that can be" in capsys.readouterr().err
+
+
+def test_predictions_for_a_spreadsheet(command: Command, reviews: dict[str, Path], tmp_path: Path) -> None:
+    reviews["test"].write_text("text,label\n=good film,pos\nbad film,neg\n")
+    options = {**QUICK, "test_file": reviews["test"], "do_train": True, "do_predict": True}
+    assert main(command(**options, csv_safe=True)) == 2
+    assert main(command(**options, csv_safe=True, prediction_format="csv")) == 0
+    lines = (tmp_path / "out/predictions.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["text", "'=good film", "bad film"]
+
+
 def run_script(words: list[str], **options: Any) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(

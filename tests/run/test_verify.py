@@ -86,9 +86,18 @@ def test_other_data_and_other_weights_are_told(
     assert "The machine differs: torch 1.0 and" in error
 
 
-def test_the_next_model_takes_the_manifest_with_it(
-    finished: Path, command: Command, capsys: pytest.CaptureFixture
-) -> None:
+def test_an_evaluation_in_its_folder_keeps_what_the_training_was(finished: Path, command: Command) -> None:
+    before = json.loads((finished / "manifest.json").read_text())
+    options = {"model_name_or_path": finished, "train_file": None, "validation_file": None, "num_train_epochs": None}
+    options |= {"per_device_train_batch_size": None, "learning_rate": None, "do_predict": True}
+    assert main(command(**options)) == 0
+    after = json.loads((finished / "manifest.json").read_text())
+    assert after["training"] == before["training"]
+    assert after["files"].keys() - before["files"].keys() == {"predictions.jsonl"}
+    assert bertcls(["verify", str(finished)]) == 0
+
+
+def test_the_next_model_has_its_own_manifest(finished: Path, command: Command) -> None:
     assert main(command(**QUICK, seed=7)) == 0
     assert bertcls(["verify", str(finished)]) == 0
     assert "calibration.json" not in json.loads((finished / "manifest.json").read_text())["files"]

@@ -1,8 +1,9 @@
-"""Mends the cache of the datasets library, whose files a power cut or a full disk can leave damaged."""
+"""The cache of the datasets library: whether it can be written, and its files that a power cut left damaged."""
 
 import contextlib
 import logging
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,11 +11,28 @@ from typing import TypeVar
 import datasets
 import pyarrow as pa
 
-from bertcls_hf.errors import one_line
+from bertcls_hf.errors import StorageError, one_line
 
 
 logger = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
+
+
+def require_writable_cache() -> None:
+    """Writes a file to the cache and deletes it, before any work that ends there.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    folder = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"the datasets cache {folder} cannot be written ({error.strerror}): set HF_HOME to a folder that can be"
+        ) from error
 
 
 def with_sound_cache(load: Callable[[], Loaded]) -> Loaded:
