@@ -7,8 +7,8 @@
     accelerate launch run_classification.py recipes/imdb/finetuned_512.yaml
 
 A recipe is a YAML file of options; those on the command line win. `--help` lists them all.
-Exit codes: 0 done, 2 bad arguments, 65 bad data, 70 unforeseen, 74 disk full, 75 stopped by a signal, 76 diverged, 77 the
-push failed (the model is saved), 130 interrupted.
+Exit codes: 0 done, 2 bad arguments, 65 bad data, 70 unforeseen, 74 disk full, 75 stopped by a signal, 76 diverged, 77
+the push failed (the model is saved), 130 interrupted.
 """
 
 import sys

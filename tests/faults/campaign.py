@@ -4,9 +4,10 @@
     python -m tests.faults.campaign --modes boost --faults kill --every 5
 
 A fault is placed at one file operation of the run: `kill` sends SIGKILL before it, `full` lets it find no space on the
-disk. `damage` changes one file that a killed run left: it is removed, cut, zeroed inside, or one bit of it is turned.
-The same command with `--resume_from_checkpoint auto` must then end like the undisturbed run, bit for bit, or with a
-sentence and its exit code. The outcomes are counted:
+disk. `moment` sends SIGKILL at a random moment, also inside a library that writes without Python. `damage` changes one
+file that a killed run left: it is removed, cut, zeroed inside, or one bit of it is turned. The same command with
+`--resume_from_checkpoint auto` must then end like the undisturbed run, bit for bit, or with one sentence and its code.
+The outcomes are counted:
 
 - `equal`: the second run ended, with the same weights, history and results;
 - `refused`: it ended with a documented exit code, and a third run in a new folder is what is left to do;
@@ -27,8 +28,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ EQUAL, REFUSED, WRONG, RESTARTED, UNFORESEEN, ORPHAN = (
 )  # fmt: skip
 OUTCOMES = (EQUAL, REFUSED, WRONG, RESTARTED, UNFORESEEN, ORPHAN)
 GOOD = {EQUAL, REFUSED}
+FAULTS = ("kill", "moment", "full", "damage")
 COMMON = {
     "learning_rate": 1e-3, "per_device_train_batch_size": 8, "logging_steps": 1, "disable_tqdm": True, "use_cpu": True,
     "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "save_total_limit": 2,
@@ -116,6 +119,7 @@ class Campaign:
     root: Path
     outcomes: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
+    milliseconds: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -142,18 +146,28 @@ class Campaign:
         if not folder.exists():
             folder.mkdir()
             prepare = functools.partial(watch, str(folder / "out"), -1, None, str(counted))
+            begin = time.monotonic()
             assert EntryScript(self.words(mode, folder), prepare=prepare).wait() == 0
+            self.milliseconds[mode] = round(1000 * (time.monotonic() - begin))
         return folder / "out", int(counted.read_text())
 
     def trial(self, mode: str, fault: str, number: int) -> str:
-        """Runs a mode with a fault at the change of this number, and again without; returns the outcome."""
+        """Runs a mode with a fault, and again without; returns the outcome.
+
+        Args:
+            mode: the mode.
+            fault: `kill`, `full` or `moment`.
+            number: the number of the change of a file at which the fault comes, or the milliseconds after the start.
+        """
         folder = self.root / "trial"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         log = folder / "first.log"
-        first = EntryScript(
-            self.words(mode, folder), log=log, prepare=functools.partial(watch, str(folder / "out"), number, fault)
-        )
+        prepare = None if fault == "moment" else functools.partial(watch, str(folder / "out"), number, fault)
+        first = EntryScript(self.words(mode, folder), log=log, prepare=prepare)
+        if fault == "moment":
+            first.process.join(number / 1000)
+            first.process.kill()
         code = first.wait()
         if psutil.Process().children() and any(_is_run(child, folder) for child in psutil.Process().children(True)):
             return ORPHAN
@@ -194,10 +208,16 @@ class Campaign:
         if outcome not in GOOD:
             self.bad.append(f"{outcome}: {mode}, {fault} at {place}")
 
-    def run(self, mode: str, fault: str, numbers: list[int]) -> None:
+    def run(self, mode: str, fault: str, numbers: Sequence[int]) -> None:
         """Runs all trials of a mode and a fault."""
         for number in numbers:
-            self.note(mode, fault, f"change {number}", self.trial(mode, fault, number))
+            place = f"{number} ms" if fault == "moment" else f"change {number}"
+            self.note(mode, fault, place, self.trial(mode, fault, number))
+
+    def moments(self, mode: str, number: int, seed: int) -> list[int]:
+        """Draws milliseconds within the time that the undisturbed run takes."""
+        self.whole(mode)
+        return [random.Random(seed).randrange(self.milliseconds[mode]) for seed in range(seed, seed + number)]
 
     def run_damages(self, mode: str, every: int = 1) -> None:
         """Damages each file that a run leaves which is killed while it evaluates, in each way."""
@@ -258,9 +278,10 @@ def main() -> int:
     """Runs the campaign, prints its table, and returns 1 if an outcome was bad."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--faults", nargs="+", choices=("kill", "full", "damage"), default=["kill", "full", "damage"])
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--every", type=int, default=1, help="try each n-th place alone (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="where to begin, with --every (%(default)s)")
+    parser.add_argument("--moments", type=int, default=60, help="random kills of a mode (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments and places (%(default)s)")
     options = parser.parse_args()
     with new_campaign() as campaign:
         for mode in options.modes:
@@ -269,6 +290,8 @@ def main() -> int:
             for fault in options.faults:
                 if fault == "damage":
                     campaign.run_damages(mode, options.every)
+                elif fault == "moment":
+                    campaign.run(mode, fault, campaign.moments(mode, options.moments, options.seed))
                 else:
                     campaign.run(mode, fault, list(range(1 + start, changes + 1, options.every)))
                 sys.stderr.write(f"{campaign.table().splitlines()[-1]}\n")
