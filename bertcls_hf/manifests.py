@@ -11,6 +11,7 @@ from bertcls_hf.atomic_files import write_json_atomically
 
 MANIFEST_FILE = "manifest.json"
 VERSION = 1
+DIGEST = "digest"
 
 
 def write_manifest(folder: Path, files: Iterable[Path], content: dict[str, Any]) -> None:
@@ -26,7 +27,18 @@ def write_manifest(folder: Path, files: Iterable[Path], content: dict[str, Any])
         OSError: a file cannot be read.
     """
     described = {path.relative_to(folder).as_posix(): _described(path) for path in sorted(files)}
-    write_json_atomically(folder / MANIFEST_FILE, {"version": VERSION, **content, "files": described})
+    _write(folder, {"version": VERSION, **content, "files": described})
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    """Writes a manifest with its own digest, by which a damaged one is known."""
+    write_json_atomically(folder / MANIFEST_FILE, {**content, DIGEST: _digest_of(content)})
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    # As JSON gives it back, which has lists for tuples and texts for the numbers of keys.
+    plain = json.loads(json.dumps({name: value for name, value in content.items() if name != DIGEST}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def all_files(folder: Path) -> list[Path]:
@@ -45,6 +57,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     is_known = isinstance(content, dict) and content.get("version") == VERSION
     if not is_known or not isinstance(content.get("files"), dict):
         raise ValueError("of another version")
+    if content.get(DIGEST) != _digest_of(content):
+        raise ValueError("damaged")
     return content
 
 
@@ -74,7 +88,7 @@ def describe_again(folder: Path, paths: Iterable[Path]) -> None:
     for path in paths:
         if path.is_file():
             manifest["files"][path.relative_to(folder).as_posix()] = _described(path)
-    write_json_atomically(folder / MANIFEST_FILE, manifest)
+    _write(folder, manifest)
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bertcls_hf.manifests import write_manifest
 from bertcls_hf.run import main
 from bertcls_hf.run.command import main as bertcls
+from bertcls_hf.run.verify import run_files
 from bertcls_hf.training.recipe import recipe_text
 
 
@@ -49,7 +51,7 @@ def test_what_was_changed_since_is_named(finished: Path, capsys: pytest.CaptureF
     assert "model.safetensors has another content than was saved" in error
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", '{"version": 99}'])
+@pytest.mark.parametrize("content", [None, "", "[]", '{"version": 99}', '{"version": 1, "files": {"a": 5}}'])
 def test_a_folder_without_a_manifest_is_refused(
     finished: Path, capsys: pytest.CaptureFixture, content: str | None
 ) -> None:
@@ -75,11 +77,10 @@ def test_other_data_and_other_weights_are_told(
     assert "cannot be repeated: other than in its run are now: training texts" in capsys.readouterr().err
     shutil.copy(kept, reviews["train"])
     manifest = json.loads((finished / "manifest.json").read_text())
-    del manifest["files"]["recipe.yaml"]
     manifest["machine"]["versions"]["torch"] = "1.0"
-    (finished / "manifest.json").write_text(json.dumps(manifest))
     recipe = {**manifest["training"]["recipe"], "seed": 7}
     (finished / "recipe.yaml").write_text(recipe_text(recipe))
+    write_manifest(finished, run_files(finished), {name: manifest[name] for name in ("training", "machine")})
     assert bertcls(["verify", str(finished), "--retrain"]) == 65
     error = capsys.readouterr().err
     assert "ends with other weights (largest difference" in error

@@ -143,6 +143,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     # Pages that a power cut kept from the disk.
     "zeroed": lambda content: content[:40] + bytes(len(content) - 80) + content[-40:],
     "one bit": lambda content: content[:60] + bytes([content[60] ^ 1]) + content[61:],
+    "another letter": lambda content: content.replace(b"size", b"sixe", 1) if b"size" in content else content[1:],
 }
 
 
