@@ -236,6 +236,8 @@ def _adapt(
     if checkpoint is not None and (differences := checkpoint_differences(checkpoint, identity)):
         logger.warning("%s is of another adaptation (%s): starting fresh", checkpoint, "; ".join(differences))
         checkpoint = None
+    elif checkpoint is not None:
+        logger.info("resuming from %s", checkpoint)
     trainer = ClassificationTrainer(
         model=model,
         args=trainer_arguments(args),

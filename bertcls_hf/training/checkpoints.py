@@ -75,8 +75,6 @@ def resolve_resume(
         )
     if newest_complete is None:
         logger.info("no complete checkpoint in %s: starting fresh", output_dir)
-        return None
-    logger.info("resuming from %s", newest_complete)
     return newest_complete
 
 

@@ -57,6 +57,7 @@ def with_own_checkpoint(resolved: ResolvedRun, asked: str | None) -> ResolvedRun
     newest = Path(training.resume_from_checkpoint)
     differences = checkpoint_differences(newest, identity)
     if not differences:
+        logger.info("resuming from %s", newest)
         _warn_of_changes(newest, identity)
         return resolved
     if asked is not None and not names_folder(asked):
