@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from bertcls_hf.atomic_files import write_json_atomically
 MANIFEST_FILE = "manifest.json"
 VERSION = 1
 DIGEST = "digest"
+# The key of what the training depends on, in a checkpoint's manifest and in that of a finished run.
+IDENTITY = "training"
 
 
 def write_manifest(folder: Path, files: Iterable[Path], content: dict[str, Any]) -> None:
@@ -62,9 +64,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+def changed_files(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
     """Says of each file that is not as the manifest describes it how it differs."""
-    return [change for name in manifest["files"] if (change := _change(folder / name, name, manifest["files"][name]))]
+    for name, described in manifest["files"].items():
+        if (change := _change(folder / name, name, described)) is not None:
+            yield change
 
 
 def _change(path: Path, name: str, described: dict[str, Any]) -> str | None:

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.reviews import WORDS, write_reviews
-from tests.helpers.tiny_bert import write_tiny_bert
+from tests.helpers.reviews import write_reviews
+from tests.helpers.tiny_bert import write_review_bert
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,9 +52,7 @@ def _pictures_where_they_matter(request: pytest.FixtureRequest, monkeypatch: pyt
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved random BERT of 3 layers x 16 with its WordPiece tokenizer (dropout on, 64 positions)."""
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    pieces = [*WORDS, *letters[1:], *(f"##{c}" for c in letters), *"0123456789.,!"]
-    return write_tiny_bert(tmp_path_factory.mktemp("tiny_bert"), pieces, layers=3)
+    return write_review_bert(tmp_path_factory.mktemp("tiny_bert"), layers=3)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import bertcls_hf
-from bertcls_hf.config.surroundings import SteadyStream, check_surroundings, end_with_parent
+from bertcls_hf.config.surroundings import SteadyStream, check_surroundings, end_with_parent, silence
 from bertcls_hf.errors import ExitCode, InterruptedRun, RunError, one_line, storage_problem
 
 
@@ -65,7 +65,7 @@ def run_command(
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # Python flushes standard output when it exits, and would report the closed pipe once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return ExitCode.NO_READER
     except Exception as error:  # the last resort, whose traceback is kept
         if (problem := storage_problem(error)) is not None:

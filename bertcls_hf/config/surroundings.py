@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import signal
@@ -53,6 +54,11 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
+def silence(stream: TextIO) -> None:
+    """Sends what is written to a stream nowhere, also what it still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class SteadyStream:
     """A stream whose reader may leave, and whose disk may be full: what is written to it is then dropped.
 
@@ -85,7 +91,7 @@ class SteadyStream:
     def _give_up(self, error: OSError) -> None:
         # What the stream still holds goes nowhere, too.
         with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            silence(self._stream)
         logger.warning("standard %s cannot be written (%s): the run goes on without it", self._name, error.strerror)
 
 
@@ -99,12 +105,15 @@ def end_with_parent() -> None:
         return
     if "LOCAL_RANK" in os.environ:
         _ask_for_signal(signal.SIGTERM)
-    if not _hooks:
-        os.register_at_fork(before=_note_parent, after_in_child=_end_with_fork)
-        _hooks.append(_end_with_fork)
+    _end_forks_with_parent()
 
 
-_hooks: list[Any] = []
+@functools.cache
+def _end_forks_with_parent() -> None:
+    """Registers the hooks once in a process, since they cannot be taken back."""
+    os.register_at_fork(before=_note_parent, after_in_child=_end_with_fork)
+
+
 _parents: list[int] = []
 
 

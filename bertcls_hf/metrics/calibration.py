@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
 
-from bertcls_hf.atomic_files import write_text_atomically
+from bertcls_hf.atomic_files import write_json_atomically
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.errors import ArgumentsError, DivergedError
 from bertcls_hf.metrics.probabilities import (
@@ -218,8 +218,7 @@ def write_calibration(path: Path, logits: np.ndarray, gold: np.ndarray, labels: 
         "before": before,
         "after": after,
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_text_atomically(path, text)
+    write_json_atomically(path, content)
     changes = ", ".join(f"{name} {before[name]:.4f} to {after[name]:.4f}" for name in before)
     logger.info("calibration: temperature %.3f, %s", calibration.temperature, changes)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import RECIPE_FILE, build_arguments, explicit_options
 from bertcls_hf.errors import ArgumentsError, DataError, one_line
-from bertcls_hf.manifests import MANIFEST_FILE, changed_files, describe_again, read_manifest, write_manifest
+from bertcls_hf.manifests import IDENTITY, MANIFEST_FILE, changed_files, describe_again, read_manifest, write_manifest
 
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROGRAM = "python -m bertcls_hf.run.verify"
-# In a manifest: what the training depends on, and what it ran on.
-IDENTITY, MACHINE = "training", "machine"
+# In a manifest: what the run ran on.
+MACHINE = "machine"
 WEIGHTS_FILE, RESULTS_FILE = "model.safetensors", "all_results.json"
 # Results that change with the machine and its load.
 TIMINGS = ("runtime", "per_second", "preparation_time")
@@ -94,7 +94,7 @@ def verify(folder: Path, retrain: bool = False) -> None:
         manifest = read_manifest(folder)
     except (OSError, ValueError) as error:
         raise ArgumentsError(f"{folder / MANIFEST_FILE} cannot be read: {one_line(error)}") from error
-    if changes := changed_files(folder, manifest):
+    if changes := list(changed_files(folder, manifest)):
         raise DataError(f"{folder} is not as its run left it: {'; '.join(changes)}")
     sys.stdout.write(f"{folder}: {len(manifest['files'])} files are as the run left them\n")
     if retrain:

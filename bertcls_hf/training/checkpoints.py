@@ -15,7 +15,7 @@ from transformers import TrainerState, TrainingArguments
 
 from bertcls_hf.data.stream_order import StreamPosition
 from bertcls_hf.errors import ArgumentsError, StorageError, one_line
-from bertcls_hf.manifests import MANIFEST_FILE, all_files, changed_files, read_manifest, write_manifest
+from bertcls_hf.manifests import IDENTITY, MANIFEST_FILE, all_files, changed_files, read_manifest, write_manifest
 from bertcls_hf.training.run_identity import RunIdentity
 
 
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 WEIGHTS, STATE = "model.safetensors", "trainer_state.json"
 # Rotation deletes only `checkpoint-*`, and a push skips `_*`: both leave folders with this prefix alone.
 REJECTED_PREFIX = "_incomplete-"
-IDENTITY = "training"
 
 
 def complete_checkpoint(folder: Path, step: int, identity: RunIdentity | None) -> None:
@@ -157,7 +156,7 @@ def damage(folder: Path) -> str | None:
         return f"{MANIFEST_FILE} cannot be read: {one_line(error)}"
     if step_of(folder) not in (manifest.get("step"), -1):
         return f"{MANIFEST_FILE} is of step {manifest.get('step')}"
-    return next(iter(changed_files(folder, manifest)), None)
+    return next(changed_files(folder, manifest), None)
 
 
 def best_checkpoint(saved: str, *folders: Path) -> Path:
@@ -170,16 +169,16 @@ def best_checkpoint(saved: str, *folders: Path) -> Path:
     Raises:
         StorageError: it is gone or damaged.
     """
-    places = dict.fromkeys([*(folder / Path(saved).name for folder in folders), Path(saved)])
-    problems = {place: damage(place) for place in places}
-    whole = next((place for place, problem in problems.items() if problem is None), None)
-    if whole is None:
-        place, problem = next(iter(problems.items()))
-        raise StorageError(
-            f"{place}, the best checkpoint, cannot be loaded ({problem}), and the last one is no substitute: train "
-            "again, or set --load_best_model_at_end false"
-        )
-    return whole
+    problems: dict[Path, str] = {}
+    for place in dict.fromkeys([*(folder / Path(saved).name for folder in folders), Path(saved)]):
+        if (problem := damage(place)) is None:
+            return place
+        problems[place] = problem
+    place, problem = next(iter(problems.items()))
+    raise StorageError(
+        f"{place}, the best checkpoint, cannot be loaded ({problem}), and the last one is no substitute: train "
+        "again, or set --load_best_model_at_end false"
+    )
 
 
 def require_checkpoint_space(args: TrainingArguments, model: nn.Module) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from bertcls_hf.config.arguments import PUSH_OPTIONS
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.manifests import MANIFEST_FILE, read_manifest
-from bertcls_hf.training.checkpoints import IDENTITY, checkpoint_problem, names_folder, step_of
+from bertcls_hf.manifests import IDENTITY, MANIFEST_FILE, read_manifest
+from bertcls_hf.training.checkpoints import checkpoint_problem, names_folder, step_of
 from bertcls_hf.training.recipe import resolved_options
 from bertcls_hf.training.resolve import ResolvedRun
 from bertcls_hf.training.run_identity import RunIdentity, identify

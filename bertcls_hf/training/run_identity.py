@@ -1,8 +1,8 @@
 """What a training depends on: its data, encoder, tokenizer and options. A checkpoint goes on with the same ones."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,13 +162,5 @@ def identify(resolved: "ResolvedRun", digests: Mapping[str, str], recipe: Mappin
         "rows of a step": rows,
     }
     lengths = {name: getattr(training, name) for name in LENGTHS}
-    return RunIdentity(dict(digests), {name: _plain(value) for name, value in options.items()}, lengths, dict(recipe))
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value as JSON gives it back."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    # As a manifest gives them back, which has texts for choices and lists for tuples.
+    return RunIdentity(dict(digests), json.loads(json.dumps(options)), lengths, dict(recipe))

@@ -36,7 +36,7 @@ from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.features.stream_extraction import split_features
-from bertcls_hf.training.checkpoints import IDENTITY
+from bertcls_hf.manifests import IDENTITY
 from bertcls_hf.training.phases import build_trainer, prepare_inputs
 from bertcls_hf.training.resolve import ResolvedRun
 from bertcls_hf.training.run_identity import RunIdentity

@@ -40,8 +40,8 @@ import psutil
 from bertcls_hf.errors import ExitCode
 from bertcls_hf.run import main as train
 from bertcls_hf.training.checkpoints import newest_checkpoint
-from tests.helpers.reviews import WORDS, write_reviews
-from tests.helpers.tiny_bert import write_tiny_bert
+from tests.helpers.reviews import write_reviews
+from tests.helpers.tiny_bert import write_review_bert
 from tests.helpers.training_runs import assert_identical_run
 from tests.helpers.warm_processes import EntryScript
 
@@ -122,10 +122,7 @@ class Campaign:
     milliseconds: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-        pieces = [*WORDS, *letters[1:], *(f"##{c}" for c in letters), *"0123456789.,!"]
-        (self.root / "bert").mkdir()
-        self.encoder = write_tiny_bert(self.root / "bert", pieces, layers=2)
+        self.encoder = write_review_bert(self.root / "bert", layers=2)
         self.files = {
             name: write_reviews(self.root / f"{name}.csv", rows, start=start)
             for name, rows, start in (("train", 48, 0), ("validation", 16, 100), ("test", 17, 200))

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from tests.helpers.reviews import WORDS
+
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -25,3 +27,10 @@ def write_tiny_bert(folder: Path, pieces: Iterable[str], layers: int, **tokenize
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+def write_review_bert(folder: Path, layers: int) -> Path:
+    """Saves a tiny BERT that knows the words of [`write_reviews`], and the letters of all others."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = [*WORDS, *letters[1:], *(f"##{c}" for c in letters), *"0123456789.,!"]
+    return write_tiny_bert(folder, pieces, layers)

@@ -8,10 +8,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bertcls_hf.run import main
+from tests.helpers.reviews import write_reviews
+
 
 TIMINGS = ("runtime", "per_second", "preparation_time", "total_flos")
 SAVES = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "save_total_limit": 50,
          "num_train_epochs": 3}  # fmt: skip
+
+
+def run_on_reviews(encoder: Path, folder: Path, **options: object) -> Path:
+    """Trains on 48 reviews and validates on 16, those of the fixture `reviews`; returns its output_dir."""
+    words = {
+        "model_name_or_path": encoder, "train_file": write_reviews(folder / "train.csv", 48),
+        "validation_file": write_reviews(folder / "validation.csv", 16, start=100), "output_dir": folder / "out",
+        "learning_rate": 1e-3, "per_device_train_batch_size": 8, "use_cpu": True, **options,
+    }  # fmt: skip
+    assert main([word for name, value in words.items() for word in (f"--{name}", str(value))]) == 0
+    return folder / "out"
 
 
 def losses(folder: Path) -> list[float]:

@@ -15,18 +15,16 @@ import torch
 from transformers import Trainer, TrainerState
 
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.manifests import MANIFEST_FILE, read_manifest
+from bertcls_hf.manifests import IDENTITY, MANIFEST_FILE, read_manifest
 from bertcls_hf.run import main
 from bertcls_hf.training.checkpoints import (
-    IDENTITY,
     checkpoint_problem,
     complete_checkpoint,
     find_resumable_checkpoint,
     resolve_resume,
 )
 from bertcls_hf.training.run_identity import RunIdentity
-from tests.helpers.reviews import write_reviews
-from tests.helpers.training_runs import SAVES, assert_identical_run, history
+from tests.helpers.training_runs import SAVES, assert_identical_run, history, run_on_reviews
 from tests.helpers.warm_processes import EntryScript
 
 
@@ -112,18 +110,7 @@ def test_killed_inside_a_save(command: Callable[..., list[str]], tmp_path: Path)
 @pytest.fixture(scope="module")
 def trained(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with complete checkpoints 2, 4 and 6, for copies."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    files = {
-        "train": write_reviews(folder / "train.csv", 48),
-        "validation": write_reviews(folder / "validation.csv", 16, start=100),
-    }
-    argv = {
-        "model_name_or_path": tiny_bert, "train_file": files["train"], "validation_file": files["validation"],
-        "output_dir": folder / "out", "learning_rate": 1e-3, "per_device_train_batch_size": 8, "use_cpu": True,
-        **SAVES, "num_train_epochs": 1,
-    }  # fmt: skip
-    assert main([word for name, value in argv.items() for word in (f"--{name}", str(value))]) == 0
-    return folder / "out"
+    return run_on_reviews(tiny_bert, tmp_path_factory.mktemp("checkpoints"), **{**SAVES, "num_train_epochs": 1})
 
 
 @pytest.fixture

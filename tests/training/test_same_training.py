@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from bertcls_hf.manifests import read_manifest
+from bertcls_hf.manifests import IDENTITY, read_manifest
 from bertcls_hf.run import main
-from bertcls_hf.training.checkpoints import IDENTITY, complete_checkpoint
+from bertcls_hf.training.checkpoints import complete_checkpoint
 from bertcls_hf.training.run_identity import RunIdentity
-from tests.helpers.reviews import write_reviews
-from tests.helpers.training_runs import SAVES, assert_identical_run
+from tests.helpers.training_runs import SAVES, assert_identical_run, run_on_reviews
 
 
 Command = Callable[..., list[str]]
@@ -74,18 +73,7 @@ def test_changed_options_are_refused(
 @pytest.fixture(scope="module")
 def trained(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run as `command(**OPTIONS)` makes it."""
-    folder = tmp_path_factory.mktemp("trained")
-    files = {
-        "train": write_reviews(folder / "train.csv", 48),
-        "validation": write_reviews(folder / "validation.csv", 16, start=100),
-    }
-    options = {
-        "model_name_or_path": tiny_bert, "train_file": files["train"], "validation_file": files["validation"],
-        "output_dir": folder / "out", "learning_rate": 1e-3, "per_device_train_batch_size": 8, "logging_steps": 1,
-        "disable_tqdm": True, "use_cpu": True, **OPTIONS,
-    }  # fmt: skip
-    assert main([word for name, value in options.items() for word in (f"--{name}", str(value))]) == 0
-    return folder / "out"
+    return run_on_reviews(tiny_bert, tmp_path_factory.mktemp("trained"), logging_steps=1, disable_tqdm=True, **OPTIONS)
 
 
 def test_the_same_command_goes_on(
