@@ -45,9 +45,17 @@ define install
 $(BIN)/python -m pip install -c constraints.txt -r $(1) -e .
 endef
 
+# Runs the quick tests in environment $(1), with the versions that uv's strategy $(2) chooses.
+define tested_with
+$(PYTHON) -m venv --clear $(1)
+$(1)/bin/python -m pip install uv
+$(1)/bin/uv pip install --python $(1)/bin/python --resolution $(2) -r requirements-dev.txt -e .
+$(1)/bin/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
+endef
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-deploy venv-dev quickstart demo test test-quick lint format-check typecheck import-check format bench bench-quick docs docs-site clean
+.PHONY: help venv venv-deploy venv-dev venv-locked lock quickstart demo test test-quick test-oldest test-newest faults lint format-check typecheck import-check format bench bench-quick docs docs-site clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":[^#]*## " } /^[a-z-]+:[^#]*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +65,16 @@ venv: $(VENV)/.installed ## build the environment that training needs
 venv-deploy: $(VENV)/.installed-deploy ## build the environment that export and the demo page need
 
 venv-dev: $(VENV)/.installed-dev ## build the environment that tests and linters need
+
+venv-locked: ## build $(VENV) from requirements.lock, whose packages have hashes
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --no-deps -e .
+
+lock: venv-dev ## write requirements.lock, with the versions of constraints.txt and the hashes that PyPI states
+	$(BIN)/uv pip compile requirements-dev.txt requirements-docs.txt -c constraints.txt -o requirements.lock \
+		--universal --python-version 3.11.7 --generate-hashes --no-annotate --no-config \
+		--default-index https://pypi.org/simple --custom-compile-command "make lock" --quiet
 
 $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	$(call install,requirements.txt)
@@ -82,6 +100,12 @@ test: venv-dev ## run the whole suite
 
 test-quick: venv-dev ## run the quick tests only
 	$(PYTEST) -m "not slow"
+
+test-oldest: ## run the quick tests with the oldest packages that the requirement files admit, in $(VENV)-oldest
+	$(call tested_with,$(VENV)-oldest,lowest-direct)
+
+test-newest: ## run the quick tests with the newest packages that they admit, in $(VENV)-newest
+	$(call tested_with,$(VENV)-newest,highest)
 
 faults: venv-dev ## kill small runs, fill their disks and damage their files, at every place (an hour; EVERY=5: some)
 	$(BIN)/python -m tests.faults.campaign --every $(EVERY)

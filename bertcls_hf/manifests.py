@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from bertcls_hf.atomic_files import write_json_atomically
+from bertcls_hf.errors import ArgumentsError, DataError, one_line
 
 
 MANIFEST_FILE = "manifest.json"
+# The signature of a finished run, and its bill of materials, with the ending by which other programs know that.
+SIGNATURE_FILE, BILL_FILE = "model.sig", "bom.cdx.json"
 VERSION = 1
 DIGEST = "digest"
 # The key of what the training depends on, in a checkpoint's manifest and in that of a finished run.
 IDENTITY = "training"
+# The names under which transformers saves weights.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+# The key of the digest of the weights, in a file that describes a model.
+WEIGHTS_KEY = "weights"
 
 
 def write_manifest(folder: Path, files: Iterable[Path], content: dict[str, Any]) -> None:
@@ -64,6 +71,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
+def checked_manifest(folder: Path) -> dict[str, Any]:
+    """Reads the manifest of a finished run, and compares the run's files with it.
+
+    Raises:
+        ArgumentsError: the folder has no manifest that can be read.
+        DataError: a file is missing or was changed.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except (OSError, ValueError) as error:
+        raise ArgumentsError(f"{folder / MANIFEST_FILE} cannot be read: {one_line(error)}") from error
+    if changes := list(changed_files(folder, manifest)):
+        raise DataError(f"{folder} is not as its run left it: {'; '.join(changes)}")
+    return manifest
+
+
 def changed_files(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
     """Says of each file that is not as the manifest describes it how it differs."""
     for name, described in manifest["files"].items():
@@ -77,6 +100,32 @@ def _change(path: Path, name: str, described: dict[str, Any]) -> str | None:
     if path.stat().st_size != described["size"]:
         return f"{name} has {path.stat().st_size:,} bytes of {described['size']:,}"
     return None if _digest(path) == described["sha256"] else f"{name} has another content than was saved"
+
+
+def weights_digest(folder: Path) -> str | None:
+    """Returns one digest of the weights in a folder, by which a file knows its model; None if there are none.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    files = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+    if len(files) == 1:
+        return _digest(files[0])
+    digests = "".join(_digest(path) for path in files)
+    return hashlib.sha256(digests.encode()).hexdigest() if files else None
+
+
+def is_of_other_weights(content: dict[str, Any], folder: Path) -> bool:
+    """Says whether a file that describes a model was made for other weights than those of its folder.
+
+    An earlier version's file does not name its weights, and an exported graph has none that could be compared.
+
+    Args:
+        content: of the file.
+        folder: of the file.
+    """
+    named = content.get(WEIGHTS_KEY)
+    return named is not None and weights_digest(folder) not in (None, named)
 
 
 def describe_again(folder: Path, paths: Iterable[Path]) -> None:

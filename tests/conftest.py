@@ -43,9 +43,10 @@ def _garbage_is_looked_for_among_the_tests_own_objects() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _pictures_where_they_matter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Drawing takes longer than a training on a handful of texts, and hundreds of tests train.
-    if request.node.get_closest_marker("pictures") is None:
+def _whole_output_where_it_matters(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    # These files take longer than a training on a handful of texts, and hundreds of tests train.
+    if request.node.get_closest_marker("whole_output") is None:
+        monkeypatch.setattr("bertcls_hf.run.bill_of_materials.write_bill_of_materials", lambda run: None)
         monkeypatch.setattr("bertcls_hf.hub.card.model_card.draw_pictures", lambda run: {})
 
 

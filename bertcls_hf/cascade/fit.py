@@ -18,7 +18,7 @@ from bertcls_hf.data.labels import REGRESSION
 from bertcls_hf.data.load import load_data
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.hub.card.pictures import CASCADE, FIGURES_FOLDER
-from bertcls_hf.manifests import describe_again
+from bertcls_hf.manifests import WEIGHTS_KEY, describe_again, weights_digest
 from bertcls_hf.metrics.cascade import CASCADE_FILE, Cascade, fitted_factor, label_margins
 from bertcls_hf.metrics.risk_control import fewest_rows, risk_curve, threshold_by_rate, threshold_by_share
 from bertcls_hf.predict.predictor import Predictor
@@ -72,7 +72,7 @@ def write_cascade(folder: Path, args: CascadeArguments, data_args: DataArguments
     rows = _validation_rows(predictor, args, data_args)
     for limit in filter(None, (max_difference, args.abstain_at_risk)):
         _check_number(len(rows.texts), limit, args.confidence)
-    content = fitted(predictor, rows, max_difference, args)
+    content = {**fitted(predictor, rows, max_difference, args), WEIGHTS_KEY: weights_digest(folder)}
     text = json.dumps(content, indent=2) + "\n"
     write_text_atomically(folder / CASCADE_FILE, text)
     sentences = list(_sentences(content))

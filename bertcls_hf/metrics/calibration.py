@@ -19,6 +19,7 @@ from scipy.special import log_expit, log_softmax
 from bertcls_hf.atomic_files import write_json_atomically
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.errors import ArgumentsError, DivergedError
+from bertcls_hf.manifests import WEIGHTS_KEY, is_of_other_weights
 from bertcls_hf.metrics.probabilities import (
     DEFAULT_THRESHOLD,
     expected_calibration_error,
@@ -193,7 +194,9 @@ def calibration_figures(
     }
 
 
-def write_calibration(path: Path, logits: np.ndarray, gold: np.ndarray, labels: LabelSet) -> None:
+def write_calibration(
+    path: Path, logits: np.ndarray, gold: np.ndarray, labels: LabelSet, weights: str | None = None
+) -> None:
     """Fits a calibration on the validation split, and writes it with its figures before and after.
 
     Args:
@@ -201,6 +204,7 @@ def write_calibration(path: Path, logits: np.ndarray, gold: np.ndarray, labels: 
         logits: (rows, labels) float.
         gold: (rows,) positions, or (rows, labels) of 0 and 1.
         labels: of a classification.
+        weights: the digest of the model's weights, see [`weights_digest`].
 
     Raises:
         DivergedError: a logit is not finite.
@@ -215,6 +219,7 @@ def write_calibration(path: Path, logits: np.ndarray, gold: np.ndarray, labels: 
         "thresholds": dict(zip(labels.names, thresholds, strict=True)) if isinstance(thresholds, tuple) else None,
         "split": "validation",
         "rows": len(gold),
+        WEIGHTS_KEY: weights,
         "before": before,
         "after": after,
     }
@@ -232,6 +237,8 @@ def read_calibration(path: Path, labels: LabelSet) -> Calibration:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         temperature, thresholds = content["temperature"], content["thresholds"]
+        if is_of_other_weights(content, path.parent):
+            raise ValueError("it was fitted for other weights")
         return _checked_calibration(temperature, thresholds, labels)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArgumentsError(

@@ -16,6 +16,7 @@ from scipy.special import log_expit, log_softmax, logit
 
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.manifests import is_of_other_weights
 from bertcls_hf.metrics.calibration import Calibration
 from bertcls_hf.metrics.probabilities import DEFAULT_THRESHOLD
 from bertcls_hf.metrics.risk_control import Threshold
@@ -107,7 +108,10 @@ def read_cascade(path: Path) -> Cascade:
         ArgumentsError: if the file does not hold a cascade.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))["cascade"]
+        file = json.loads(path.read_text(encoding="utf-8"))
+        content = file["cascade"]
+        if is_of_other_weights(file, path.parent):
+            raise ValueError("it was made for other weights")
         for name in ("lexical", "abstention"):
             if content[name] is not None:
                 content[name] = Threshold(**content[name])

@@ -98,6 +98,7 @@ def _run(
     from bertcls_hf.hub.card.model_card import write_model_card
     from bertcls_hf.hub.push_callback import PushRun
     from bertcls_hf.models.truncation import resolve_truncation
+    from bertcls_hf.run.bill_of_materials import write_bill_of_materials
     from bertcls_hf.run.verify import write_run_manifest
     from bertcls_hf.training import output_folder, phases
     from bertcls_hf.training.adaptation import adapt_encoder
@@ -184,6 +185,7 @@ def _run(
     if (args.training.seeds > 1 or folds) and trainer.is_world_process_zero():
         write_model_card(finished)
     if trainer.is_world_process_zero():
+        write_bill_of_materials(finished)
         write_run_manifest(finished)
     if push is not None:
         push.finish()

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import RECIPE_FILE, build_arguments, explicit_options
-from bertcls_hf.errors import ArgumentsError, DataError, one_line
-from bertcls_hf.manifests import IDENTITY, MANIFEST_FILE, changed_files, describe_again, read_manifest, write_manifest
+from bertcls_hf.errors import DataError
+from bertcls_hf.manifests import (
+    IDENTITY,
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    checked_manifest,
+    describe_again,
+    read_manifest,
+    write_manifest,
+)
+from bertcls_hf.run.sign import check_signature
 
 
 if TYPE_CHECKING:
@@ -60,7 +69,8 @@ def write_run_manifest(finished: "FinishedRun") -> None:
 def run_files(folder: Path) -> list[Path]:
     """Lists the files of a finished run: those of output_dir itself, and its pictures."""
     found = [*folder.iterdir(), *folder.glob("figures/*.png")]
-    return [path for path in found if path.is_file() and path.name != MANIFEST_FILE and path.name[0] not in "._"]
+    own = (MANIFEST_FILE, SIGNATURE_FILE)
+    return [path for path in found if path.is_file() and path.name not in own and path.name[0] not in "._"]
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
@@ -75,31 +85,42 @@ def _run_words(words: Sequence[str], program: str) -> None:
     parser.add_argument(
         "--retrain", action="store_true", help="also repeat the run from its recipe, and compare weights and results"
     )
+    parser.add_argument(
+        "--public_key", type=Path, metavar="PEM", help="also check the signature that bertcls sign wrote with its key"
+    )
     args = parser.parse_args(words)
-    verify(args.folder, args.retrain)
+    verify(args.folder, args.retrain, args.public_key)
 
 
-def verify(folder: Path, retrain: bool = False) -> None:
+def verify(folder: Path, retrain: bool = False, public_key: Path | None = None) -> None:
     """Compares the files of a finished run with its manifest, and prints what was compared.
 
     Args:
         folder: output_dir.
         retrain: whether the run is also repeated, in a temporary folder, and compared.
+        public_key: PEM file of the key that must have signed the folder; None checks no signature.
 
     Raises:
-        ArgumentsError: the folder has no manifest that can be read.
-        DataError: a file is missing or was changed, or the repeated run ends with other weights.
+        ArgumentsError: the folder has no manifest that can be read, or no signature, or the key cannot be read.
+        DataError: a file is missing or was changed, the signature is another one, or the repeated run ends with other
+            weights.
     """
-    try:
-        manifest = read_manifest(folder)
-    except (OSError, ValueError) as error:
-        raise ArgumentsError(f"{folder / MANIFEST_FILE} cannot be read: {one_line(error)}") from error
-    if changes := list(changed_files(folder, manifest)):
-        raise DataError(f"{folder} is not as its run left it: {'; '.join(changes)}")
+    manifest = checked_manifest(folder)
     sys.stdout.write(f"{folder}: {len(manifest['files'])} files are as the run left them\n")
+    if public_key is not None:
+        check_signature(folder, public_key)
+        if unsigned := _files_of_others(folder, manifest):
+            raise DataError(f"{folder} holds files that are not signed: {', '.join(unsigned)}")
+        sys.stdout.write(f"{folder}: the signature is of these files and of this key\n")
     if retrain:
         with tempfile.TemporaryDirectory(prefix="bertcls_hf-verify-") as again:
             sys.stdout.write(_repeated(folder, Path(again), manifest) + "\n")
+
+
+def _files_of_others(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Lists files that the manifest does not know, in the places where programs look for parts of a model."""
+    found = [path for path in (*run_files(folder), *folder.glob("onnx/*")) if path.is_file()]
+    return sorted({path.relative_to(folder).as_posix() for path in found} - manifest["files"].keys())
 
 
 def _repeated(folder: Path, again: Path, manifest: dict[str, Any]) -> str:

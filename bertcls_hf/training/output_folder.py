@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from bertcls_hf.atomic_files import storage_error, sync_folder
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.manifests import MANIFEST_FILE
+from bertcls_hf.manifests import BILL_FILE, MANIFEST_FILE, SIGNATURE_FILE, WEIGHTS
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE
 from bertcls_hf.metrics.cascade import CASCADE_FILE
 from bertcls_hf.models.loading import CONFIG_FILE, STAGING_PREFIX
@@ -32,11 +32,10 @@ CARD_MARK = "Written by bertcls_hf"
 # What describes a model, and does not fit the next one.
 OF_ONE_MODEL = (
     CALIBRATION_FILE, CASCADE_FILE, GRAPH_FILE, INT8_FILE, LEXICAL_FILE, "figures/*.png", "predictions.jsonl",
-    "predictions.csv", MANIFEST_FILE, "lexical_baseline.json", "seeds.json", "cross_validation.json",
+    "predictions.csv", MANIFEST_FILE, SIGNATURE_FILE, BILL_FILE, "lexical_baseline.json", "seeds.json",
+    "cross_validation.json",
     *(f"{split}_{kind}" for split in ("eval", "test") for kind in ("results.json", "report.json", "outputs.npz")),
 )  # fmt: skip
-# The names under which transformers saves weights.
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 
 
 @contextlib.contextmanager

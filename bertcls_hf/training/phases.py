@@ -21,6 +21,7 @@ from bertcls_hf.features.lexical_baseline import LexicalBaseline
 from bertcls_hf.features.lexical_fusion import EQUAL_FACTORS, fitted_factors, fuse
 from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
 from bertcls_hf.features.logits_columns import LEXICAL_COLUMN
+from bertcls_hf.manifests import weights_digest
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from bertcls_hf.metrics.metrics import METRIC_NAMES, build_compute_metrics, compute_metrics
 from bertcls_hf.models.adapters import add_lora
@@ -285,7 +286,8 @@ def evaluate(
     evaluation = _record(trainer, "validation", output, data, baseline)
     if trainer.args.calibrate and trainer.is_world_process_zero():
         path = Path(trainer.args.output_dir, CALIBRATION_FILE)
-        write_calibration(path, output.predictions, output.label_ids, data.labels)
+        weights = weights_digest(path.parent)
+        write_calibration(path, output.predictions, output.label_ids, data.labels, weights)
     return evaluation
 
 

@@ -211,6 +211,15 @@ def test_a_damaged_file_is_named(trained: Path, tmp_path: Path) -> None:
         Predictor.from_pretrained(str(out), device="cpu")
 
 
+def test_that_of_other_weights_is_refused(trained: Path, tmp_path: Path) -> None:
+    out = copy_of(trained, tmp_path)
+    weights = bytearray((out / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (out / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ArgumentsError, match=r"holds no cascade \(ValueError: it was made for other weights"):
+        read_cascade(out / CASCADE_FILE)
+
+
 def refused(command: list[str], capsys: pytest.CaptureFixture) -> str:
     assert main(command) == ExitCode.BAD_ARGUMENTS
     return capsys.readouterr().err

@@ -24,7 +24,7 @@ from bertcls_hf.run.pipeline import run
 from tests.helpers.reviews import review, write_reviews
 
 
-pytestmark = pytest.mark.pictures
+pytestmark = pytest.mark.whole_output
 
 
 Command = Callable[..., list[str]]

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import softmax
 
 from bertcls_hf.data.labels import MULTI_LABEL, SINGLE_LABEL, LabelSet
-from bertcls_hf.errors import DivergedError, ExitCode
+from bertcls_hf.errors import ArgumentsError, DivergedError, ExitCode
 from bertcls_hf.metrics.calibration import (
     Calibration,
     fit_calibration,
@@ -208,6 +208,13 @@ class TestRun:
         # An evaluation changes no model, so that its calibration stays.
         assert main(command(**options)) == 0
         assert (folder / "calibration.json").read_bytes() == written
+        # It is known to be of these weights, and not of others with the same labels.
+        weights = bytearray((folder / "model.safetensors").read_bytes())
+        weights[-1] ^= 1
+        (folder / "model.safetensors").write_bytes(weights)
+        with pytest.raises(ArgumentsError, match="fitted for other weights"):
+            Predictor.from_pretrained(str(folder), device="cpu")
+        Predictor.from_pretrained(str(folder), device="cpu", calibrated=False)
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -2,12 +2,14 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from tests.helpers.reviews import ROOT
 
@@ -25,6 +27,7 @@ FORBIDDEN = {
     "exec",
     "os.system",
 }
+PIN = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
 # Named by the user on the command line, together with --trust_remote_code.
 ALLOWED = {("metrics.py", "evaluate.load")}
 
@@ -79,3 +82,18 @@ def test_code_of_a_model_folder_is_not_run_unasked(tiny_bert: Path, command: Cal
     assert done.returncode == 2
     assert "trust_remote_code" in done.stderr.splitlines()[-1]
     assert not canary.exists()
+
+
+def test_each_pinned_version_has_hashes() -> None:
+    pinned = {
+        canonicalize_name(name): version for name, version in PIN.findall((ROOT / "constraints.txt").read_text())
+    }
+    locked = {
+        canonicalize_name(name): version for name, version in PIN.findall((ROOT / "requirements.lock").read_text())
+    }
+    assert len(pinned) > 150
+    # The lock also has what other systems need.
+    assert pinned.items() <= locked.items()
+    entries = re.split(r"^(?=\w)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)[1:]
+    assert len(entries) == len(locked)
+    assert not [entry for entry in entries if "--hash=sha256:" not in entry]

@@ -2,12 +2,17 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
-from bertcls_hf.manifests import write_manifest
+from bertcls_hf.manifests import weights_digest, write_manifest
 from bertcls_hf.run import main
 from bertcls_hf.run.command import main as bertcls
 from bertcls_hf.run.verify import run_files
@@ -102,3 +107,104 @@ def test_the_next_model_has_its_own_manifest(finished: Path, command: Command) -
     assert main(command(**QUICK, seed=7)) == 0
     assert bertcls(["verify", str(finished)]) == 0
     assert "calibration.json" not in json.loads((finished / "manifest.json").read_text())["files"]
+
+
+@pytest.mark.whole_output
+def test_a_bill_of_materials_names_what_the_model_was_made_of(command: Command, tmp_path: Path) -> None:
+    assert main(command(**QUICK)) == 0
+    out = tmp_path / "out"
+    text = (out / "bom.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill, manifest = json.loads(text), json.loads((out / "manifest.json").read_text())
+    model = bill["metadata"]["component"]
+    assert model["type"] == "machine-learning-model"
+    assert model["hashes"] == [{"alg": "SHA-256", "content": weights_digest(out)}]
+    assert {"type": "model-card", "url": "README.md"} in model["externalReferences"]
+    parts = {part["bom-ref"]: part for part in bill["components"]}
+    assert parts["train data"]["type"] == "data"
+    assert parts["train data"]["name"].endswith("train.csv")
+    said = {item["name"]: item["value"] for part in parts.values() for item in part.get("properties", [])}
+    for name, digest in manifest["training"]["digests"].items():
+        assert said[f"bertcls_hf:digest:{name}"] == digest
+    assert any(ref.startswith("torch==") for ref in parts)
+    assert not any(ref.startswith("pytest-cov") and "pytest_cov" not in sys.modules for ref in parts)
+    assert set(next(d for d in bill["dependencies"] if d["ref"] == "model")["dependsOn"]) == parts.keys()
+    assert "bom.cdx.json" in manifest["files"]
+    # Where an evaluation follows, it still tells of the training.
+    options = {"model_name_or_path": out, "train_file": None, "num_train_epochs": None, "learning_rate": None}
+    assert main(command(**options, per_device_train_batch_size=None, do_eval=True)) == 0
+    assert (out / "bom.cdx.json").read_text() == text
+
+
+def write_keys(folder: Path, name: str, password: bytes | None = None) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+    private.write_bytes(key.private_bytes(pem, pkcs8, encryption))
+    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def test_a_signature_is_of_all_files_and_of_one_key(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    private, public = write_keys(tmp_path, "mine")
+    _, other = write_keys(tmp_path, "other")
+    (finished / "checkpoint-99").mkdir()
+    (finished / "checkpoint-99" / "unsigned.txt").write_text("not a part of the model")
+    assert bertcls(["sign", str(finished), "--private_key", str(private)]) == 0
+    moved = tmp_path / "moved"
+    finished.rename(moved)
+    shutil.rmtree(moved / "checkpoint-99")
+    capsys.readouterr()
+    verify = ["verify", str(moved), "--public_key"]
+    assert bertcls([*verify, str(public)]) == 0
+    assert capsys.readouterr().out.endswith(f"{moved}: the signature is of these files and of this key\n")
+    assert bertcls([*verify, str(other)]) == 65
+    assert "is not this key's signature" in capsys.readouterr().err
+
+    (moved / "onnx").mkdir()
+    (moved / "onnx" / "model.onnx").write_bytes(b"another model")
+    assert bertcls([*verify, str(public)]) == 65
+    assert "holds files that are not signed: onnx/model.onnx" in capsys.readouterr().err
+    shutil.rmtree(moved / "onnx")
+
+    # Whoever changes a file can write its digest into the manifest, but cannot sign that.
+    (moved / "README.md").write_text("Better than all others.")
+    manifest = json.loads((moved / "manifest.json").read_text())
+    write_manifest(moved, run_files(moved), {name: manifest[name] for name in ("training", "machine")})
+    assert bertcls(["verify", str(moved)]) == 0
+    assert bertcls([*verify, str(public)]) == 65
+    assert "README.md" in capsys.readouterr().err
+
+
+def test_signing_says_what_is_wrong(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    private, public = write_keys(tmp_path, "locked", password=b"secret")
+    sign = ["sign", str(finished), "--private_key"]
+
+    def error(words: list[str], code: int) -> str:
+        assert bertcls(words) == code
+        return capsys.readouterr().err
+
+    assert "has no model.sig: bertcls sign writes one" in error(
+        ["verify", str(finished), "--public_key", str(public)], 2
+    )
+    assert "BERTCLS_KEY_PASSWORD holds its password" in error([*sign, str(private)], 2)
+    monkeypatch.setenv("BERTCLS_KEY_PASSWORD", "wrong")
+    assert str(private) in error([*sign, str(private)], 2)
+    assert str(tmp_path / "no.pem") in error([*sign, str(tmp_path / "no.pem")], 2)
+    monkeypatch.setenv("BERTCLS_KEY_PASSWORD", "secret")
+    assert bertcls([*sign, str(private)]) == 0
+    assert str(private) in error(["verify", str(finished), "--public_key", str(private)], 2)
+    assert bertcls(["verify", str(finished), "--public_key", str(public)]) == 0
+    (finished / "model.sig").write_text("{}")
+    assert "is not this key's signature" in error(["verify", str(finished), "--public_key", str(public)], 65)
+    (finished / "README.md").unlink()
+    assert "README.md is missing" in error([*sign, str(private)], 65)
+    (finished / "manifest.json").unlink()
+    assert "cannot be read" in error([*sign, str(private)], 2)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install -c constraints.txt model-signing pyopenssl" in error([*sign, str(private)], 2)

@@ -197,7 +197,7 @@ def test_each_trainable_parameter_moves_and_no_frozen_one(tiny_bert: Path, tmp_p
 
 
 class TestFiles:
-    @pytest.mark.pictures
+    @pytest.mark.whole_output
     def test_exact_set_of_files(self, command: Callable[..., list[str]], tmp_path: Path) -> None:
         assert main(command(save_total_limit=1)) == 0
         out = tmp_path / "out"
@@ -233,7 +233,7 @@ class TestFiles:
 
 
 @pytest.mark.slow
-@pytest.mark.pictures
+@pytest.mark.whole_output
 def test_thousands_of_labels_leave_small_files(command: Callable[..., list[str]], tmp_path: Path) -> None:
     labels = 3_000
     for split, rows in (("train", 2 * labels), ("validation", 500), ("test", 500)):
