@@ -1,7 +1,7 @@
 """Writes predictions to standard output, or to a file that is either complete or absent and can be resumed.
 
 While the file is written, its name is `NAME.partial`. The file `NAME.partial.json` beside it records how much of it is
-complete, and for which model, options and texts. The file `NAME.partial.lock` prevents two commands from writing it at
+complete, its hash, and for which model, options and texts. The file `NAME.partial.lock` prevents two commands from writing it at
 the same time. After a command was killed, the same command resumes from this record, and any other command is refused.
 """
 
@@ -23,6 +23,8 @@ from bertcls_hf.predict.input import Row
 
 
 logger = logging.getLogger(__name__)
+
+READ_BYTES = 2**20
 
 
 class TextDigest:
@@ -103,6 +105,7 @@ class OutputFile:
         self.path, self.settings = path, settings
         self.partial, self._state = path.with_name(f"{path.name}.partial"), _state_file(path)
         self._lock = FileLock(path.with_name(f"{path.name}.partial.lock"))
+        self._written = xxhash.xxh3_128()
         self._acquire_lock()
         try:
             self.progress = self._read_progress()
@@ -125,7 +128,8 @@ class OutputFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise storage_error(self.partial, error) from error
-        state = {"settings": self.settings, "progress": asdict(progress)}
+        self._written.update(content)
+        state = {"settings": self.settings, "progress": asdict(progress), "content": self._written.hexdigest()}
         text = json.dumps(state, indent=2, ensure_ascii=False) + "\n"
         write_text_atomically(self._state, text)
 
@@ -158,7 +162,7 @@ class OutputFile:
             return Progress()
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))
-            recorded, progress = state["settings"], Progress(**state["progress"])
+            recorded, progress, content = state["settings"], Progress(**state["progress"]), state["content"]
         except (ValueError, KeyError, TypeError) as error:
             raise self._cannot_resume(f"its {self._state.name} is damaged") from error
         # The recorded settings went through JSON, which turns tuples into lists.
@@ -169,7 +173,16 @@ class OutputFile:
             raise self._cannot_resume(f"it is of another command: {differences}")
         if self.partial.stat().st_size < progress.size:
             raise self._cannot_resume("it is shorter than it was")
+        self._read_written(progress.size)
+        if self._written.hexdigest() != content:
+            raise self._cannot_resume("its content is not what was written")
         return progress
+
+    def _read_written(self, size: int) -> None:
+        with self.partial.open("rb") as file:
+            while size > 0 and (block := file.read(min(size, READ_BYTES))):
+                self._written.update(block)
+                size -= len(block)
 
     def skip_written(self, rows: Iterator[Row], digest: TextDigest) -> None:
         """Reads the rows whose predictions are already in the file, and checks that they are the same texts.

@@ -20,8 +20,6 @@ The outcomes are counted:
 import argparse
 import contextlib
 import functools
-import io
-import logging
 import os
 import random
 import shutil
@@ -38,12 +36,13 @@ from typing import Any
 import psutil
 
 from bertcls_hf.errors import ExitCode
-from bertcls_hf.run import main as train
 from bertcls_hf.training.checkpoints import newest_checkpoint
+from tests.helpers.hub_client import talk_to
+from tests.helpers.hub_server import USER, Hub, serve_hub
 from tests.helpers.reviews import write_reviews
 from tests.helpers.tiny_bert import write_review_bert
 from tests.helpers.training_runs import assert_identical_run
-from tests.helpers.warm_processes import EntryScript
+from tests.helpers.warm_processes import ENTRY, EntryScript, start_ranks
 
 
 EQUAL, REFUSED, WRONG, RESTARTED, UNFORESEEN, ORPHAN = (
@@ -57,13 +56,39 @@ COMMON = {
     "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "save_total_limit": 2,
     "num_train_epochs": 1, "calibrate": True,
 }  # fmt: skip
-MODES: dict[str, dict[str, Any]] = {
-    "fine-tuned": {},
-    "averaged": {"weight_averaging": "ema", "lexical_features": True},
-    "boost": {"boost": True, "learning_rate": None},
-    "head, then all": {"boost": True, "freeze_backbone": False, "head_num_train_epochs": 1},
-    "stream": {"streaming": True, "num_train_epochs": None, "max_steps": 6, "shuffle_buffer_size": 16},
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A kind of run.
+
+    Args:
+        options: what a training's options are beside the common ones.
+        module: the module of the command.
+        again: what the command gets when it is run again.
+        processes: the number of ranks, of which the first one meets the fault.
+        is_pushed: whether a training pushes to a Hub on this machine.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    module: str = ENTRY
+    again: tuple[str, ...] = ("--resume_from_checkpoint", "auto")
+    processes: int = 1
+    is_pushed: bool = False
+
+
+MODES = {
+    "fine-tuned": Mode(),
+    "averaged": Mode({"weight_averaging": "ema", "lexical_features": True}),
+    "boost": Mode({"boost": True, "learning_rate": None}),
+    "head, then all": Mode({"boost": True, "freeze_backbone": False, "head_num_train_epochs": 1}),
+    "stream": Mode({"streaming": True, "num_train_epochs": None, "max_steps": 6, "shuffle_buffer_size": 16}),
+    "two ranks": Mode({"per_device_train_batch_size": 4}, processes=2),
+    "pushed": Mode({"push_to_hub": True, "hub_strategy": "every_save"}, is_pushed=True),
+    "predict": Mode(module="bertcls_hf.predict.__main__", again=()),
+    "export": Mode(module="bertcls_hf.export.__main__", again=("--overwrite",)),
 }
+PREDICTED = "lines.jsonl"
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
@@ -87,6 +112,8 @@ def watch(root: str, number: int, fault: str | None, counted: str | None = None)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
+        if os.environ.get("RANK", "0") != "0":
+            return
         is_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING
         if not (is_write or event in CHANGES) or not str(arguments[0]).startswith(root):
             return
@@ -108,15 +135,24 @@ def watch(root: str, number: int, fault: str | None, counted: str | None = None)
         sys.exit = leave  # type: ignore[assignment]
 
 
+def prepare_run(root: str, number: int, fault: str | None, counted: str | None, endpoint: str, folder: str) -> None:
+    """Prepares a process that runs a mode: see [`watch`]; it works in a folder, and a Hub is at this endpoint."""
+    talk_to(endpoint, Path(folder))
+    if fault is not None or counted is not None:
+        watch(root, number, fault, counted)
+
+
 @dataclass
 class Campaign:
     """The data, the encoder and the undisturbed runs of all trials.
 
     Args:
         root: a folder for everything.
+        hub: what is pushed to.
     """
 
     root: Path
+    hub: Hub
     outcomes: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
     milliseconds: dict[str, int] = field(default_factory=dict)
@@ -128,76 +164,139 @@ class Campaign:
             for name, rows, start in (("train", 48, 0), ("validation", 16, 100), ("test", 17, 200))
         }
 
-    def words(self, mode: str, folder: Path) -> list[str]:
+    def words(self, name: str, folder: Path) -> list[str]:
         """Returns the command of a mode; everything that it writes lies in the folder."""
+        mode = MODES[name]
+        if mode.module != ENTRY:
+            return self.words_of_other_commands(name, folder)
         options = {
             **COMMON, "model_name_or_path": self.encoder, "output_dir": folder / "out",
             **{f"{name}_file": path for name, path in self.files.items()},
-            **({"boost_cache_dir": folder / "features"} if MODES[mode].get("boost") else {}), **MODES[mode],
+            **({"boost_cache_dir": folder / "features"} if mode.options.get("boost") else {}),
+            **({"hub_model_id": self.repository(folder)} if mode.is_pushed else {}), **mode.options,
         }  # fmt: skip
         return [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
 
-    def whole(self, mode: str) -> tuple[Path, int]:
+    def words_of_other_commands(self, name: str, folder: Path) -> list[str]:
+        """Returns the command of a mode that reads a trained model."""
+        model, out = str(self.whole("fine-tuned")[0]), folder / "out"
+        if name == "export":
+            return [model, "--output_dir", str(out)]
+        out.mkdir(exist_ok=True)
+        return [model, str(self.files["train"]), "--output_file", str(out / PREDICTED), "--chunk_rows", "8",
+                "--device", "cpu", "--disable_tqdm"]  # fmt: skip
+
+    def repository(self, folder: Path) -> str:
+        """Returns the repository that a run in a folder pushes to."""
+        return f"{USER}/{folder.name.replace(' ', '-')}"
+
+    def start(
+        self, name: str, folder: Path, words: list[str], number: int = -1, fault: str | None = None,
+        counted: Path | None = None, log: Path | None = None,
+    ) -> list[EntryScript]:  # fmt: skip
+        """Starts the processes of a mode; the first one meets a fault or counts its changes of files."""
+        prepare = functools.partial(
+            prepare_run, str(folder / "out"), number, fault, None if counted is None else str(counted),
+            self.hub.endpoint, str(folder),
+        )  # fmt: skip
+        return start_ranks(words, MODES[name].processes, log or Path(os.devnull), prepare, MODES[name].module)
+
+    def whole(self, name: str) -> tuple[Path, int]:
         """Returns the output_dir of the undisturbed run of a mode, and the number of its changes of files."""
-        folder, counted = self.root / f"whole {mode}", self.root / f"changes {mode}"
+        folder, counted = self.root / f"whole {name}", self.root / f"changes {name}"
         if not folder.exists():
             folder.mkdir()
-            prepare = functools.partial(watch, str(folder / "out"), -1, None, str(counted))
+            words = self.words(name, folder)
             begin = time.monotonic()
-            assert EntryScript(self.words(mode, folder), prepare=prepare).wait() == 0
-            self.milliseconds[mode] = round(1000 * (time.monotonic() - begin))
+            assert not any(run.wait() for run in self.start(name, folder, words, counted=counted))
+            self.milliseconds[name] = round(1000 * (time.monotonic() - begin))
         return folder / "out", int(counted.read_text())
 
-    def trial(self, mode: str, fault: str, number: int) -> str:
+    def trial(self, name: str, fault: str, number: int) -> str:
         """Runs a mode with a fault, and again without; returns the outcome.
 
         Args:
-            mode: the mode.
+            name: that of the mode.
             fault: `kill`, `full` or `moment`.
             number: the number of the change of a file at which the fault comes, or the milliseconds after the start.
         """
-        folder = self.root / "trial"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder = self.new_folder()
         log = folder / "first.log"
-        prepare = None if fault == "moment" else functools.partial(watch, str(folder / "out"), number, fault)
-        first = EntryScript(self.words(mode, folder), log=log, prepare=prepare)
+        at = None if fault == "moment" else fault
+        first, *others = self.start(name, folder, self.words(name, folder), number, at, log=log)
         if fault == "moment":
             first.process.join(number / 1000)
-            first.process.kill()
+            first.kill()
         code = first.wait()
+        for other in others:
+            # As a launcher does when a rank has died.
+            other.kill()
         if psutil.Process().children() and any(_is_run(child, folder) for child in psutil.Process().children(True)):
             return ORPHAN
         if fault == "full" and not _is_documented(code):
             return UNFORESEEN
-        return self.second_run(mode, folder)
+        return self.second_run(name, folder)
 
-    def damage(self, mode: str, name: str, damage: str, killed: Path) -> str:
-        """Damages a file that a killed run left, and runs the mode again; returns the outcome."""
+    def new_folder(self) -> Path:
+        """Returns an empty folder for a trial; a pushed one finds no repository of that name."""
         folder = self.root / "trial"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(killed, folder)
-        path = folder / name
+        folder.mkdir()
+        self.hub.repositories.pop(self.repository(folder), None)
+        return folder
+
+    def damage(self, name: str, file: str, damage: str, killed: Path) -> str:
+        """Damages a file that a killed run left, and runs the mode again; returns the outcome."""
+        folder = self.new_folder()
+        shutil.copytree(killed, folder, dirs_exist_ok=True)
+        path = folder / file
         content = DAMAGES[damage](path.read_bytes()) if path.stat().st_size else None
         path.unlink()
         if content is not None:
             path.write_bytes(content)
-        return self.second_run(mode, folder, is_damaged=True)
+        return self.second_run(name, folder, is_damaged=True)
 
-    def second_run(self, mode: str, folder: Path, is_damaged: bool = False) -> str:
+    def second_run(self, name: str, folder: Path, is_damaged: bool = False) -> str:
         """Runs a mode again, resuming where it can, and compares it with the undisturbed run."""
-        whole, _ = self.whole(mode)
+        whole, _ = self.whole(name)
         had_checkpoint = newest_checkpoint(folder / "out") is not None
-        code, said = _run_here([*self.words(mode, folder), "--resume_from_checkpoint", "auto"])
+        log = folder / "second.log"
+        words = [*self.words(name, folder), *MODES[name].again]
+        if (folder / "out" / PREDICTED).exists():
+            # A finished output is not written again.
+            return self.compared(name, whole, folder / "out")
+        code = max((run.wait() for run in self.start(name, folder, words, log=log)), key=abs)
         if code != 0:
             return REFUSED if _is_documented(code) else UNFORESEEN
-        if had_checkpoint and "starting fresh" in said and not is_damaged:
+        if had_checkpoint and "starting fresh" in log.read_text() and not is_damaged:
             return RESTARTED
+        return self.compared(name, whole, folder / "out")
+
+    def compared(self, name: str, whole: Path, other: Path) -> str:
+        """Compares what two runs of a mode have written; returns the outcome."""
         try:
-            assert_identical_run(whole, folder / "out")
+            self.compare(name, whole, other)
         except (AssertionError, OSError, KeyError, ValueError):
             return WRONG
         return EQUAL
+
+    def compare(self, name: str, whole: Path, other: Path) -> None:
+        """Raises an error where two runs of a mode have written something else."""
+        if name == "predict":
+            assert (whole / PREDICTED).read_bytes() == (other / PREDICTED).read_bytes()
+            return
+        if name == "export":
+            files = [sorted(path.relative_to(out) for path in out.rglob("*")) for out in (whole, other)]
+            assert files[0] == files[1]
+            for file in files[0]:
+                if (whole / file).is_file() and file.name != "onnx_report.json":  # which has timings
+                    assert (whole / file).read_bytes() == (other / file).read_bytes(), file
+            return
+        assert_identical_run(whole, other)
+        if MODES[name].is_pushed:
+            pushed = self.hub.repositories[self.repository(other.parent)].files()
+            for file in ("model.safetensors", "config.json", "README.md", "calibration.json"):
+                assert pushed[file] == (other / file).read_bytes(), file
 
     def note(self, mode: str, fault: str, place: str, outcome: str) -> None:
         """Counts an outcome, and keeps a bad one's place."""
@@ -221,10 +320,10 @@ class Campaign:
         _, changes = self.whole(mode)
         killed = self.root / f"killed {mode}"
         killed.mkdir()
-        run = EntryScript(
-            self.words(mode, killed), prepare=functools.partial(watch, str(killed / "out"), changes * 2 // 3, "kill")
-        )
-        assert run.wait() == -signal.SIGKILL
+        first, *others = self.start(mode, killed, self.words(mode, killed), changes * 2 // 3, "kill")
+        assert first.wait() == -signal.SIGKILL
+        for other in others:
+            other.kill()
         # The command names folders, which a copy has elsewhere.
         files = sorted(path.relative_to(killed).as_posix() for path in killed.rglob("*") if path.is_file())
         for name in [name for name in files if not name.endswith((".lock", ".log"))][::every]:
@@ -251,24 +350,11 @@ def _is_run(process: psutil.Process, folder: Path) -> bool:
     return False
 
 
-def _run_here(words: list[str]) -> tuple[int, str]:
-    """Runs a command in this process; returns its exit code and what it logged."""
-    said = io.StringIO()
-    handler = logging.StreamHandler(said)
-    logger = logging.getLogger("bertcls_hf")
-    logger.addHandler(handler)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            return int(train(words)), said.getvalue()
-    finally:
-        logger.removeHandler(handler)
-
-
 @contextlib.contextmanager
 def new_campaign() -> Iterator[Campaign]:
     """Makes a campaign in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="bertcls_hf_faults_") as folder:
-        yield Campaign(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="bertcls_hf_faults_") as folder, serve_hub() as hub:
+        yield Campaign(Path(folder), hub)
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.campaign import GOOD, MODES, Campaign, new_campaign
+from tests.faults.campaign import GOOD, MODES, Campaign, Mode, new_campaign
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_damage_leads_to_no_wrong_result(campaign: Campaign) -> None:
 def test_the_campaign_sees_a_wrong_result(campaign: Campaign) -> None:
     """It would be worth nothing if it took every result for the right one."""
     campaign.whole("fine-tuned")
-    MODES["another seed"] = {"seed": 7}
+    MODES["another seed"] = Mode({"seed": 7})
     try:
         folder = campaign.root / "other"
         folder.mkdir()

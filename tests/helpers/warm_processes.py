@@ -20,8 +20,9 @@ import torch
 
 
 ROOT = Path(__file__).parents[2]
+ENTRY = "bertcls_hf.run.pipeline"
 PRELOADED = [
-    "bertcls_hf.run.pipeline",
+    ENTRY,
     "bertcls_hf.training.sweep",
     "bertcls_hf.predict.run",
     "tests.helpers.feature_runs",
@@ -91,6 +92,16 @@ def run_ranks(argv: list[str], processes: int, prepare: Callable[[], None] | Non
         processes: the number of ranks; 1 is a run without any.
         prepare: called in every rank before the run; a function of a module.
     """
+    with TemporaryDirectory() as folder:
+        log = Path(folder) / "log.txt"
+        codes = [rank.wait() for rank in start_ranks(argv, processes, log, prepare)]
+        return Finished(max(codes, key=abs), log.read_text(encoding="utf-8"))
+
+
+def start_ranks(
+    argv: list[str], processes: int, log: Path, prepare: Callable[[], None] | None = None, module: str = ENTRY
+) -> list["EntryScript"]:
+    """Starts what [`run_ranks`] waits for."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -98,19 +109,16 @@ def run_ranks(argv: list[str], processes: int, prepare: Callable[[], None] | Non
               "ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": 1}  # fmt: skip
     if processes == 1:
         shared = {}
-    with TemporaryDirectory() as folder:
-        log = Path(folder) / "log.txt"
-        ranks = [
-            EntryScript(
-                [word.replace("{RANK}", str(rank)) for word in argv],
-                {**shared, "RANK": rank, "LOCAL_RANK": rank} if shared else {},
-                log,
-                prepare,
-            )
-            for rank in range(processes)
-        ]
-        codes = [rank.wait() for rank in ranks]
-        return Finished(max(codes, key=abs), log.read_text(encoding="utf-8"))
+    return [
+        EntryScript(
+            [word.replace("{RANK}", str(rank)) for word in argv],
+            {**shared, "RANK": rank, "LOCAL_RANK": rank} if shared else {},
+            log,
+            prepare,
+            module,
+        )
+        for rank in range(processes)
+    ]
 
 
 class EntryScript(Worker):
@@ -130,7 +138,7 @@ class EntryScript(Worker):
         environment: Mapping[str, object] | None = None,
         log: Path | str = os.devnull,
         prepare: Callable[[], None] | None = None,
-        module: str = "bertcls_hf.run.pipeline",
+        module: str = ENTRY,
     ):
         added = {name: str(value) for name, value in (environment or {}).items()}
         super().__init__(_run_main, module, argv, added, str(log), prepare)

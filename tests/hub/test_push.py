@@ -25,6 +25,7 @@ from bertcls_hf.hub import __main__ as hub_command
 from bertcls_hf.hub.push import HubRepository, push_folder, pushed_files
 from bertcls_hf.hub.push_callback import PushRun
 from bertcls_hf.run import main
+from tests.helpers.hub_client import talk_to
 from tests.helpers.hub_server import TOKEN, USER, Commit, Hub, StoredFile, serve_hub
 from tests.helpers.reviews import ROOT, WORDS
 from tests.helpers.warm_processes import EntryScript, Finished, run_ranks
@@ -111,13 +112,6 @@ def run(argv: list[str], hub: Hub, folder: Path) -> Finished:
 def fork(argv: list[str], hub: Hub, folder: Path, processes: int = 1) -> Finished:
     """Runs the entry script in processes that are forked, and that know of this one's hub alone."""
     return run_ranks(argv, processes, functools.partial(talk_to, hub.endpoint, folder))
-
-
-def talk_to(endpoint: str, folder: Path) -> None:
-    """Makes this process work in a folder, and use another hub than the one of its first import."""
-    os.chdir(folder)
-    os.environ["HF_TOKEN"] = TOKEN
-    constants.ENDPOINT, constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_XET = endpoint, False, True
 
 
 def messages(hub: Hub, revision: str = "main") -> list[str]:
