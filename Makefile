@@ -55,7 +55,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-deploy venv-dev venv-locked lock quickstart demo test test-quick test-oldest test-newest faults lint format-check typecheck import-check format bench bench-quick docs docs-site clean
+.PHONY: help venv venv-deploy venv-dev venv-locked lock quickstart demo test test-quick test-oldest test-newest fuzz faults lint format-check typecheck import-check format bench bench-quick docs docs-site clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":[^#]*## " } /^[a-z-]+:[^#]*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ test-oldest: ## run the quick tests with the oldest packages that the requiremen
 
 test-newest: ## run the quick tests with the newest packages that they admit, in $(VENV)-newest
 	$(call tested_with,$(VENV)-newest,highest)
+
+fuzz: venv-dev ## let commands read ten thousand broken files
+	$(PYTEST) tests/faults/test_fuzzing.py tests/faults/test_any_order_of_runs.py --hypothesis-profile night
 
 faults: venv-dev ## kill small runs, fill their disks and damage their files, at every place (an hour; EVERY=5: some)
 	$(BIN)/python -m tests.faults.campaign --every $(EVERY)

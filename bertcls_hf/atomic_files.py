@@ -1,4 +1,4 @@
-"""Writes files atomically: a file is either complete or absent, even after a crash or on a full disk."""
+"""Writes files atomically: a file is either complete or absent, even after a crash or on a full disk. Reads JSON."""
 
 import contextlib
 import errno
@@ -66,6 +66,19 @@ def write_text_atomically(path: Path, text: str, advice: str = "") -> None:
 def write_json_atomically(path: Path, content: Any, advice: str = "") -> None:
     """Writes what JSON can hold, indented, as [`write_atomically`] does."""
     write_text_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", advice)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no JSON in UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bertcls_hf.atomic_files import write_json_atomically
+from bertcls_hf.atomic_files import read_json, write_json_atomically
 from bertcls_hf.errors import ArgumentsError, DataError, one_line
 
 
@@ -62,7 +62,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         OSError: it is missing or cannot be read.
         ValueError: it is damaged, or of another version.
     """
-    content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    content = read_json(folder / MANIFEST_FILE)
     is_known = isinstance(content, dict) and content.get("version") == VERSION
     if not is_known or not isinstance(content.get("files"), dict):
         raise ValueError("of another version")

@@ -267,6 +267,8 @@ def read_recipe(path: Path, parser: OptionParser) -> dict[str, Any]:
         raise ArgumentsError(f"recipe {path}: not valid YAML: {one_line(error)}") from error
     except json.JSONDecodeError as error:
         raise ArgumentsError(f"recipe {path}: not valid JSON: {one_line(error)}") from error
+    except RecursionError as error:
+        raise ArgumentsError(f"recipe {path}: nested too deeply") from error
     except ArgumentsError as error:
         raise ArgumentsError(f"recipe {path}: {error}") from error
 

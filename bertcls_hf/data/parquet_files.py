@@ -1,5 +1,6 @@
 """The reader of parquet files, and the streaming of several parquet files."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -46,11 +47,9 @@ class ParquetReader(TableReader):
 
     @cached_property
     def columns(self) -> Columns:
-        try:
+        with self._telling_of_damage():
             schema = self._file.schema.to_arrow_schema()
-        except pa.ArrowInvalid as error:
-            raise self._broken_file(error) from error
-        rows = self._first_rows()
+            rows = self._first_rows()
         columns = resolve_columns(schema.names, self.args, str(self.path), self.needs_label, rows)
         for name in columns.texts:
             arrow_type = schema.field(name).type
@@ -72,23 +71,29 @@ class ParquetReader(TableReader):
         """
         columns = replace(self.columns, labels=(), shares=())
         names = [*columns.texts, *([columns.id] if columns.id else [])]
-        try:
+        with self._telling_of_damage():
             for batch in self._file.iter_batches(BATCH_ROWS, columns=names):
                 for record in batch.to_pylist():
                     row = columns.standard_row(record, str(self.path))
                     if row.get("id") is not None:
                         row["id"] = str(row["id"])
                     yield row
-        except pa.ArrowInvalid as error:
-            raise self._broken_file(error) from error
 
-    def _broken_file(self, error: pa.ArrowInvalid) -> DataError:
-        return DataError(f"{self.path}: a broken parquet file: {one_line(error)}")
+    @contextlib.contextmanager
+    def _telling_of_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+            # Arrow has OSErrors without a number for damaged content; one of the file system has a number.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise DataError(f"{self.path}: a broken parquet file: {one_line(error)}") from error
 
     def load(self) -> Dataset:
         mode = download_mode(self.args)
         try:
-            dataset = load_dataset("parquet", data_files=str(self.path), split="train", download_mode=mode)
+            with self._telling_of_damage():
+                dataset = load_dataset("parquet", data_files=str(self.path), split="train", download_mode=mode)
         except (DatasetGenerationError, ValueError) as error:  # Arrow raises ValueErrors for broken content.
             reason = one_line(error.__cause__ or error)
             raise DataError(f"{self.path}: a broken parquet file, or one without rows: {reason}") from error

@@ -3,7 +3,6 @@
 Every split has the column `text` (string), and `text_pair`, `label` and `id` if the source has them.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
+from bertcls_hf.atomic_files import read_json
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.class_folders import ClassFolderReader
 from bertcls_hf.data.columns import Columns
@@ -206,7 +206,7 @@ def load_path(name: str, args: DataArguments, needs_label: bool) -> tuple[Datase
 
 def _load_folder(path: Path, args: DataArguments, needs_label: bool) -> tuple[Dataset, Columns]:
     if (path / "dataset_dict.json").exists():
-        splits = [str(path / split) for split in json.loads((path / "dataset_dict.json").read_text())["splits"]]
+        splits = [str(path / split) for split in read_json(path / "dataset_dict.json")["splits"]]
         raise DataError(f"{path}: holds several splits; pass each on its own: {', '.join(splits)}")
     if (path / "state.json").exists():
         return standardise(_load_saved_dataset(path), args, str(path), needs_label)

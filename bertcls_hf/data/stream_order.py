@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from bertcls_hf.atomic_files import read_json
+
 
 POSITION_FILE = "stream_position{}.json"
 # A step takes at least as many rows of a part, so that a batch of texts of like length is of one part.
@@ -147,7 +149,7 @@ class StreamPosition:
     @classmethod
     def _of(cls, path: Path) -> "StreamPosition":
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path)
             parts = {int(number): PartPosition(**part) for number, part in content["parts"].items()}
             return cls(StreamOrder(**content["order"]), content["steps"], content["ranks"], parts)
         except (TypeError, KeyError, AttributeError) as error:

@@ -29,7 +29,7 @@ import xxhash
 from filelock import FileLock, Timeout
 from huggingface_hub.constants import HF_HOME
 
-from bertcls_hf.atomic_files import TEMPORARY_MARK, write_atomically
+from bertcls_hf.atomic_files import TEMPORARY_MARK, read_json, write_atomically
 from bertcls_hf.errors import StorageError
 from bertcls_hf.features.number_formats import DTYPES, encode_features, stored_width
 
@@ -446,7 +446,7 @@ def cache_root(asked: str | None) -> Path:
 def read_meta(folder: Path) -> CacheMeta | None:
     """Reads the description of a cache; returns None if it is missing or damaged."""
     try:
-        meta = CacheMeta(**json.loads((folder / META_FILE).read_text(encoding="utf-8")))
+        meta = CacheMeta(**read_json(folder / META_FILE))
     except (OSError, ValueError, TypeError):
         return None
     is_sound = all(type(getattr(meta, f.name)) is f.type for f in fields(meta)) and meta.dtype in DTYPES

@@ -21,7 +21,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 
-from bertcls_hf.atomic_files import write_atomically
+from bertcls_hf.atomic_files import read_json, write_atomically
 from bertcls_hf.data.stream_parts import read_ahead
 from bertcls_hf.data.streaming import TokenStream
 from bertcls_hf.errors import DataError
@@ -171,7 +171,7 @@ class _StreamExtraction:
         return self._end_file(group).exists() and not self._missing(group)
 
     def _missing(self, group: int) -> list[int]:
-        count = json.loads(self._end_file(group).read_bytes())
+        count = read_json(self._end_file(group))
         return [number for number in range(count) if not self._rows_file(group, number).exists()]
 
     def _wait_for_others(self, group: int) -> None:
@@ -188,7 +188,7 @@ class _StreamExtraction:
         with claim(self.folder / f"{MERGED}{LOCK_SUFFIX}", wait=True):
             if not (self.folder / MERGED).exists():
                 self._merge()
-        merged = json.loads((self.folder / MERGED).read_bytes())
+        merged = read_json(self.folder / MERGED)
         arrays = {
             # Pages that are only read are shared; torch wants memory that it could write to.
             name: np.memmap(self.folder / name, dtype=column["dtype"], mode="c", shape=tuple(column["shape"]))

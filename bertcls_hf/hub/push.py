@@ -14,6 +14,7 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.hf_api import ModelInfo
 
+from bertcls_hf.atomic_files import read_json
 from bertcls_hf.config.parsing import RECIPE_FILE
 from bertcls_hf.errors import PushError, one_line
 
@@ -129,7 +130,7 @@ def _auto_map(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise PushError(f"{path} cannot be read: {one_line(error)}") from error
     found = content.get("auto_map", {}) if isinstance(content, dict) else {}

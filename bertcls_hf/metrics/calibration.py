@@ -5,7 +5,6 @@ The temperature divides the logits, so that probabilities match how often they a
 label, the one with the best F1.
 """
 
-import json
 import logging
 import math
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
 
-from bertcls_hf.atomic_files import write_json_atomically
+from bertcls_hf.atomic_files import read_json, write_json_atomically
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.errors import ArgumentsError, DivergedError
 from bertcls_hf.manifests import WEIGHTS_KEY, is_of_other_weights
@@ -235,7 +234,7 @@ def read_calibration(path: Path, labels: LabelSet) -> Calibration:
         ArgumentsError: the file holds no calibration, or that of another model.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         temperature, thresholds = content["temperature"], content["thresholds"]
         if is_of_other_weights(content, path.parent):
             raise ValueError("it was fitted for other weights")

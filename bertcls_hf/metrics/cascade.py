@@ -5,7 +5,6 @@ Where the answer is unsure, it is marked (selective classification, El-Yaniv & W
 both thresholds.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax, logit
 
+from bertcls_hf.atomic_files import read_json
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.manifests import is_of_other_weights
@@ -108,7 +108,7 @@ def read_cascade(path: Path) -> Cascade:
         ArgumentsError: if the file does not hold a cascade.
     """
     try:
-        file = json.loads(path.read_text(encoding="utf-8"))
+        file = read_json(path)
         content = file["cascade"]
         if is_of_other_weights(file, path.parent):
             raise ValueError("it was made for other weights")

@@ -2,6 +2,8 @@
 
 import inspect
 import logging
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,7 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
         raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {problem}")
     try:
         config = AutoConfig.from_pretrained(path, **_hub_options(args))
+        refuse_not_a_number(config.to_dict())
         if Path(path).is_dir():
             # A local path means nothing on other machines, and should not be published with the model.
             config.name_or_path = ""
@@ -156,6 +159,19 @@ def open_checkpoint(args: ModelArguments) -> Checkpoint:
     if getattr(checkpoint.encoder_config, "is_decoder", False) or config.is_encoder_decoder:
         raise ArgumentsError(f"--model_name_or_path {args.model_name_or_path}: {config.model_type} is not an encoder")
     return checkpoint
+
+
+def refuse_not_a_number(config: Mapping[str, Any]) -> None:
+    """Refuses a configuration with a NaN, which no layer would notice before it computes.
+
+    Raises:
+        ValueError: the configuration has one.
+    """
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            refuse_not_a_number(value)
+        elif isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{CONFIG_FILE}: {name} is not a number")
 
 
 def attention_dropout(args: ModelArguments, encoder_config: PreTrainedConfig) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """Writes predictions to standard output, or to a file that is either complete or absent and can be resumed.
 
 While the file is written, its name is `NAME.partial`. The file `NAME.partial.json` beside it records how much of it is
-complete, its hash, and for which model, options and texts. The file `NAME.partial.lock` prevents two commands from writing it at
-the same time. After a command was killed, the same command resumes from this record, and any other command is refused.
+complete, the hash of that part, and for which model, options and texts it is. The file `NAME.partial.lock` prevents
+two commands from writing it at the same time. After a command was killed, the same command resumes from this record,
+and any other command is refused.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 import xxhash
 from filelock import FileLock, Timeout
 
-from bertcls_hf.atomic_files import storage_error, write_text_atomically
+from bertcls_hf.atomic_files import read_json, storage_error, write_text_atomically
 from bertcls_hf.errors import ArgumentsError, StorageError
 from bertcls_hf.predict.input import Row
 
@@ -161,7 +162,7 @@ class OutputFile:
         if not self.partial.exists() or not self._state.exists():
             return Progress()
         try:
-            state = json.loads(self._state.read_text(encoding="utf-8"))
+            state = read_json(self._state)
             recorded, progress, content = state["settings"], Progress(**state["progress"]), state["content"]
         except (ValueError, KeyError, TypeError) as error:
             raise self._cannot_resume(f"its {self._state.name} is damaged") from error
@@ -212,7 +213,7 @@ def _state_file(path: Path) -> Path:
 def recorded_settings(path: Path) -> dict[str, Any]:
     """Returns the settings of a partial output file; nothing if there is none, or if its record is damaged."""
     try:
-        return dict(json.loads(_state_file(path).read_text(encoding="utf-8"))["settings"])
+        return dict(read_json(_state_file(path))["settings"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

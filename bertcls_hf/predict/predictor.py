@@ -28,7 +28,14 @@ from bertcls_hf.errors import ArgumentsError, RunError, one_line
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from bertcls_hf.metrics.cascade import CASCADE_FILE, Cascade, label_margins, read_cascade
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
-from bertcls_hf.models.loading import Checkpoint, fit_token_types, interrupted_save, labels_of, remote_kernel
+from bertcls_hf.models.loading import (
+    Checkpoint,
+    fit_token_types,
+    interrupted_save,
+    labels_of,
+    refuse_not_a_number,
+    remote_kernel,
+)
 from bertcls_hf.models.modeling import TruncationSettings
 from bertcls_hf.models.token_batches import bound_kernel_cache, run_batches, token_budget, token_budget_batches
 from bertcls_hf.predict.arguments import Backend, InferenceDtype
@@ -410,6 +417,7 @@ def _open_checkpoint(path: str, options: dict[str, Any]) -> Checkpoint:
     if (problem := interrupted_save(path)) is not None:
         raise ValueError(problem)
     config = AutoConfig.from_pretrained(path, **options)
+    refuse_not_a_number(config.to_dict())
     if not options["trust_remote_code"] and (kernel := remote_kernel(config)):
         raise ValueError(f"its configuration names the kernel {kernel}, code of the Hub: it needs trust_remote_code")
     checkpoint = Checkpoint(path, config, labels_of(config))

@@ -1,6 +1,5 @@
 """What a run cost: the seconds of its training, and the size of its model."""
 
-import json
 import logging
 from dataclasses import dataclass
 from math import prod
@@ -10,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from bertcls_hf.atomic_files import read_json
 from bertcls_hf.errors import one_line
 from bertcls_hf.hub.card.finished_run import TRAIN_RESULTS
 from bertcls_hf.training.baseline_results import BASELINE_FILE
@@ -66,7 +66,7 @@ def _number(path: Path, name: str) -> float | None:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _model_size(folder: Path) -> tuple[int | None, int | None]:

@@ -1,7 +1,6 @@
 """The command `bertcls verify`: whether a finished run is as it was written, and whether it can be repeated."""
 
 import argparse
-import json
 import logging
 import sys
 import tempfile
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertcls_hf.atomic_files import read_json
 from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import RECIPE_FILE, build_arguments, explicit_options
 from bertcls_hf.errors import DataError
@@ -160,7 +160,7 @@ def _largest_difference(first: "dict[str, torch.Tensor]", second: "dict[str, tor
 
 
 def _results_compared(first: Path, second: Path) -> str:
-    results = [json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")) for folder in (first, second)]
+    results = [read_json(folder / RESULTS_FILE) for folder in (first, second)]
     names = [name for name in results[0] if not any(part in name for part in TIMINGS)]
     other = [name for name in names if results[0][name] != results[1].get(name)]
     if not other:

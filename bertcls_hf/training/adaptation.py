@@ -27,7 +27,7 @@ from transformers import (
     set_seed,
 )
 
-from bertcls_hf.atomic_files import write_json_atomically
+from bertcls_hf.atomic_files import read_json, write_json_atomically
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.texts import text_columns
@@ -134,7 +134,7 @@ def adapt_encoder(
 def read_adaptation(folder: Path) -> Adaptation | None:
     """Reads what the adapted encoder in a folder was made of; returns None if there is none, or it is not whole."""
     try:
-        return Adaptation(**json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8")))
+        return Adaptation(**read_json(folder / DESCRIPTION_FILE))
     except (OSError, ValueError, TypeError):
         return None
 

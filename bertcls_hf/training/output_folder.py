@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bertcls_hf.atomic_files import storage_error, sync_folder
+from bertcls_hf.atomic_files import read_json, storage_error, sync_folder
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.manifests import BILL_FILE, MANIFEST_FILE, SIGNATURE_FILE, WEIGHTS
@@ -85,7 +85,7 @@ def _describe_holder(path: Path) -> None:
 
 def _holder(path: Path) -> str:
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        holder = read_json(path)
         return f" (process {holder['pid']} on {holder['host']}, since {holder['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

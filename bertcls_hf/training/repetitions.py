@@ -1,6 +1,5 @@
 """What repeats a run's training: with other seeds, or on parts of the rows."""
 
-import json
 import logging
 import shutil
 import statistics
@@ -10,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from bertcls_hf.atomic_files import write_json_atomically
+from bertcls_hf.atomic_files import read_json, write_json_atomically
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.features.lexical_baseline import LexicalBaseline
 from bertcls_hf.metrics.metrics import METRIC_NAMES
@@ -107,7 +106,7 @@ def summary(metrics: Sequence[Metrics]) -> dict[str, dict[str, dict[str, Any]]]:
 def read_summary(path: Path) -> dict[str, Any] | None:
     """Reads a file of a summary; returns None if there is none, or it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -1,6 +1,5 @@
 """Writes the reports and the predictions of a run. The Trainer itself writes the metrics."""
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from bertcls_hf.atomic_files import write_atomically, write_json_atomically
+from bertcls_hf.atomic_files import read_json, write_atomically, write_json_atomically
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.metrics.calibration import Calibration
 from bertcls_hf.metrics.metrics import classification_report
@@ -79,7 +78,7 @@ def write_metrics(folder: Path, split: str, metrics: Mapping[str, Any]) -> None:
 def _read_metrics(path: Path) -> dict[str, Any]:
     """Reads a file of results; one that is missing or damaged holds none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

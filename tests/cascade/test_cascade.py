@@ -198,7 +198,11 @@ def test_an_output_of_another_cascade_is_not_gone_on_with(trained: Path, tmp_pat
     assert main([str(out), *LIMITS, "--confidence", "0.5"]) == 0
     assert Predictor.from_pretrained(str(out), device="cpu").cascade != first
     (tmp_path / "lines.jsonl.partial").write_text("x\n")
-    record = {"settings": {"cascade": None}, "progress": {"rows": 1, "size": 2, "texts": "", "is_whole": True}, "content": ""}
+    record = {
+        "settings": {"cascade": None},
+        "progress": {"rows": 1, "size": 2, "texts": "", "is_whole": True},
+        "content": "",
+    }
     (tmp_path / "lines.jsonl.partial.json").write_text(json.dumps(record))
     command = [str(out), str(trained / "test.csv"), "--output_file", str(output)]
     assert predict(command) == ExitCode.BAD_ARGUMENTS

@@ -122,6 +122,15 @@ def open_files(folder: Path) -> int:
 
 
 class TestReaders:
+    def test_damage_inside_a_parquet_file_is_told(self, tmp_path: Path) -> None:
+        path = write_table(tmp_path / "a.parquet")
+        content = path.read_bytes()
+        path.write_bytes(content[:4] + b"\xff" * 8 + content[12:])
+        with pytest.raises(DataError, match=r"a\.parquet: a broken parquet file"):
+            load_path(str(path), DataArguments(), needs_label=True)
+        with pytest.raises(DataError, match=r"a\.parquet: a broken parquet file"):
+            list(read_rows(open_sources([str(path)], DataArguments(), "lines", io.BytesIO())))
+
     @pytest.mark.parametrize("suffix", [*TEXT_SUFFIXES, ".parquet"])
     def test_rows_begin_anew_each_time(self, tmp_path: Path, suffix: str) -> None:
         path = write_table(tmp_path / f"a{suffix}", ROWS[:9])

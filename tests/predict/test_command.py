@@ -562,6 +562,9 @@ class TestOutputFile:
         partial.write_bytes(partial.read_bytes()[:-1])
         assert main(stopped()) == ExitCode.BAD_ARGUMENTS
         assert "it is shorter than it was" in capsys.readouterr().err
+        partial.write_bytes(bytes(len(whole)))
+        assert main(stopped()) == ExitCode.BAD_ARGUMENTS
+        assert "its content is not what was written" in capsys.readouterr().err
         partial.unlink()
         assert main(stopped()) == 0
         assert (tmp_path / "out.csv").read_bytes() == whole

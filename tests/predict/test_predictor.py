@@ -1,5 +1,6 @@
 """A trained classifier at work: the probabilities of transformers' pipeline, in the order of the texts."""
 
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -168,6 +169,7 @@ class TestLoading:
         [
             ("{", "JSONDecodeError"),
             ("[]", "TypeError"),
+            ("[" * 3000, "nested too deeply"),
             ('{"temperature": 1.0}', "thresholds"),
             ('{"temperature": 0, "thresholds": null}', "temperature is 0"),
             ('{"temperature": 1, "thresholds": {"a": 0.5}}', "for a, but the model has action, drama, funny"),
@@ -196,6 +198,16 @@ class TestLoading:
     def test_an_encoder_is_refused(self, tiny_bert: Path) -> None:
         with pytest.raises(ArgumentsError, match="without a trained classification head"):
             Predictor.from_pretrained(str(tiny_bert), device="cpu")
+
+    @pytest.mark.parametrize("name", ["dropout", "hidden_dropout_prob"])
+    def test_a_configuration_with_nan_is_refused(self, tiny_bert: Path, tmp_path: Path, name: str) -> None:
+        folder = save_classifier(tmp_path / "m", tiny_bert, "custom")
+        config = (folder / "config.json").read_text()
+        changed = re.sub(rf'"{name}": [0-9.]+', f'"{name}": NaN', config)
+        assert changed != config
+        (folder / "config.json").write_text(changed)
+        with pytest.raises(ArgumentsError, match=f"{name} is not a number"):
+            Predictor.from_pretrained(str(folder), device="cpu")
 
     def test_missing_weights_are_refused(self, tiny_bert: Path, tmp_path: Path) -> None:
         folder = save_classifier(tmp_path / "m", tiny_bert, "stock")

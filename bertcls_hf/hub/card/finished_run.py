@@ -1,7 +1,6 @@
 """Everything that a run knows at its end, for its model card."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainerState
 
+from bertcls_hf.atomic_files import read_json
 from bertcls_hf.config.arguments import Arguments
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.data.load import ClassificationData
@@ -121,7 +121,7 @@ class FinishedRun:
     def train_results(self) -> dict[str, float]:
         """The Trainer's measurements of the training."""
         path = self.folder / TRAIN_RESULTS
-        return json.loads(path.read_text()) if self.has_trained and path.is_file() else {}
+        return read_json(path) if self.has_trained and path.is_file() else {}
 
     @property
     def all_results(self) -> dict[str, float]:
@@ -147,7 +147,7 @@ class FinishedRun:
     def sweep(self) -> dict[str, Any] | None:
         """The trials of the search that this run began with; None without one."""
         path = self.folder / SWEEP_FILE
-        return json.loads(path.read_text()) if self.options.get("sweep") and path.is_file() else None
+        return read_json(path) if self.options.get("sweep") and path.is_file() else None
 
     @property
     def seeds(self) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from bertcls_hf.atomic_files import read_json
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.public_text import escape_markdown, without_local_paths
@@ -76,7 +77,7 @@ def _headline(run: FinishedRun) -> str:
 def _has_custom_code(run: FinishedRun) -> bool:
     """Whether the saved model needs its own code to be loaded."""
     path = run.folder / "config.json"
-    return run.has_trained and path.is_file() and "auto_map" in json.loads(path.read_text(encoding="utf-8"))
+    return run.has_trained and path.is_file() and "auto_map" in read_json(path)
 
 
 def _usage(run: FinishedRun, has_custom_code: bool) -> str:
