@@ -19,17 +19,23 @@ class StopOnSignal(TrainerCallback):
     a whole step can be resumed exactly. (`enable_jit_checkpoint` of transformers may also save between the gradients
     and the optimizer step that uses them, and it handles only SIGTERM.)
 
+    It also makes Ctrl-C certain: Python drops a KeyboardInterrupt that comes while an object is destroyed, after which
+    the training would go on. It is raised again after the step.
+
     Python allows signal handlers in the main thread only. In another thread the callback does nothing.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.stopped_at: int | None = None
+        self.is_interrupted = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopOnSignal":
         try:
             self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
         except ValueError:  # not the main thread
             self._previous = {}
         return self
@@ -47,9 +53,15 @@ class StopOnSignal(TrainerCallback):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.is_interrupted = True
+        signal.default_int_handler(number, frame)
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self.is_interrupted:
+            raise KeyboardInterrupt
         if self._any_rank_signalled(args):
             self.stopped_at = state.global_step
             control.should_save = control.should_log = control.should_training_stop = True

@@ -105,3 +105,26 @@ def test_a_signal_after_the_last_step_ends_the_run_as_ever(
             main(command(output_dir=tmp_path / "out"))
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_is_heard_though_it_comes_while_an_object_is_destroyed(
+    command: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Destroyed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    original, steps = ClassificationTrainer.training_step, []
+
+    def training_step(*args: object, **options: object) -> torch.Tensor:
+        steps.append(None)
+        if len(steps) == 2:
+            Destroyed()
+        return original(*args, **options)
+
+    monkeypatch.setattr(ClassificationTrainer, "training_step", training_step)
+    assert main(command()) == ExitCode.INTERRUPTED
+    assert len(steps) == 2
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

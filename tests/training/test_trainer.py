@@ -208,6 +208,7 @@ class TestFiles:
         reports = {f"{split}_{kind}" for split in ("eval", "test") for kind in ("report.json", "outputs.npz")}
         reports |= {
             "manifest.json",
+            "bom.cdx.json",
             "lexical_baseline.json",
             "trainer_state.json",
             "recipe.yaml",
