@@ -50,12 +50,12 @@ define tested_with
 $(PYTHON) -m venv --clear $(1)
 $(1)/bin/python -m pip install uv
 $(1)/bin/uv pip install --python $(1)/bin/python --resolution $(2) -r requirements-dev.txt -e .
-$(1)/bin/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
+$(1)/bin/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not slow and not night" $(PYTEST_ARGS)
 endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv venv-deploy venv-dev venv-locked lock quickstart demo test test-quick test-oldest test-newest fuzz faults lint format-check typecheck import-check format bench bench-quick docs docs-site clean
+.PHONY: help venv venv-deploy venv-dev venv-locked lock quickstart demo test test-quick coverage night mutants test-oldest test-newest fuzz faults lint format-check typecheck import-check format bench bench-quick docs docs-site clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":[^#]*## " } /^[a-z-]+:[^#]*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,11 +95,14 @@ quickstart: venv ## train a small classifier and try it (HUB=1: a model and revi
 demo: venv-deploy ## open a page to try a trained model (MODEL=outputs/quickstart)
 	$(BIN)/python -m bertcls_hf.demo $(MODEL)
 
-test: venv-dev ## run the whole suite
-	$(PYTEST)
+test: venv-dev ## run the whole suite, but for what `make night` runs
+	$(PYTEST) -m "not night"
 
 test-quick: venv-dev ## run the quick tests only
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not night"
+
+coverage: venv-dev ## run the whole suite and report which branches it covers (half as long again)
+	$(PYTEST) --cov --cov-report=term
 
 test-oldest: ## run the quick tests with the oldest packages that the requirement files admit, in $(VENV)-oldest
 	$(call tested_with,$(VENV)-oldest,lowest-direct)
@@ -107,7 +110,15 @@ test-oldest: ## run the quick tests with the oldest packages that the requiremen
 test-newest: ## run the quick tests with the newest packages that they admit, in $(VENV)-newest
 	$(call tested_with,$(VENV)-newest,highest)
 
-fuzz: venv-dev ## let commands read ten thousand broken files
+night: venv-dev ## run what is left out of `make test`, then fuzz, then faults at every fifth place (hours)
+	$(PYTEST) -m night
+	$(MAKE) fuzz
+	$(MAKE) faults EVERY=5
+
+mutants: venv-dev ## change the code at random places, and count of how many changes the tests take notice (hours)
+	$(BIN)/python tools/mutants.py
+
+fuzz: venv-dev ## let commands read ten thousand broken files, and runs come in any order
 	$(PYTEST) tests/faults/test_fuzzing.py tests/faults/test_any_order_of_runs.py --hypothesis-profile night
 
 faults: venv-dev ## kill small runs, fill their disks and damage their files, at every place (an hour; EVERY=5: some)

@@ -651,7 +651,7 @@ def reached(state: Path, run: EntryScript) -> Iterator[int]:
         time.sleep(0.002)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_memory_does_not_grow_with_the_rows(arguments: Callable, tmp_path: Path) -> None:
     peaks = []
     for rows in (6_000, 40_000):

@@ -84,7 +84,7 @@ def test_every_text_is_predicted_once_though_a_worker_is_killed(
     assert predicted == [review(row)[0] for row in range(FILES * ROWS)]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_training_finds_what_a_job_has_cached(command: Callable[..., list[str]], tmp_path: Path) -> None:
     for number in range(5):
         write_reviews(tmp_path / f"part-{number}.csv", 20 + number, start=number * 30)

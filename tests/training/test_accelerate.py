@@ -124,7 +124,7 @@ MODES = {
     [
         (launch, "shuffled", 2),
         *((fork, mode, 2) for mode in list(MODES)[1:]),
-        *((fork, mode, 3) for mode in list(MODES)[:2]),
+        *(pytest.param(fork, mode, 3, marks=pytest.mark.night) for mode in list(MODES)[:2]),
     ],
 )
 def test_ranks_train_as_one_process_does(
@@ -324,7 +324,9 @@ SILENT = "`accelerate launch` was asked for several processes and started one"
     [
         (["--cpu", "--num_processes", "2"], {}, SILENT),
         # As a script for a cluster sets it, for whatever comes.
-        (["--cpu", "--num_processes", "1"], {"MASTER_ADDR": "localhost"}, "no such file"),
+        pytest.param(
+            ["--cpu", "--num_processes", "1"], {"MASTER_ADDR": "localhost"}, "no such file", marks=pytest.mark.night
+        ),
     ],
 )
 def test_processes_that_were_not_started_are_noticed_before_the_work(

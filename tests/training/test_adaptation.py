@@ -78,7 +78,7 @@ def test_scores_of_the_masked_tokens_alone_give_the_same_loss(family: str) -> No
     assert model(input_ids=ids, attention_mask=mask).logits.shape[:2] == ids.shape
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_compiled_adaptation_is_the_same(command: Command, tmp_path: Path) -> None:
     options = {**ADAPTED, "attention_dropout": 0, "seed": 3, "max_train_samples": 16}
     assert main(command(**options)) == 0

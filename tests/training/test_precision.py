@@ -108,18 +108,21 @@ class TestCompiled:
     @pytest.mark.parametrize(
         "options",
         [
-            {},
+            pytest.param({}, marks=pytest.mark.night),
             {"torch_compile_backend": "inductor", "max_steps": 1, "eval_strategy": "no"},
             FROZEN,
             {"boost": True, "head_learning_rate": 0.01},
             {"trainable_layers": 2, "layerwise_lr_decay": 0.9},
             {"padding_free": True, "pooling": "mean", "pooling_layers": 2, "num_train_epochs": 1},
-            {
-                "gradient_accumulation_steps": 3,
-                "per_device_train_batch_size": 5,
-                "class_weights": "balanced",
-                "num_train_epochs": 1,
-            },
+            pytest.param(
+                {
+                    "gradient_accumulation_steps": 3,
+                    "per_device_train_batch_size": 5,
+                    "class_weights": "balanced",
+                    "num_train_epochs": 1,
+                },
+                marks=pytest.mark.night,
+            ),
         ],
         ids=["eager", "inductor", "frozen", "boost", "layers", "without padding", "accumulated"],
     )
