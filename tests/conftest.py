@@ -13,6 +13,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import copy
 import gc
 import importlib
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,10 @@ _ANYHOW = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_
 settings.register_profile("each time", max_examples=10, derandomize=True, database=None, **_ANYHOW)
 settings.register_profile("night", max_examples=300, **_ANYHOW)
 settings.load_profile("each time")
+
+
+# A shell lets what it starts in the background ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
