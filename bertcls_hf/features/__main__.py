@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bertcls_hf.config.command import run_command
 from bertcls_hf.features.cache import (
     META_FILE,
     CacheMeta,
@@ -32,13 +33,18 @@ UNFINISHED = "(extraction not finished)"
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
-    """Runs the command, and returns the exit code: 1 if `verify` found a damaged shard, else 0."""
+    """Runs the command, and returns the exit code: 1 if `verify` found a damaged shard."""
+    found: list[int] = []
+    return run_command(lambda words: found.append(_run_words(words, program)), argv) or found[0]
+
+
+def _run_words(words: Sequence[str], program: str) -> int:
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("command", choices=["list", "verify", "prune"])
     parser.add_argument("--boost_cache_dir", help="The cache folder, where it is not the default.")
     parser.add_argument("--older_than_days", type=float, default=30.0, help="prune: caches not used for this long.")
     parser.add_argument("--unfinished", action="store_true", help="prune: only caches whose extraction never ended.")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(words)
     root = cache_root(args.boost_cache_dir)
     if args.command == "list":
         return _list(root)

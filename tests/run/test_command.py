@@ -79,3 +79,20 @@ assert not hasattr(bertcls_hf, "nothing")
 def test_the_front_door_is_lazy_and_offers_what_it_names() -> None:
     done = subprocess.run([sys.executable, "-c", LAZY], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_nobody_foresaw_is_no_traceback(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    def fail(words: object) -> None:
+        raise RuntimeError("on fire")
+
+    monkeypatch.setattr("bertcls_hf.config.command.check_surroundings", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main([name, "list"]) == ExitCode.UNFORESEEN
+    error = capsys.readouterr().err
+    assert error.startswith("error: at the start: RuntimeError: on fire\n")
+    assert "Traceback" not in error
+    (report,) = tmp_path.glob("bertcls_hf-error-*.txt")
+    assert "Traceback" in report.read_text()
