@@ -163,5 +163,5 @@ $(VENV)/.installed-docs: requirements-docs.txt constraints.txt
 	@touch $@
 
 clean: ## remove caches and build products (not outputs/, not the environment)
-	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* build dist *.egg-info
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
