@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import TrainerState, TrainingArguments
 
 from bertcls_hf.manifests import IDENTITY, read_manifest
 from bertcls_hf.run import main
-from bertcls_hf.training.checkpoints import complete_checkpoint
+from bertcls_hf.training.checkpoints import complete_checkpoint, is_finished, newest_checkpoint
 from bertcls_hf.training.run_identity import RunIdentity
 from tests.helpers.training_runs import SAVES, assert_identical_run, run_on_reviews
 
@@ -173,3 +174,41 @@ def test_a_sweep_of_other_data_is_refused(
     swap_labels(reviews["train"])
     assert main(command(**options, resume_from_checkpoint="auto")) == 2
     assert "is of another training: the training labels differ" in capsys.readouterr().err
+
+
+def test_validation_data_matter_where_they_choose(
+    command: Command, reviews: dict[str, Path], capsys: pytest.CaptureFixture
+) -> None:
+    blind = {"eval_strategy": "no", "load_best_model_at_end": False}
+    assert main(command(**{**OPTIONS, **blind})) == 0
+    swap_labels(reviews["validation"])
+    assert main(command(**{**AGAIN, **blind})) == 0
+    swap_labels(reviews["train"])
+    assert main(command(**{**AGAIN, **blind})) == 2
+    assert "is of another training: the training labels differ" in capsys.readouterr().err
+
+
+def test_the_newest_checkpoint_is_the_one_of_most_steps_whose_saving_ended(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path) is None
+    for step, is_whole in ((9, True), (10, True), (11, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if is_whole:
+            (folder / "manifest.json").write_text("{}")
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+@pytest.mark.parametrize(
+    ("counter", "patience", "is_over"), [(2, 3, False), (3, 3, True), (4, 3, True), (4, -1, False)]
+)
+def test_early_stopping_is_an_end(tiny_bert: Path, tmp_path: Path, counter: int, patience: int, is_over: bool) -> None:
+    state = TrainerState(global_step=6)
+    state.stateful_callbacks = {"EarlyStoppingCallback": {"attributes": {"early_stopping_patience_counter": counter}}}
+    state.save_to_json(str(tmp_path / "trainer_state.json"))
+    args = TrainingArguments(output_dir=str(tmp_path), max_steps=-1)
+    args.early_stopping_patience = patience
+    assert is_finished(tmp_path, args) == is_over
+    args.max_steps = 6
+    assert is_finished(tmp_path, args)
+    args.max_steps = 7
+    assert is_finished(tmp_path, args) == is_over
