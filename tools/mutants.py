@@ -62,7 +62,8 @@ AREAS = {
         ),
         (
             "tests/training/test_trainer.py", "tests/training/test_schedules.py",
-            "tests/training/test_head_trainer.py", "tests/training/test_faults.py", "tests/data/test_streaming.py",
+            "tests/training/test_head_trainer.py", "tests/training/test_samplers.py", "tests/training/test_faults.py",
+            "tests/data/test_streaming.py",
         ),
     ),
 }  # fmt: skip
