@@ -181,7 +181,9 @@ def test_thresholds_are_in_the_order_of_the_labels(
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(family, marks=pytest.mark.night) if family in ("albert", "distilbert", "electra") else family
+        pytest.param(family, marks=pytest.mark.night)
+        if family in ("albert", "deberta", "distilbert", "electra")
+        else family
         for family in sorted(FAMILIES.keys() - {"camembert", "xlm-roberta"})
     ],
 )

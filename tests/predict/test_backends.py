@@ -73,9 +73,9 @@ def test_the_folder_of_an_export_is_a_model(model: Path, graph: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"truncation_strategy": "head_tail", "pooling": "mean"},
+        pytest.param({"truncation_strategy": "head_tail", "pooling": "mean"}, marks=pytest.mark.night),
         {"truncation_strategy": "windows", "pooling": "mean"},
-        {"lexical_features": True, "lexical_baseline": False},
+        pytest.param({"lexical_features": True, "lexical_baseline": False}, marks=pytest.mark.night),
     ],
     ids=["head and tail", "windows", "lexical features"],
 )

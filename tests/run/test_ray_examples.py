@@ -52,7 +52,7 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_every_text_is_predicted_once_though_a_worker_is_killed(
     command: Callable[..., list[str]], tmp_path: Path
 ) -> None:

@@ -113,7 +113,10 @@ class TestCompiled:
             FROZEN,
             {"boost": True, "head_learning_rate": 0.01},
             {"trainable_layers": 2, "layerwise_lr_decay": 0.9},
-            {"padding_free": True, "pooling": "mean", "pooling_layers": 2, "num_train_epochs": 1},
+            pytest.param(
+                {"padding_free": True, "pooling": "mean", "pooling_layers": 2, "num_train_epochs": 1},
+                marks=pytest.mark.night,
+            ),
             pytest.param(
                 {
                     "gradient_accumulation_steps": 3,
@@ -140,6 +143,7 @@ class TestCompiled:
         assert not any("_orig_mod" in name for name in [*weights(second), *model.state_dict()])
         assert not any("_orig_mod" in name for path in second.glob("checkpoint-*") for name in weights(path))
 
+    @pytest.mark.night
     def test_it_resumes(self, runs: Callable[..., Path], tmp_path: Path) -> None:
         whole = runs("whole", **self.compiled)
         (tmp_path / "cut").mkdir()
