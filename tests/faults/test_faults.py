@@ -28,7 +28,7 @@ def test_a_fault_leads_to_no_wrong_result(campaign: Campaign, mode: str) -> None
 
 @pytest.mark.slow
 def test_damage_leads_to_no_wrong_result(campaign: Campaign) -> None:
-    campaign.run_damages("fine-tuned", every=31)
+    campaign.run_damages("fine-tuned", every=61)
     assert not campaign.bad
 
 
