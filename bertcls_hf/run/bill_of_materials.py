@@ -34,21 +34,21 @@ def write_bill_of_materials(finished: "FinishedRun") -> None:
 
     if not finished.has_trained:
         return
-    model = _model(finished)
+    digest = weights_digest(finished.folder)
+    model = _model(finished, digest)
     parts = [_encoder(finished), *_data(finished), *_packages()]
     # Two runs with the same weights have bills of the same model.
-    serial_number = uuid.uuid5(uuid.NAMESPACE_OID, str(weights_digest(finished.folder)))
+    serial_number = uuid.uuid5(uuid.NAMESPACE_OID, str(digest))
     bill = Bom(serial_number=serial_number, metadata=BomMetaData(component=model), components=parts)
     bill.register_dependency(model, parts)
     text = make_outputter(bill, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2)
     write_text_atomically(finished.folder / BILL_FILE, text + "\n")
 
 
-def _model(finished: "FinishedRun") -> "Component":
+def _model(finished: "FinishedRun", digest: str | None) -> "Component":
     from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
     from cyclonedx.model.component import Component, ComponentType
 
-    digest = weights_digest(finished.folder)
     results = {name: f"{value}" for name, value in finished.all_results.items() if name.startswith(("eval_", "test_"))}
     return Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,
