@@ -27,7 +27,7 @@ from tests.helpers.tiny_bert import write_review_bert
 
 # The same few cases each time; `--hypothesis-profile night` draws many others.
 _ANYHOW = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
-settings.register_profile("each time", max_examples=10, derandomize=True, database=None, **_ANYHOW)
+settings.register_profile("each time", max_examples=8, derandomize=True, database=None, **_ANYHOW)
 settings.register_profile("night", max_examples=300, **_ANYHOW)
 settings.load_profile("each time")
 
