@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bertcls_hf.config.command import run_command, set_up_logging
+from bertcls_hf.config.command import run_command
 from bertcls_hf.errors import ArgumentsError, DataError, one_line
 from bertcls_hf.manifests import MANIFEST_FILE, SIGNATURE_FILE, checked_manifest
 
@@ -23,7 +23,6 @@ PACKAGES = {"model_signing": "model-signing", "OpenSSL": "pyopenssl"}
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line and returns the exit code."""
-    set_up_logging()
     return run_command(lambda words: _run_words(words, program), argv)
 
 

@@ -21,6 +21,7 @@ from bertcls_hf.metrics.cascade import CASCADE_FILE, fitted_factor, label_margin
 from bertcls_hf.predict.__main__ import main as predict
 from bertcls_hf.predict.predictor import ENCODER, LEXICAL, Predictor
 from bertcls_hf.run import main as train
+from tests.helpers.broken_content import turn_last_bit
 from tests.helpers.classifiers import save_classifier, texts
 from tests.helpers.long_texts import texts_of, write_texts
 from tests.helpers.reviews import NEGATIVE, POSITIVE
@@ -217,9 +218,7 @@ def test_a_damaged_file_is_named(trained: Path, tmp_path: Path) -> None:
 
 def test_that_of_other_weights_is_refused(trained: Path, tmp_path: Path) -> None:
     out = copy_of(trained, tmp_path)
-    weights = bytearray((out / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (out / "model.safetensors").write_bytes(weights)
+    turn_last_bit(out / "model.safetensors")
     with pytest.raises(ArgumentsError, match=r"holds no cascade \(ValueError: it was made for other weights"):
         read_cascade(out / CASCADE_FILE)
 

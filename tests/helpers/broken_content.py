@@ -1,6 +1,7 @@
-"""Content of files with one or a few things wrong, drawn by hypothesis."""
+"""Files with one or a few things wrong."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -16,6 +17,12 @@ VALUES = (
     None, True, -1, 0, 1, 1.5, 10**400, float("nan"), float("inf"), "", "x" * 5000, "\0", "\ud800", "../../etc/passwd",
     [], {}, [None], {"a": {"b": []}}, [[[]]],
 )  # fmt: skip
+
+
+def turn_last_bit(path: Path) -> None:
+    """Turns the last bit of a file, whose size stays."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 @st.composite

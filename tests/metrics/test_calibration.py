@@ -25,6 +25,7 @@ from bertcls_hf.metrics.probabilities import predicted_labels
 from bertcls_hf.predict.predictor import Predictor
 from bertcls_hf.run import main
 from bertcls_hf.training import phases as training
+from tests.helpers.broken_content import turn_last_bit
 from tests.helpers.classifiers import save_classifier
 from tests.helpers.reviews import review
 
@@ -209,9 +210,7 @@ class TestRun:
         assert main(command(**options)) == 0
         assert (folder / "calibration.json").read_bytes() == written
         # It is known to be of these weights, and not of others with the same labels.
-        weights = bytearray((folder / "model.safetensors").read_bytes())
-        weights[-1] ^= 1
-        (folder / "model.safetensors").write_bytes(weights)
+        turn_last_bit(folder / "model.safetensors")
         with pytest.raises(ArgumentsError, match="fitted for other weights"):
             Predictor.from_pretrained(str(folder), device="cpu")
         Predictor.from_pretrained(str(folder), device="cpu", calibrated=False)

@@ -17,6 +17,7 @@ from bertcls_hf.run import main
 from bertcls_hf.run.command import main as bertcls
 from bertcls_hf.run.verify import run_files
 from bertcls_hf.training.recipe import recipe_text
+from tests.helpers.broken_content import turn_last_bit
 
 
 Command = Callable[..., list[str]]
@@ -46,9 +47,7 @@ def test_what_was_changed_since_is_named(finished: Path, capsys: pytest.CaptureF
     (finished / "calibration.json").unlink()
     with (finished / "README.md").open("a") as file:
         file.write("Better than all others.\n")
-    weights = bytearray((finished / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (finished / "model.safetensors").write_bytes(weights)
+    turn_last_bit(finished / "model.safetensors")
     assert bertcls(["verify", str(finished)]) == 65
     error = capsys.readouterr().err
     assert "calibration.json is missing" in error
