@@ -48,6 +48,16 @@ UNLISTED_SERVICES = ("azure_ml", "flyte")
 DEFAULT_LEARNING_RATE = 2e-5
 FROZEN_HEAD_LEARNING_RATE = 1e-3
 DEFAULT_ADAPT_LEARNING_RATE, DEFAULT_MLM_PROBABILITY = 5e-5, 0.15
+DEFAULT_CONTRASTIVE_EPOCHS, DEFAULT_CONTRASTIVE_RATE = 10.0, 1e-4
+# What `few_shot` makes the default of other options.
+FEW_SHOT_DEFAULTS = {
+    "boost": True,
+    "head_init": "logistic",
+    "num_train_epochs": 0.0,
+    "lexical_features": True,
+    "validation_split_percentage": 0.0,
+    "eval_strategy": "no",
+}
 DEFAULT_TEMPERATURE, DEFAULT_DISTILLATION_WEIGHT = 2.0, 0.5
 DEFAULT_EMA_DECAY, DEFAULT_SWA_START = 0.999, 0.75
 # Options that only have an effect with --push_to_hub.
@@ -459,6 +469,41 @@ class AdaptArguments:
         useless = [name for name, is_given in given.items() if is_given]
         if useless and not self.adapt_num_train_epochs:
             raise ArgumentsError(f"--{' and --'.join(useless)} belong to --adapt_num_train_epochs, which is 0")
+
+
+@dataclass(frozen=True)
+class FewShotArguments:
+    """A classifier from few labelled texts."""
+
+    _argument_group_name = "few_shot"
+
+    few_shot: bool = HfArg(
+        default=False,
+        help="For tens or hundreds of labelled texts: cross-validation chooses whether the encoder is first tuned on "
+        "pairs of them (Tunstall et al. 2022), and whether n-grams stand beside it. The head is a logistic "
+        "regression. Other defaults are then those of --boost, --head_init logistic, --num_train_epochs 0, "
+        "--lexical_features, --validation_split_percentage 0 and --eval_strategy no.",
+    )
+    contrastive_num_train_epochs: float = HfArg(
+        default=DEFAULT_CONTRASTIVE_EPOCHS,
+        help="With --few_shot: the most passes over the texts in which the encoder is tuned; fewer, if held-out pairs "
+        "say so. 0 leaves it as it is.",
+    )
+    contrastive_learning_rate: float = HfArg(
+        default=DEFAULT_CONTRASTIVE_RATE, help="With --few_shot: the encoder's learning rate."
+    )
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 0, "contrastive_num_train_epochs")
+        rate = self.contrastive_learning_rate
+        _require(0 < rate < math.inf, f"--contrastive_learning_rate {rate}: must be above 0")
+        given = {
+            "contrastive_num_train_epochs": self.contrastive_num_train_epochs != DEFAULT_CONTRASTIVE_EPOCHS,
+            "contrastive_learning_rate": rate != DEFAULT_CONTRASTIVE_RATE,
+        }
+        useless = [name for name, is_given in given.items() if is_given]
+        if useless and not self.few_shot:
+            raise ArgumentsError(f"--{' and --'.join(useless)} belong to --few_shot, which is not given")
 
 
 @dataclass(frozen=True)
@@ -889,6 +934,7 @@ class Arguments:
     model: ModelArguments
     data: DataArguments
     adapt: AdaptArguments
+    few_shot: FewShotArguments
     boost: BoostArguments
     training: ClassifierTrainingArguments
     in_memory: frozenset[str] = frozenset()
@@ -907,7 +953,9 @@ class Arguments:
         return FROZEN_HEAD_LEARNING_RATE if trains_on_frozen_features else self.training.learning_rate
 
 
-ARGUMENT_CLASSES = (ModelArguments, DataArguments, AdaptArguments, BoostArguments, ClassifierTrainingArguments)
+ARGUMENT_CLASSES = (
+    ModelArguments, DataArguments, AdaptArguments, FewShotArguments, BoostArguments, ClassifierTrainingArguments,
+)  # fmt: skip
 
 
 def own_fields(argument_class: type) -> list[Field]:

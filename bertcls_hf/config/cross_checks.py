@@ -62,6 +62,7 @@ def _check_boost(args: Arguments) -> None:
 
 def _check_combinations(args: Arguments) -> None:
     """Refuses all other contradictions. It needs `freeze_backbone` to be true or false."""
+    _check_few_shot(args)
     _check_frozen(args)
     _check_sources(args)
     if args.data.streaming:
@@ -114,6 +115,23 @@ def _check_adaptation(args: Arguments) -> None:
         raise ArgumentsError("--adapt_num_train_epochs is for a training, and nothing is trained: leave it out")
     if args.data.streaming:
         raise ArgumentsError("--adapt_num_train_epochs reads all texts several times, and a stream is read once")
+
+
+def _check_few_shot(args: Arguments) -> None:
+    """Refuses options that leave nothing of what `few_shot` chooses, or that it does not choose with."""
+    if not args.few_shot.few_shot:
+        return
+    if not args.training.do_train:
+        raise ArgumentsError("--few_shot is for a training, and nothing is trained: leave it out")
+    if args.data.streaming:
+        raise ArgumentsError("--few_shot reads all texts several times, and a stream is read once")
+    if not args.boost.boost or args.boost.head_init != "logistic" or not args.model.freeze_backbone:
+        raise ArgumentsError(
+            "--few_shot tunes the encoder, and then freezes it for a head that is a logistic regression: leave out "
+            "--boost, --head_init and --freeze_backbone"
+        )
+    if args.model.truncation_strategy == "windows":
+        raise ArgumentsError("--few_shot: texts in windows have no one vector: use --truncation_strategy head_tail")
 
 
 def _check_teacher(args: Arguments) -> None:

@@ -22,6 +22,7 @@ from transformers.training_args import TrainingArguments
 
 from bertcls_hf.config.arguments import (
     ARGUMENT_CLASSES,
+    FEW_SHOT_DEFAULTS,
     PUSH_OPTIONS,
     REFUSED_OPTIONS,
     Arguments,
@@ -444,8 +445,10 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
             "them out (accelerate launch --mixed_precision no)"
         )
     try:
-        model, data, adapt, boost, training = (_build(argument_class, options) for argument_class in ARGUMENT_CLASSES)
-        return checked(Arguments(model, data, adapt, boost, training, frozenset(in_memory)))
+        if options.get("few_shot"):
+            options = {**FEW_SHOT_DEFAULTS, **options}
+        model, data, adapt, few_shot, boost, training = (_build(kind, options) for kind in ARGUMENT_CLASSES)
+        return checked(Arguments(model, data, adapt, few_shot, boost, training, frozenset(in_memory)))
     # transformers raises a TypeError for an unknown key in one of its options that are mappings.
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ArgumentsError(one_line(error)) from error

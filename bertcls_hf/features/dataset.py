@@ -53,6 +53,11 @@ class FeatureDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.positions) if self._bounds is None else len(self._bounds) - 1
 
+    @property
+    def text_numbers(self) -> np.ndarray:
+        """(rows,) numbers that rows with the same text share; for split texts, those with the same first window."""
+        return self.positions if self._bounds is None else self.positions[self._bounds[:-1]]
+
     def select(self, rows: np.ndarray) -> "FeatureDataset":
         """Returns a dataset of some rows, which shares the features with this one."""
         chosen = copy.copy(self)

@@ -39,6 +39,9 @@ def fitted_factors(
 ) -> tuple[float, float]:
     """Fits a factor of each part to labelled rows that neither part was trained on, by their mean loss.
 
+    As in Platt 1999, labels count as a little less than certain, so that few rows without an error do not make the
+    factors endless.
+
     Args:
         head: (rows, labels) logits of the head alone.
         wide: (rows, labels) logits of the lexical features, not scaled.
@@ -49,12 +52,15 @@ def fitted_factors(
     parts = torch.from_numpy(np.stack([head, wide])).double()
     labels = torch.from_numpy(np.asarray(gold))
     weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
+    choices = 2 if task == MULTI_LABEL else parts.shape[-1]
+    doubt = choices / (len(labels) + choices)
 
     def loss(factors: np.ndarray) -> float:
         logits = torch.einsum("p,prl->rl", torch.from_numpy(factors), parts)
         if task == MULTI_LABEL:
-            return F.binary_cross_entropy_with_logits(logits, labels.double(), pos_weight=weights).item()
-        return F.cross_entropy(logits, labels.long(), weight=weights).item()
+            doubted = labels.double() * (1 - doubt) + doubt / 2
+            return F.binary_cross_entropy_with_logits(logits, doubted, pos_weight=weights).item()
+        return F.cross_entropy(logits, labels.long(), weight=weights, label_smoothing=doubt).item()
 
     head_factor, wide_factor = minimize(loss, x0=np.array(EQUAL_FACTORS), method="Nelder-Mead").x
     return float(head_factor), float(wide_factor)

@@ -12,18 +12,20 @@ from sklearn.preprocessing import StandardScaler
 
 from bertcls_hf.data.labels import SINGLE_LABEL
 from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.features.cross_fitting import FOLDS, MAX_ITERATIONS, PENALTIES, CrossFit, cross_fit, held_out_parts
 from bertcls_hf.features.dataset import FeatureDataset
-from bertcls_hf.features.lexical_fusion import fitted_factors, fuse
+from bertcls_hf.features.lexical_fusion import EQUAL_FACTORS, fitted_factors, fuse
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 
 
 logger = logging.getLogger(__name__)
 
-# The values of C, the inverse strength of the L2 penalty, among which the validation split chooses.
-PENALTIES = (0.001, 0.01, 0.1, 1.0)
-MAX_ITERATIONS = 200
+# C without anything to choose it by.
+DEFAULT_PENALTY = 0.1
 # The regression uses at most this many rows, because it holds them in memory.
 MOST_ROWS = 200_000
+# The rows that choose the penalty where there is no validation data; each of them is read several times.
+MOST_CROSS_FITTED = 20_000
 
 
 def check_head_init(asked: str, config: TextClassifierConfig, is_trained_further: bool) -> None:
@@ -70,15 +72,21 @@ def init_head_by_logistic_regression(
     Args:
         model: a single-label classifier with a linear head.
         train: labelled features. If there are more than `MOST_ROWS` rows, a random sample is used.
-        validation: labelled features, on which the regression with the lowest log-loss is chosen; None for C = 0.1.
-        seed: the seed of the random sample.
+        validation: labelled features, on which the regression with the lowest log-loss is chosen, and the lexical
+            features are weighed. Without them, cross-validation on the training rows does both.
+        seed: the seed of the random sample and of the folds.
     """
     rows = np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS]
     features, labels = _arrays(train, rows)
     scaler = StandardScaler(copy=False).fit(features)
     scaled = scaler.transform(features)
-    candidates = PENALTIES if validation is not None else (0.1,)
     class_weights = np.asarray(model.config.class_weights or [1.0] * model.config.num_labels)
+    crossed: CrossFit | None = None
+    candidates: Sequence[float] = PENALTIES
+    if validation is None:
+        texts = train.text_numbers[rows]
+        crossed = _cross_fitted(scaled, labels, texts, model.config.num_labels, class_weights, seed)
+        candidates = (DEFAULT_PENALTY if crossed is None else crossed.penalty,)
     fitted = _regressions(candidates, scaled, labels, class_weights[labels])
     best = fitted[0] if validation is None else _best_on(validation, fitted, scaler, class_weights)
     weighed = ", rows weighed by --class_weights" if model.config.class_weights else ""
@@ -90,13 +98,29 @@ def init_head_by_logistic_regression(
         projection = model.head.out_proj
         projection.weight.copy_(torch.from_numpy(weights))
         projection.bias.copy_(torch.from_numpy(biases))
-    if model.lexical is not None and validation is not None:
-        batch = validation.__getitems__(range(len(validation)))
-        with torch.no_grad():
-            head = model.head.eval()(batch["features"]).numpy()
-        wide, gold = batch["lexical_logits"].numpy(), batch["labels"].numpy()
-        factors = fitted_factors(head, wide, gold, SINGLE_LABEL, model.config.class_weights)
+    if model.lexical is not None:
+        factors = EQUAL_FACTORS
+        if validation is not None:
+            batch = validation.__getitems__(range(len(validation)))
+            with torch.no_grad():
+                head = model.head.eval()(batch["features"]).numpy()
+            wide, gold = batch["lexical_logits"].numpy(), batch["labels"].numpy()
+            factors = fitted_factors(head, wide, gold, SINGLE_LABEL, model.config.class_weights)
+        elif crossed is not None:
+            assert train.lexical_logits is not None
+            seen = len(crossed.logits)
+            wide = train.lexical_logits.numpy()[rows[:seen]]
+            factors = fitted_factors(crossed.logits, wide, labels[:seen], SINGLE_LABEL, model.config.class_weights)
         fuse(model, factors, "logistic regression")
+
+
+def _cross_fitted(
+    features: np.ndarray, gold: np.ndarray, texts: np.ndarray, labels: int, class_weights: np.ndarray, seed: int
+) -> CrossFit | None:
+    """Cross-fits the first rows; returns None if a label has only one text."""
+    features, gold, texts = features[:MOST_CROSS_FITTED], gold[:MOST_CROSS_FITTED], texts[:MOST_CROSS_FITTED]
+    parts = held_out_parts(gold, texts, FOLDS, seed)
+    return cross_fit(features, gold, parts, labels, class_weights[gold]) if parts else None
 
 
 def _regressions(

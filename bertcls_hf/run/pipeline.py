@@ -106,6 +106,7 @@ def _run(
     from bertcls_hf.training.checkpoints import asks_to_resume
     from bertcls_hf.training.cross_validation import cross_validate, held_out_rows
     from bertcls_hf.training.distillation import with_logits, with_teachers
+    from bertcls_hf.training.few_shot import choose_encoder
     from bertcls_hf.training.lexical_parts import fitted_baseline, fitted_features
     from bertcls_hf.training.recipe import write_recipe
     from bertcls_hf.training.resolve import resolve_run
@@ -137,7 +138,10 @@ def _run(
     enter_phase("before the training")
     if args.adapt.adapt_num_train_epochs:
         resolved = adapt_encoder(resolved, data, tokenizer, args.training.resume_from_checkpoint)
-    if args.model.lexical_features:
+    has_lexical = args.model.lexical_features
+    if args.few_shot.few_shot:
+        resolved, has_lexical = choose_encoder(resolved, data, splits, tokenizer)
+    if has_lexical:
         lexical = fitted_features(resolved, data, tokenizer)
         resolved, splits = replace(resolved, lexical=lexical), lexical.with_logits(splits)
 

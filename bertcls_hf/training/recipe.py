@@ -61,7 +61,7 @@ def resolved_options(
 
     These are this project's own options with their resolved values, and the transformers options that the user gave.
     """
-    groups = (args.model, args.data, args.adapt, args.boost, args.training)
+    groups = (args.model, args.data, args.adapt, args.few_shot, args.boost, args.training)
     own = {f.name: getattr(group, f.name) for group in groups for f in own_fields(type(group))}
     given = {name: getattr(group, name) for group in groups for name in options if name in _field_names(group)}
     chosen = {

@@ -116,11 +116,6 @@ def resolve_run(
             f"--model_name_or_path {args.model.model_name_or_path} has lexical features, which belong to its head: "
             "train from its encoder, or with --ignore_mismatched_sizes true, which gives it a new head"
         )
-    if args.model.lexical_features and args.boost.head_init == "logistic" and not data.has_labels("validation"):
-        raise ArgumentsError(
-            "--head_init logistic weighs --lexical_features by the validation data, and there is none: give "
-            "--validation_file, or a --validation_split_percentage above 0"
-        )
     metric = _best_metric(training, data.labels)
     _check_evaluations(training, data)
     checkpoint_folder = _checkpoint_to_resume(training, data)

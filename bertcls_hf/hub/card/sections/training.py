@@ -8,6 +8,7 @@ from bertcls_hf.hub.card.public_text import escape_markdown, without_local_paths
 from bertcls_hf.hub.card.sections.names import base_model_code
 from bertcls_hf.hub.card.sections.tables import table
 from bertcls_hf.training.adaptation import FOLDER, read_adaptation
+from bertcls_hf.training.few_shot import read_choice
 
 
 MOST_TRIALS = 5
@@ -57,6 +58,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "lexical features": _lexical_features(model),
         "longest text": _longest_text(run),
         "adaptation to the texts": _adaptation(run),
+        "choice of the encoder": _few_shot_choice(run),
         "teachers": _teachers(run),
         "adapters": _adapters(run),
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
@@ -141,6 +143,23 @@ def _adaptation(run: FinishedRun) -> str:
     if found.loss_before is not None and found.loss_after is not None:
         losses = f"; loss of a masked validation token {found.loss_before:.3f} before, {found.loss_after:.3f} after"
     return f"{found.epochs:g} epochs as a masked language model on {found.texts:,} texts{unlabelled}{losses}"
+
+
+def _few_shot_choice(run: FinishedRun) -> str:
+    """What cross-validation chose with few labelled texts, and among what; empty without it."""
+    choice = read_choice(run.folder) if run.args.few_shot.few_shot else None
+    if choice is None:
+        return ""
+    tuned = f", after {choice.epochs} epochs (Tunstall et al. 2022)" if choice.best.is_tuned else ""
+    measured = [
+        f"{candidate.words}: log-loss {candidate.log_loss:.3f}, accuracy {candidate.accuracy:.3f}"
+        for candidate in choice.candidates
+        if candidate.log_loss is not None
+    ]
+    reason = (
+        f"cross-validation on {choice.rows:,} rows: {'; '.join(measured)}" if measured else "too few texts to choose"
+    )
+    return f"{choice.best.words}{tuned}; {reason}"
 
 
 def _average(args: ClassifierTrainingArguments) -> str:

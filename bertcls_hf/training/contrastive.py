@@ -1,0 +1,208 @@
+"""Tunes an encoder on pairs of texts, so that texts of one label lie close together, and others apart.
+
+Tunstall et al. 2022 (SetFit, arXiv 2209.11055) sample pairs and encode both texts of each. Here, each batch holds
+some texts of every label, and all of its pairs count: a text is encoded once for all of them, and memory is linear in
+the texts of a batch.
+"""
+
+import copy
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from bertcls_hf.config.arguments import ClassifierTrainingArguments
+from bertcls_hf.models.modeling import TextClassifier
+from bertcls_hf.training.callbacks import training_callbacks
+from bertcls_hf.training.collators import ClassificationCollator
+from bertcls_hf.training.phases import trainer_arguments
+from bertcls_hf.training.trainer import ClassificationTrainer
+
+
+logger = logging.getLogger(__name__)
+
+LABELS = "labels"
+# Epochs without a better loss of held-out pairs, after which the tuning ends.
+PATIENCE = 3
+
+
+def pair_loss(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Compares the cosine of each pair of texts with how alike their labels are.
+
+    Pairs that share a label and those that share none count alike, however many there are.
+
+    Args:
+        vectors: (texts, width) floats.
+        labels: (texts,) label numbers, for which pairs are alike or not; or (texts, labels) 0 and 1, for which a pair
+            is as alike as the share of its labels that both have (Jaccard).
+
+    Returns:
+        The mean squared difference, a scalar; 0 if there is no pair.
+    """
+    alike = _likeness(labels)
+    is_pair = torch.ones_like(alike, dtype=torch.bool).triu(diagonal=1)
+    unit = F.normalize(vectors.float(), dim=-1)
+    squares = (unit @ unit.T - alike) ** 2
+    kinds = [squares[is_pair & kind] for kind in (alike > 0, alike == 0)]
+    means = [kind.mean() for kind in kinds if len(kind)]
+    return torch.stack(means).mean() if means else vectors.sum() * 0.0
+
+
+def _likeness(labels: torch.Tensor) -> torch.Tensor:
+    """Returns (texts, texts) float32: 1 for the same labels, 0 for none in common."""
+    if labels.dim() == 1:
+        return (labels[:, None] == labels[None]).float()
+    marks = labels.float()
+    shared = marks @ marks.T
+    either = marks.sum(dim=1)[:, None] + marks.sum(dim=1)[None] - shared
+    # Two texts without a label are alike.
+    return torch.where(either > 0, shared / either.clamp(min=1), torch.ones_like(shared))
+
+
+class ContrastiveEncoder(TextClassifier):
+    """A classifier whose encoder is trained, and which gives what its head would read in place of logits."""
+
+    def forward(self, **inputs: Any) -> SequenceClassifierOutput:  # type: ignore[override]
+        """Returns (batch, `config.feature_size`) vectors as `logits`; see [`pooled_features`] for the inputs."""
+        return SequenceClassifierOutput(logits=self.pooled_features(**inputs))
+
+    @classmethod
+    def of(cls, model: TextClassifier) -> "ContrastiveEncoder":
+        """Copies a classifier, and freezes all but its encoder."""
+        config = copy.deepcopy(model.config)
+        config.freeze_backbone, config.trainable_layers, config.lexical_features = False, None, None
+        copied = cls(config)
+        copied.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("lexical.")})
+        copied.head.requires_grad_(False)
+        return copied
+
+
+class SpreadLabels(Sampler[int]):
+    """Yields all rows in a random order in which each stretch has its share of every label.
+
+    The order depends on the seed and the epoch alone.
+
+    Args:
+        labels: (rows,) label numbers.
+        seed: the epoch number is added to it.
+    """
+
+    def __init__(self, labels: np.ndarray, seed: int):
+        self.labels, self.seed, self.epoch = labels, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch, which the data loader does at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Any:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        places = np.empty(len(self.labels))
+        for label in np.unique(self.labels):
+            rows = np.flatnonzero(self.labels == label)
+            # The rows of a label are spread evenly from 0 to 1, in random order.
+            places[generator.permutation(rows)] = (np.arange(len(rows)) + generator.random()) / len(rows)
+        return iter(np.argsort(places).tolist())
+
+
+class ContrastiveTrainer(ClassificationTrainer):
+    """Trains a [`ContrastiveEncoder`] on all pairs of a batch; each process takes the pairs of its own texts."""
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Computes [`pair_loss`] for the texts of a batch."""
+        outputs = model(**{name: value for name, value in inputs.items() if name != LABELS})
+        loss = pair_loss(outputs.logits, inputs[LABELS])
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        labels = np.asarray(cast(Dataset, self.train_dataset)[LABELS][:])
+        if labels.ndim > 1:  # Rows with the same labels count as rows of one label.
+            labels = np.unique(labels, axis=0, return_inverse=True)[1]
+        return SpreadLabels(labels, self.order_seed)
+
+    def vectors(self, split: Dataset) -> np.ndarray:
+        """Returns the (rows, width) float32 vectors of a split."""
+        without_labels = split.remove_columns([name for name in (LABELS,) if name in split.column_names])
+        return np.asarray(self.predict(without_labels).predictions, dtype=np.float32)
+
+
+class KeepBestEpoch(TrainerCallback):
+    """Ends the training when the loss of held-out pairs has not improved for a while, and keeps the best weights.
+
+    Args:
+        loss: computes the loss of the held-out pairs.
+        model: the model, whose weights are copied to memory after each epoch that is better.
+    """
+
+    def __init__(self, loss: Callable[[], float], model: torch.nn.Module):
+        self._loss, self._model = loss, model
+        self.best_loss, self.best_epoch = loss(), 0
+        self._weights = self._copied()
+
+    def _copied(self) -> dict[str, torch.Tensor]:
+        return {name: weight.detach().cpu().clone() for name, weight in self._model.state_dict().items()}
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        epoch, loss = round(state.epoch or 0), self._loss()
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch, self._weights = loss, epoch, self._copied()
+        control.should_training_stop |= epoch - self.best_epoch >= PATIENCE
+
+    def restore(self) -> None:
+        """Puts the best weights back into the model."""
+        self._model.load_state_dict(self._weights)
+
+
+def tune(
+    model: ContrastiveEncoder,
+    train: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    args: ClassifierTrainingArguments,
+    held_out: Dataset | None = None,
+) -> tuple[ContrastiveTrainer, int]:
+    """Tunes the encoder.
+
+    Args:
+        model: the encoder, which is changed.
+        train: tokenized rows with `labels`.
+        tokenizer: the tokenizer, which pads.
+        args: the options of the training.
+        held_out: more such rows; the best epoch is the one with the least loss of their pairs.
+
+    Returns:
+        The trainer, and the number of epochs that the encoder's weights come from.
+    """
+    trainer = ContrastiveTrainer(
+        model=model,
+        args=trainer_arguments(args),
+        data_collator=ClassificationCollator(tokenizer),
+        train_dataset=train,
+        processing_class=tokenizer,
+        callbacks=training_callbacks(args),
+    )
+    if held_out is None:
+        trainer.train()
+        return trainer, round(args.num_train_epochs)
+    gold = torch.as_tensor(np.asarray(held_out[LABELS][:]))
+    best = KeepBestEpoch(lambda: pair_loss(torch.from_numpy(trainer.vectors(held_out)), gold).item(), model)
+    trainer.add_callback(best)
+    trainer.train()
+    best.restore()
+    return trainer, best.best_epoch

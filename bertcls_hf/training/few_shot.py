@@ -1,0 +1,292 @@
+"""Chooses, for few labelled texts, between an encoder that is tuned on pairs of them and the encoder as it is.
+
+Cross-validation on the training rows chooses: each candidate classifies every row by regressions, and by an encoder,
+that have not seen it. Candidates are the encoder as it is and the tuned one, each alone and beside n-grams.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
+from scipy.special import softmax
+from sklearn.metrics import log_loss
+from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
+
+from bertcls_hf.atomic_files import read_json, write_json_atomically
+from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
+from bertcls_hf.data.labels import SINGLE_LABEL
+from bertcls_hf.data.load import ClassificationData
+from bertcls_hf.data.texts import first_rows
+from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.features.cross_fitting import cross_fit, held_out_parts
+from bertcls_hf.features.extractor import FeatureExtractor, encoder_fingerprint
+from bertcls_hf.features.lexical_fusion import fitted_factors
+from bertcls_hf.models.fingerprints import tokenizer_fingerprint
+from bertcls_hf.models.modeling import TextClassifier
+from bertcls_hf.training.contrastive import ContrastiveEncoder, tune
+from bertcls_hf.training.lexical_parts import fitted_features
+from bertcls_hf.training.resolve import ResolvedRun
+
+
+logger = logging.getLogger(__name__)
+
+# In output_dir: the tuned encoder, and what was chosen and why, which is written last.
+FOLDER, DESCRIPTION_FILE = "tuned", "few_shot.json"
+# The parts that cross-validation divides the rows into. Each costs a tuning.
+FOLDS = 3
+# Part of the key. Increase it when the same options give another encoder.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to classify, and what cross-validation on the training rows says of it.
+
+    Args:
+        is_tuned: whether its encoder is tuned on pairs.
+        has_ngrams: whether n-grams stand beside the encoder.
+        accuracy: the share of the rows that are classified right; None without cross-validation.
+        log_loss: the mean negative logarithm of a row's probability, plus a penalty for the factors that were fitted
+            to the rows (Akaike 1974); None without cross-validation.
+    """
+
+    is_tuned: bool
+    has_ngrams: bool
+    accuracy: float | None = None
+    log_loss: float | None = None
+
+    @property
+    def words(self) -> str:
+        """What the candidate is, for logs and cards."""
+        encoder = "encoder tuned on pairs" if self.is_tuned else "encoder as it is"
+        return f"{encoder}, {'beside n-grams' if self.has_ngrams else 'alone'}"
+
+
+@dataclass(frozen=True)
+class FewShotChoice:
+    """The candidates, the best first.
+
+    Args:
+        key: a hash of all that the choice depends on.
+        rows: the number of training rows.
+        epochs: the epochs after which the pairs of held-out rows were placed best.
+        candidates: the candidates; the encoder as it is alone, if a label has too few texts for cross-validation.
+    """
+
+    key: str
+    rows: int
+    epochs: int
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate:
+        """The chosen candidate."""
+        return self.candidates[0]
+
+
+def choose_encoder(
+    resolved: ResolvedRun, data: ClassificationData, splits: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> tuple[ResolvedRun, bool]:
+    """Chooses by cross-validation, tunes the encoder in output_dir/tuned if that is best, and describes the choice.
+
+    Args:
+        resolved: the run.
+        data: the splits with their texts.
+        splits: the tokenized splits.
+        tokenizer: the run's tokenizer.
+
+    Returns:
+        The run that starts from the chosen encoder, and whether it has lexical features.
+
+    Raises:
+        ArgumentsError: if the task has no single labels.
+    """
+    if data.labels.problem_type != SINGLE_LABEL:
+        raise ArgumentsError(f"--few_shot is for {SINGLE_LABEL}, and the task is {data.labels.problem_type}")
+    output_dir = Path(resolved.args.training.output_dir)
+    folder = output_dir / FOLDER
+    model = resolved.load_model()
+    train = cast(Dataset, splits["train"])
+    key = _key(resolved.args, model, tokenizer, train)
+    choice = read_choice(output_dir)
+    if choice is None or choice.key != key:
+        # A description belongs to the encoder beside it, also after a kill.
+        (output_dir / DESCRIPTION_FILE).unlink(missing_ok=True)
+        choice = _compare(resolved, model, data, train, tokenizer, key)
+        if choice.best.is_tuned:
+            _tune_finally(resolved.args, model, train, tokenizer, choice.epochs, folder)
+        if resolved.args.training.process_index == 0:
+            write_json_atomically(output_dir / DESCRIPTION_FILE, asdict(choice))
+    else:
+        logger.info("%s describes the same choice: nothing is tuned", output_dir / DESCRIPTION_FILE)
+    PartialState().wait_for_everyone()
+    _log(choice)
+    if choice.best.is_tuned:
+        config = AutoConfig.from_pretrained(folder)
+        config.name_or_path = ""
+        resolved = replace(resolved, checkpoint=replace(resolved.checkpoint, path=str(folder), config=config))
+    return resolved, choice.best.has_ngrams
+
+
+def read_choice(folder: Path) -> FewShotChoice | None:
+    """Reads what was chosen; returns None if there is no description, or it is not whole."""
+    try:
+        found = read_json(folder / DESCRIPTION_FILE)
+        candidates = tuple(Candidate(**candidate) for candidate in found.pop("candidates"))
+        return FewShotChoice(**found, candidates=candidates)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _log(choice: FewShotChoice) -> None:
+    for candidate in choice.candidates:
+        if candidate.log_loss is not None:
+            logger.info(
+                "few shots, cross-validation on %d rows: %s: accuracy %.4f, log-loss %.4f",
+                choice.rows, candidate.words, candidate.accuracy, candidate.log_loss,
+            )  # fmt: skip
+    logger.info("few shots: the %s is chosen", choice.best.words)
+
+
+def _key(args: Arguments, model: TextClassifier, tokenizer: PreTrainedTokenizerBase, train: Dataset) -> str:
+    few_shot, training = args.few_shot, args.training
+    settings = [
+        asdict(few_shot), args.model.lexical_features, model.config.pooling, model.config.pooling_layers,
+        model.config.pooling_layers_merge, training.per_device_train_batch_size, training.world_size,
+        training.weight_decay, training.warmup_steps, str(training.lr_scheduler_type), training.bf16, training.fp16,
+        training.seed, training.optim, tokenizer.model_max_length,
+    ]  # fmt: skip
+    content = [VERSION, str(settings), encoder_fingerprint(model), tokenizer_fingerprint(tokenizer)]
+    return hashlib.sha256(json.dumps([*content, train._fingerprint]).encode()).hexdigest()[:32]
+
+
+def _compare(
+    resolved: ResolvedRun,
+    model: TextClassifier,
+    data: ClassificationData,
+    train: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    key: str,
+) -> FewShotChoice:
+    """Cross-validates the candidates on the training rows."""
+    gold = np.asarray(train["labels"][:])
+    texts = first_rows(cast(Dataset, data.splits["train"]))
+    parts = held_out_parts(gold, texts, FOLDS, resolved.args.training.seed)
+    if not parts:
+        logger.warning("few shots: a label has one text alone, so that nothing can be compared by cross-validation")
+        return FewShotChoice(key, len(gold), 0, (Candidate(False, False),))
+    ngrams = (
+        fitted_features(resolved, data, tokenizer).logits["train"] if resolved.args.model.lexical_features else None
+    )
+    weights = None if resolved.class_weights is None else np.asarray(resolved.class_weights)
+    labels = len(data.labels.names)
+    row_weights = None if weights is None else weights[gold]
+    features = _features(resolved, model, train, tokenizer)
+    as_it_is = cross_fit(features, gold, parts, labels, row_weights).logits
+    encoders, epochs = {False: as_it_is}, 0
+    if resolved.args.few_shot.contrastive_num_train_epochs:
+        tuned = _tuned_logits(resolved, model, train, tokenizer, gold, parts, labels, row_weights)
+        encoders[True], epochs = tuned
+    candidates = [
+        _candidate(is_tuned, beside, logits, gold, resolved.class_weights)
+        for is_tuned, logits in encoders.items()
+        for beside in ([None] if ngrams is None else [None, ngrams])
+    ]
+    ordered = sorted(candidates, key=lambda candidate: cast(float, candidate.log_loss))
+    return FewShotChoice(key, len(gold), epochs, tuple(ordered))
+
+
+def _features(
+    resolved: ResolvedRun, model: TextClassifier, train: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> np.ndarray:
+    """Returns the (rows, width) features of the encoder as it is, which the cache keeps."""
+    dataset = FeatureExtractor(model, tokenizer, resolved.args).features("train", train)
+    return dataset.__getitems__(np.arange(len(dataset)))["features"].numpy()
+
+
+def _tuned_logits(
+    resolved: ResolvedRun,
+    model: TextClassifier,
+    train: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    gold: np.ndarray,
+    parts: list[np.ndarray],
+    labels: int,
+    row_weights: np.ndarray | None,
+) -> tuple[np.ndarray, int]:
+    """Tunes an encoder without each part; returns the logits of all rows, and the mean of the best epochs."""
+    vectors, epochs = [], []
+    every = np.arange(len(gold))
+    for number, held in enumerate(parts, start=1):
+        kept = np.setdiff1d(every, held)
+        logger.info("few shots: tuning on %d of %d rows, part %d of %d", len(kept), len(gold), number, len(parts))
+        trainer, best_epoch = _tuned(resolved.args, model, train.select(kept), tokenizer, train.select(held))
+        vectors.append(trainer.vectors(train))
+        epochs.append(best_epoch)
+    return cross_fit(vectors, gold, parts, labels, row_weights).logits, max(1, round(float(np.mean(epochs))))
+
+
+def _tuned(
+    args: Arguments,
+    model: TextClassifier,
+    train: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: Dataset | None,
+    epochs: float | None = None,
+) -> Any:
+    training = _training_arguments(args, epochs)
+    set_seed(training.seed)
+    return tune(ContrastiveEncoder.of(model), train, tokenizer, training, held_out)
+
+
+def _training_arguments(args: Arguments, epochs: float | None) -> ClassifierTrainingArguments:
+    """Returns the run's training options for the pairs, without those that are a classifier's."""
+    training, few_shot = args.training, args.few_shot
+    rate = few_shot.contrastive_learning_rate
+    return training.resolved(
+        output_dir=str(Path(training.output_dir, FOLDER)), max_steps=-1,
+        num_train_epochs=few_shot.contrastive_num_train_epochs if epochs is None else epochs,
+        learning_rate=rate, head_learning_rate=rate, layerwise_lr_decay=1.0, gradient_accumulation_steps=1,
+        eval_strategy="no", save_strategy="no", load_best_model_at_end=False, early_stopping_patience=-1,
+        metric_for_best_model=None, label_smoothing_factor=0.0, weight_averaging=None, padding_free=False,
+        neftune_noise_alpha=None, resume_from_checkpoint=None, report_to=[],
+    )  # fmt: skip
+
+
+def _candidate(
+    is_tuned: bool, ngrams: np.ndarray | None, logits: np.ndarray, gold: np.ndarray, class_weights: list[float] | None
+) -> Candidate:
+    """Measures logits that no row's own regression gave, beside those of n-grams if there are any."""
+    wide = np.zeros_like(logits) if ngrams is None else ngrams
+    factors = fitted_factors(logits, wide, gold, SINGLE_LABEL, class_weights)
+    together = factors[0] * logits + factors[1] * wide
+    probabilities = softmax(together, axis=1)
+    row_weights = None if class_weights is None else np.asarray(class_weights)[gold]
+    loss = log_loss(gold, probabilities, labels=np.arange(logits.shape[1]), sample_weight=row_weights)
+    fitted = 1 if ngrams is None else 2
+    accuracy = float((together.argmax(axis=1) == gold).mean())
+    return Candidate(is_tuned, ngrams is not None, accuracy, float(loss) + fitted / len(gold))
+
+
+def _tune_finally(
+    args: Arguments,
+    model: TextClassifier,
+    train: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    epochs: int,
+    folder: Path,
+) -> None:
+    """Tunes the encoder on all rows, and saves it."""
+    logger.info("few shots: tuning on all %d rows for %d epochs", len(train), epochs)
+    trainer, _ = _tuned(args, model, train, tokenizer, None, epochs)
+    if args.training.process_index == 0:
+        encoder = trainer.accelerator.unwrap_model(trainer.model).encoder
+        encoder.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

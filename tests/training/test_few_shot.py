@@ -1,0 +1,149 @@
+"""Runs with --few_shot: cross-validation chooses the encoder, and the head is a logistic regression."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import pipeline
+
+from bertcls_hf.run import main
+from bertcls_hf.training.contrastive import SpreadLabels, pair_loss
+from bertcls_hf.training.few_shot import DESCRIPTION_FILE
+from tests.helpers.reviews import write_reviews
+
+
+Command = Callable[..., list[str]]
+
+
+@pytest.fixture
+def words(command: Command, reviews: dict[str, Path], tmp_path: Path) -> Command:
+    """The options of a run on 24 reviews without validation data, and without those of another kind of run."""
+
+    def build(**options: Any) -> list[str]:
+        given = dict.fromkeys(("num_train_epochs", "learning_rate", "validation_file"))
+        given |= {"few_shot": True, "train_file": write_reviews(tmp_path / "few.csv", 24), "lexical_baseline": False}
+        return command(**{**given, "contrastive_learning_rate": 1e-2, **options})
+
+    return build
+
+
+def choice(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / DESCRIPTION_FILE).read_text())
+
+
+def test_the_best_candidate_becomes_an_ordinary_model(words: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(words()) == 0
+    found = choice(out)
+    losses = [candidate["log_loss"] for candidate in found["candidates"]]
+    assert losses == sorted(losses)
+    assert {(c["is_tuned"], c["has_ngrams"]) for c in found["candidates"]} == {
+        (False, False), (False, True), (True, False), (True, True),
+    }  # fmt: skip
+    best = found["candidates"][0]
+    card = (out / "README.md").read_text()
+    assert f"encoder {'tuned on pairs' if best['is_tuned'] else 'as it is'}" in card
+    results = json.loads((out / "test_results.json").read_text())
+    assert results["test_accuracy"] > 0.8
+    if not best["has_ngrams"]:
+        assert pipeline("text-classification", str(out))("good good film")[0]["label"] == "pos"
+
+
+def test_tuning_learns(words: Command, tmp_path: Path) -> None:
+    # The tiny encoder is random, so that its features say little before it is tuned.
+    assert main(words(lexical_features=False)) == 0
+    found = choice(tmp_path / "out")
+    by_kind = {candidate["is_tuned"]: candidate for candidate in found["candidates"]}
+    assert by_kind[True]["log_loss"] < by_kind[False]["log_loss"]
+    assert 1 <= found["epochs"] <= 10
+    before = load_file(tmp_path / "out/tuned/model.safetensors")
+    saved = load_file(tmp_path / "out/model.safetensors")
+    name = next(name for name in saved if name.endswith("layer.2.output.dense.weight"))
+    assert torch.equal(saved[name], next(value for key, value in before.items() if name.endswith(key)))
+
+
+def test_the_same_choice_is_not_made_twice(words: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(words()) == 0
+    weights = (tmp_path / "out/model.safetensors").read_bytes()
+    caplog.clear()
+    assert main(words()) == 0
+    assert "nothing is tuned" in caplog.text
+    assert (tmp_path / "out/model.safetensors").read_bytes() == weights
+    caplog.clear()
+    assert main(words(contrastive_num_train_epochs=1)) == 0
+    assert "nothing is tuned" not in caplog.text
+
+
+def test_no_epochs_leave_the_encoder_as_it_is(words: Command, tmp_path: Path) -> None:
+    assert main(words(contrastive_num_train_epochs=0, contrastive_learning_rate=None)) == 0
+    assert {candidate["is_tuned"] for candidate in choice(tmp_path / "out")["candidates"]} == {False}
+
+
+def test_one_text_of_a_label(words: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "three.csv"
+    path.write_text("text,label\ngood film,pos\nlovely story,pos\nbad plot,neg\n")
+    assert main(words(train_file=path)) == 0
+    assert choice(tmp_path / "out")["candidates"] == [
+        {"is_tuned": False, "has_ngrams": False, "accuracy": None, "log_loss": None}
+    ]
+    assert "a label has one text alone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"streaming": True, "validation_file": "x.csv"}, "--few_shot reads all texts several times"),
+        ({"head_init": "random", "num_train_epochs": 1}, "leave out --boost, --head_init and --freeze_backbone"),
+        ({"freeze_backbone": False}, "leave out --boost, --head_init and --freeze_backbone"),
+        ({"truncation_strategy": "windows"}, "texts in windows have no one vector"),
+        ({"few_shot": None}, "--contrastive_learning_rate belong to --few_shot"),
+        ({"contrastive_num_train_epochs": -1}, "must be 0 or more"),
+        ({"contrastive_learning_rate": 0}, "must be above 0"),
+    ],
+)
+def test_contradictions(words: Command, capsys: pytest.CaptureFixture, options: dict[str, Any], message: str) -> None:
+    assert main(words(**options)) == 2
+    assert message in capsys.readouterr().err
+
+
+class TestPairLoss:
+    def test_it_is_the_mean_over_both_kinds_of_pairs(self) -> None:
+        vectors = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
+        labels = torch.tensor([0, 0, 1])
+        assert pair_loss(vectors, labels).item() == 0
+        # One pair is alike, with a cosine of 0; two are not, with cosines of 0 and 1.
+        assert pair_loss(vectors, torch.tensor([0, 1, 0])).item() == pytest.approx((1 + 0.5) / 2)
+
+    def test_shared_labels(self) -> None:
+        vectors = torch.eye(2)
+        labels = torch.tensor([[1.0, 1, 0], [1, 0, 0]])
+        assert pair_loss(vectors, labels).item() == pytest.approx(0.25)
+        assert pair_loss(vectors, torch.zeros(2, 3)).item() == 1
+
+    def test_no_pair(self) -> None:
+        vectors = torch.ones(1, 2, requires_grad=True)
+        pair_loss(vectors, torch.tensor([0])).backward()
+        assert vectors.grad is not None
+        assert not vectors.grad.any()
+
+
+def test_each_stretch_has_its_share_of_every_label() -> None:
+    labels = np.repeat([0, 1, 2], [40, 20, 20])
+    sampler = SpreadLabels(labels, seed=3)
+    orders = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        assert sorted(order) == list(range(80))
+        for start in range(0, 80, 16):
+            counts = np.bincount(labels[order[start : start + 16]], minlength=3)
+            assert np.abs(counts - [8, 4, 4]).max() <= 1
+        orders.append(order)
+    assert orders[0] != orders[1]
+    sampler.set_epoch(0)
+    assert list(sampler) == orders[0]
