@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 # The rows whose features are read at once.
 READ_ROWS = 10_000
-# The logarithm of the probability of a label that no fitted row has.
-NEVER = -30.0
+# No probability is less, also that of a label that no fitted row has.
+LEAST_PROBABILITY = 1e-12
 METRIC = "log_loss"
 
 
@@ -64,14 +64,7 @@ def encoder_logits(
             kept = np.sort(np.random.default_rng(0).choice(kept, MOST_ROWS, replace=False))
         fitted, held_features = _read(features, kept), _read(features, held)
         if penalty is None:
-            losses = {}
-            for candidate in PENALTIES if questions(labels) <= MOST_SEARCHED else (PENALTIES[0],):
-                found = _regression_logits(candidate, fitted, gold[kept], held_features, labels)
-                losses[candidate] = compute_metrics(found, gold[held], labels.problem_type)[METRIC]
-                if losses[candidate] > min(losses.values()):
-                    break
-                logits[held] = found
-            penalty = min(losses, key=losses.__getitem__)
+            penalty, logits[held] = _best_regression(fitted, gold[kept], held_features, gold[held], labels)
         else:
             logits[held] = _regression_logits(penalty, fitted, gold[kept], held_features, labels)
         logger.info("encoder: fold %d of %d (C=%g)", number, len(folds), penalty)
@@ -85,19 +78,34 @@ def _read(features: FeatureDataset, rows: np.ndarray) -> np.ndarray:
                            for start in starts])  # fmt: skip
 
 
+def _best_regression(
+    fitted: np.ndarray, gold: np.ndarray, held: np.ndarray, held_gold: np.ndarray, labels: LabelSet
+) -> tuple[float, np.ndarray]:
+    """Weakens the penalty until the held rows are no longer predicted better; returns it, and their log-odds."""
+    best: tuple[float, float, np.ndarray] | None = None
+    for penalty in PENALTIES if questions(labels) <= MOST_SEARCHED else PENALTIES[:1]:
+        found = _regression_logits(penalty, fitted, gold, held, labels)
+        loss = compute_metrics(found, held_gold, labels.problem_type)[METRIC]
+        if best is not None and not loss < best[0]:
+            break
+        best = loss, penalty, found
+    assert best is not None
+    return best[1:]
+
+
 def _regression_logits(
     penalty: float, fitted: np.ndarray, gold: np.ndarray, held: np.ndarray, labels: LabelSet
 ) -> np.ndarray:
     """Fits with an inverse penalty C, and returns (held rows, labels) log-odds, or logarithms of probabilities."""
 
     def log_probabilities(gold: np.ndarray, count: int) -> np.ndarray:
-        found = np.full((len(held), count), NEVER)
+        found = np.full((len(held), count), np.log(LEAST_PROBABILITY))
         present = np.unique(gold)
         if len(present) == 1:
             found[:, present[0]] = 0.0
             return found
         model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS))
-        found[:, present] = np.maximum(model.fit(fitted, gold).predict_log_proba(held), NEVER)
+        found[:, present] = np.log(model.fit(fitted, gold).predict_proba(held).clip(min=LEAST_PROBABILITY))
         return found
 
     if labels.problem_type == SINGLE_LABEL:

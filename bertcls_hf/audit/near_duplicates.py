@@ -17,7 +17,7 @@ from bertcls_hf.audit.labelled_rows import LabelledRows, normalised
 from bertcls_hf.features.ngrams import NgramKind
 
 
-SHINGLES = {"word": 8, "char": 4}
+SHINGLES = {"word": 5, "char": 3}
 # Jaccard's similarity from which on two texts are nearly the same.
 SIMILAR = 0.6
 # With 32 bands of 4, texts of the similarity above share a band with a probability of 0.99.

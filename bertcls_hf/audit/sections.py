@@ -58,8 +58,8 @@ def _label_errors(findings: Findings) -> Section:
     return Section(
         "labels",
         "Labels that are likely wrong",
-        f"{likely:,} of {rows.train_rows:,} training rows have a label that models of other rows confidently "
-        f"contradict; about {errors.estimated:,.0f} labels are estimated to be wrong.",
+        f"Training rows whose label is confidently contradicted by models of other rows: {likely:,} of "
+        f"{rows.train_rows:,}; wrong labels by estimate: {errors.estimated:,.0f}.",
         f"Each row was judged by models that were fitted to the other folds (of {FOLDS}). The score says by how much "
         "more the suggested label exceeds its threshold than the given one does; a label's threshold is its mean "
         "probability over the rows that have it (confident learning). The estimate counts what the models cannot "
@@ -79,7 +79,7 @@ def _contradictions(findings: Findings) -> Section:
     return Section(
         "contradictions",
         "Texts with different labels",
-        f"{len(groups):,} texts stand in several rows with different labels ({sum(map(len, groups)):,} rows).",
+        f"Texts that stand in several rows with different labels: {len(groups):,} (rows: {sum(map(len, groups)):,}).",
         "Texts are the same here if they differ in white space and case at most.",
         ("text", "rows and labels"),
         table,
@@ -91,7 +91,7 @@ def _similar_contradictions(findings: Findings) -> Section:
     return Section(
         "similar",
         "Nearly the same texts with different labels",
-        f"{len(pairs):,} pairs of training texts are nearly the same, and have different labels.",
+        f"Pairs of training texts that are nearly the same, and have different labels: {len(pairs):,}.",
         _similarity_note(),
         ("row", "text", "label", "row", "text", "label", "similarity"),
         _pair_cells(findings, pairs),
@@ -107,7 +107,7 @@ def _repeated(findings: Findings) -> Section:
     ]
     exact = sum(pair.similarity == 1 for pair in pairs)
     summary = (
-        f"{' and '.join(counts)} have a text that is in the training data, or nearly so ({exact:,} the same)."
+        f"Rows whose text is in the training data, or nearly so: {' and '.join(counts)}; the very same: {exact:,}."
         if counts
         else "There are no validation and test files to compare with the training data."
     )
@@ -144,7 +144,7 @@ def _telling(findings: Findings) -> Section:
     return Section(
         "telling",
         "Words that tell the label",
-        f"{len(telling):,}{more} words or short phrases tell a label nearly without exception{first}.",
+        f"Words or short phrases that tell a label nearly without exception: {len(telling):,}{more}{first}.",
         "The share of the rows with the word that have the label, its lowest value with 95 % confidence (Wilson), the "
         "share of all rows that have the label, and the share of the label's rows that hold the word. Words of the "
         "label's subject belong here; an id, a rating or the label's own name leaked.",
@@ -183,9 +183,8 @@ def _balance(findings: Findings) -> Section:
     return Section(
         "balance",
         "Labels and lengths",
-        f"{len(balance):,} labels; the encoder does not read all of {findings.cut_texts:,} of "
-        f"{findings.rows.train_rows:,} training texts, which have more than {findings.longest_text:,} tokens."
-        + "".join(warnings),
+        f"Labels: {len(balance):,}; training texts of more than {findings.longest_text:,} tokens, which the encoder "
+        f"reads in part: {findings.cut_texts:,} of {findings.rows.train_rows:,}." + "".join(warnings),
         "A label is rare if it has less than a tenth of the rows of the most frequent one. Lengths are tokens. The "
         "area under the ROC curve says how well the length alone tells the label from the others: 0.5 is a coin, and "
         f"{0.5 - TELLING_AUC:.1f} or less and {0.5 + TELLING_AUC:.1f} or more are much; it is left out for fewer than "
