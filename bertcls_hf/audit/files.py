@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bertcls_hf.atomic_files import write_atomically, write_json_atomically, write_text_atomically
 from bertcls_hf.audit.findings import Findings
 from bertcls_hf.audit.near_duplicates import SimilarRows
@@ -16,6 +18,7 @@ from bertcls_hf.predict.lines import DIGITS, format_rows
 
 
 ROWS_FILE, FINDINGS_FILE, PAGE_FILE = "audit.csv", "audit.json", "audit.html"
+TEXTS = ("text", "text_pair")
 
 
 def write_audit(folder: Path, findings: Findings, sections: list[Section]) -> None:
@@ -43,7 +46,7 @@ def _ordered_rows(findings: Findings) -> Iterator[dict[str, Any]]:
     rows = (dict(zip(batch, values, strict=True)) for batch in ordered.iter(READ_ROWS)
             for values in zip(*batch.values(), strict=True))  # fmt: skip
     for number, row in zip(order.tolist(), rows, strict=True):
-        known = {name: row[name] for name in (ROW_COLUMN, "id", "text", "text_pair") if name in row}
+        known = {name: row[name] for name in (ROW_COLUMN, "id", *TEXTS) if name in row}
         yield known | {"label": labels.readable(row["label"])} | _judgement(findings, number)
 
 
@@ -68,8 +71,7 @@ def _as_json(findings: Findings, sections: list[Section]) -> dict[str, Any]:
         "likely_wrong_labels": [_without_text(rows.description(number)) | _judgement(findings, number)
                                 for number in likely],
         "estimated_wrong_labels": round(errors.estimated, 1),
-        "texts_with_different_labels": [[rows.description(number) for number in group.tolist()]
-                                        for group in findings.contradictions],
+        "texts_with_different_labels": [_group(findings, group) for group in findings.contradictions],
         "similar_texts_with_different_labels": [_pair(findings, pair) for pair in findings.similar_contradictions],
         "training_texts_in_other_splits": [_pair(findings, pair) for pair in findings.repeated],
         "telling_ngrams": [asdict(found) | {"example": rows.description(found.example)[ROW_COLUMN]}
@@ -80,10 +82,17 @@ def _as_json(findings: Findings, sections: list[Section]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _group(findings: Findings, group: np.ndarray) -> dict[str, Any]:
+    """Returns the text of the first of some rows, and what distinguishes them."""
+    rows = [findings.rows.description(number) for number in group.tolist()]
+    texts = {name: rows[0][name] for name in TEXTS if name in rows[0]}
+    return texts | {"rows": [_without_text(row) for row in rows]}
+
+
 def _pair(findings: Findings, pair: SimilarRows) -> dict[str, Any]:
     both = [findings.rows.description(number) for number in (pair.row, pair.other)]
     return {"similarity": round(pair.similarity, DIGITS), "rows": both}
 
 
 def _without_text(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in ("text", "text_pair")}
+    return {name: value for name, value in row.items() if name not in TEXTS}

@@ -73,9 +73,10 @@ def _contradictions(findings: Findings) -> Section:
     groups = findings.contradictions
     table = []
     for group in groups[:MOST_SHOWN]:
-        members = [findings.rows.description(number) for number in group.tolist()]
+        members = [findings.rows.description(number) for number in group[:MOST_SHOWN].tolist()]
         places = [f"{_place(member)}: {_label(member['label'])}" for member in members]
-        table.append((_text(members[0]), "; ".join(places[:MOST_SHOWN])))
+        places += ["…"] if len(group) > MOST_SHOWN else []
+        table.append((_text(members[0]), "; ".join(places)))
     return Section(
         "contradictions",
         "Texts with different labels",

@@ -106,7 +106,8 @@ def test_repeated_texts_and_contradictions(words: Command, tmp_path: Path) -> No
     assert audit(words(**files)) == 0
     found = findings(tmp_path / "out")
     (group,) = found["texts_with_different_labels"]
-    assert [row["row"] for row in group] == [5, 61]
+    assert [row["row"] for row in group["rows"]] == [5, 61]
+    assert group["text"] == train[4][0]
     repeated = found["training_texts_in_other_splits"]
     assert (repeated[0]["similarity"], [row["row"] for row in repeated[0]["rows"]]) == (1.0, [3, 8])
     assert found["rows"] == {"train": 61, "test": 10}
