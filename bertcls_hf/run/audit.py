@@ -119,7 +119,7 @@ def _audit(args: Arguments) -> "Findings":
     )
     found, folder = sections(findings), Path(args.training.output_dir)
     write_audit(folder, findings, found)
-    sys.stdout.write("".join(f"{section.title}: {section.summary}\n" for section in found))
+    sys.stdout.write("".join(f"{section.summary}\n" for section in found))
     logger.info("%s holds what was found, and %s all rows, the likeliest wrong label first", folder / PAGE_FILE,
                 folder / ROWS_FILE)  # fmt: skip
     return findings

@@ -74,7 +74,7 @@ def test_planted_errors_come_first(words: Command, tmp_path: Path, capsys: pytes
     assert scores == sorted(scores, reverse=True)
     likely = findings(out)["likely_wrong_labels"]
     assert {row["row"] for row in likely} >= FLIPPED
-    assert "Labels that are likely wrong: " in capsys.readouterr().out
+    assert "Training rows whose label is confidently contradicted" in capsys.readouterr().out
 
 
 def test_the_same_options_find_the_same(words: Command, tmp_path: Path) -> None:
