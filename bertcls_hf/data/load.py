@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 FIRST_ROWS = 100
 # More labels than this are not listed in the log.
 MOST_LOGGED = 20
+# The column with the number of each row in its source.
+ROW_COLUMN = "row"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class ClassificationData:
     Args:
         labels: the names and the order of the labels.
         splits: any of `train`, `validation` and `test`. Each has the column `text`, and may have `text_pair`, `label`
-            (encoded as int64, float32 or lists of float32) and `id`. With `--streaming`, `train` is a stream.
+            (encoded as int64, float32 or lists of float32) and `id`; see also `numbers_rows` of [`load_data`]. With
+            `--streaming`, `train` is a stream.
         held_out: the splits that were taken from train, each with its percentage of train.
         columns: the used and unused columns of each source, by split.
     """
@@ -64,6 +67,7 @@ def load_data(
     trains: bool,
     predicts: bool,
     in_memory: Mapping[str, Table] | None = None,
+    numbers_rows: bool = False,
 ) -> ClassificationData:
     """Loads the splits of a run, checks them, holds out missing ones and draws samples.
 
@@ -75,6 +79,8 @@ def load_data(
         predicts: whether the run writes predictions. If so, the test split keeps rows without a text and needs no
             labels.
         in_memory: rows by split (`train`, `validation`, `test`), used instead of the sources in the options.
+        numbers_rows: whether the splits get the column [`ROW_COLUMN`]: the number of each row in its source, counted
+            from 1 without a header. Not for streams.
 
     Raises:
         DataError: a file, column, row or label is wrong; the message names it.
@@ -89,6 +95,8 @@ def load_data(
     sources = load_sources(args, needs_labels, in_memory or {})
     for split, source in sources.items():
         logger.info("%s: columns of %s: %s", split, source.name, source.columns.description())
+    if numbers_rows:
+        sources = {split: _with_row_numbers(source) for split, source in sources.items()}
     columns = {split: source.columns for split, source in sources.items()}
     held_out = percentages_to_hold_out(sources, args)
     if predicts and "test" not in {*sources, *held_out}:
@@ -126,6 +134,11 @@ def _find_labels(
         return labels_of_split(args, sources["train"], known_labels)
     assert known_labels is not None
     return known_labels
+
+
+def _with_row_numbers(source: Source) -> Source:
+    numbers = list(range(1, len(source.dataset) + 1))
+    return replace(source, dataset=source.dataset.add_column(ROW_COLUMN, numbers))
 
 
 def _refuse_mixed_pairs(sources: dict[str, Source]) -> None:

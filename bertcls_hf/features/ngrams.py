@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from datasets import Dataset
 from scipy import sparse
+from sklearn.feature_extraction import FeatureHasher
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from bertcls_hf.data.texts import rows_of_texts
@@ -103,6 +104,20 @@ class NgramCounter:
         assert self._kept is not None, "fit_transform comes first"
         for counts in self._chunks(split):
             yield counts[:, self._kept]
+
+    def name(self, column: int, texts: Sequence[str | None]) -> str:
+        """Returns the n-gram that a column marks, as a row spells it; the longest of several in one bucket.
+
+        Args:
+            column: the column of the marks.
+            texts: the text or text pair of a row that the column marks.
+        """
+        assert self._kept is not None, "fit_transform comes first"
+        side, bucket = divmod(int(self._kept[column]), BUCKETS)
+        ngrams = sorted(set(self.vectorizer.build_analyzer()(texts[side] or "")), key=len, reverse=True)
+        hasher = FeatureHasher(BUCKETS, input_type="string", alternate_sign=False)
+        buckets = hasher.transform([ngram] for ngram in ngrams).indices
+        return ngrams[int(np.flatnonzero(buckets == bucket)[0])]
 
     def _chunks(self, split: Dataset) -> Iterator[sparse.csr_array]:
         rows = rows_of_texts(split)

@@ -1,5 +1,6 @@
 """The features that a frozen encoder makes of all texts, computed once and cached, for commands that train none."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class FrozenFeatures:
         tokenizer: its tokenizer.
         model: its classifier, with a new head.
         data: the splits with their texts; `unlabelled` are those of `--unlabelled_file`, where it is given.
-        features: the features of each split.
+        features: the features of each split that was asked for.
     """
 
     resolved: "ResolvedRun"
@@ -40,11 +41,19 @@ class FrozenFeatures:
     features: "dict[str, FeatureDataset]"
 
 
-def frozen_features(args: Arguments) -> FrozenFeatures:
+def frozen_features(
+    args: Arguments,
+    only: Collection[str] | None = None,
+    numbers_rows: bool = False,
+    check: "Callable[[ClassificationData], None] | None" = None,
+) -> FrozenFeatures:
     """Reads the data of a run, and computes the features of its texts, of which the cache has most the next time.
 
     Args:
         args: the checked options, with `--boost`.
+        only: the splits whose features are computed; None for all.
+        numbers_rows: whether the splits get a column with the number of each row in its source; see [`load_data`].
+        check: refuses data by an error, before anything is computed.
 
     Raises:
         RunError: an error that the user can fix.
@@ -65,13 +74,16 @@ def frozen_features(args: Arguments) -> FrozenFeatures:
     require_writable_cache()
 
     def read() -> "ClassificationData":
-        data = load_data(args.data, checkpoint.labels, trains=True, predicts=False)
+        data = load_data(args.data, checkpoint.labels, trains=True, predicts=False, numbers_rows=numbers_rows)
         unlabelled = load_unlabelled(args.data, data)
         return data if unlabelled is None else replace(data, splits={**data.splits, UNLABELLED: unlabelled})
 
     data = with_sound_cache(read)
+    if check is not None:
+        check(data)
     truncation = resolve_truncation(args.model, checkpoint, tokenizer, args.data.max_seq_length, data.is_pair)
-    splits = tokenize(data, tokenizer, args.data, truncation)
+    encoded = {name: split for name, split in data.splits.items() if only is None or name in only}
+    splits = tokenize(replace(data, splits=encoded), tokenizer, args.data, truncation)
     report_lengths(splits, tokenizer, truncation)
     resolved = resolve_run(args, checkpoint, data, truncation)
     model = resolved.load_model()

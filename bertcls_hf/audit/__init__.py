@@ -1,0 +1,1 @@
+"""What is wrong with labelled data: labels, repeated texts, leaks, lengths and rare labels."""
