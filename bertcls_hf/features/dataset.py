@@ -1,7 +1,7 @@
 """A torch data set of cached features, from which a head is trained."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from bertcls_hf.models.modeling import TextClassifierConfig, merge_parts, pool_w
 
 # Features up to this size, as float32, are loaded into memory; larger ones stay memory-mapped, which is hardly slower.
 IN_MEMORY_BYTES = 2**28
+# The rows that `in_chunks` reads at once.
+CHUNK_ROWS = 2**13
 
 
 class FeatureDataset(torch.utils.data.Dataset):
@@ -72,6 +74,18 @@ class FeatureDataset(torch.utils.data.Dataset):
         changed = copy.copy(self)
         changed.lexical_logits = torch.from_numpy(logits)
         return changed
+
+    def in_chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Reads the features of every row once, in the order in which they lie in the cache, so that a disk is quick.
+
+        Yields:
+            The numbers of some rows, (chunk,) int64, and their features, (chunk, `config.feature_size`) float32.
+        """
+        first = self.positions if self._bounds is None else self.positions[self._bounds[:-1]]
+        order = np.argsort(first, kind="stable")
+        for start in range(0, len(order), CHUNK_ROWS):
+            rows = order[start : start + CHUNK_ROWS]
+            yield rows, self.__getitems__(rows)["features"].numpy()
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         return {name: values[0] for name, values in self.__getitems__([row]).items()}

@@ -1,9 +1,10 @@
 """The features that a frozen encoder makes of all texts, computed once and cached, for commands that train none."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bertcls_hf.config.arguments import Arguments
+from bertcls_hf.config.arguments import Arguments, DataArguments
 from bertcls_hf.config.command import enter_phase
 from bertcls_hf.data.input_paths import check_files
 from bertcls_hf.run.pipeline import start
@@ -12,6 +13,7 @@ from bertcls_hf.run.pipeline import start
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from bertcls_hf.data.labels import LabelSet
     from bertcls_hf.data.load import ClassificationData
     from bertcls_hf.features.dataset import FeatureDataset
     from bertcls_hf.models.modeling import TextClassifier
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 
 UNLABELLED = "unlabelled"
+# Reads the splits, given the data options and the labels of a trained classifier (None for an encoder).
+ReadSplits = Callable[[DataArguments, "LabelSet | None"], "ClassificationData"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,12 @@ class FrozenFeatures:
     features: "dict[str, FeatureDataset]"
 
 
-def frozen_features(args: Arguments) -> FrozenFeatures:
+def frozen_features(args: Arguments, read_splits: ReadSplits | None = None) -> FrozenFeatures:
     """Reads the data of a run, and computes the features of its texts, of which the cache has most the next time.
 
     Args:
         args: the checked options, with `--boost`.
+        read_splits: reads the splits but for the unlabelled texts; by default as a training does.
 
     Raises:
         RunError: an error that the user can fix.
@@ -65,7 +70,10 @@ def frozen_features(args: Arguments) -> FrozenFeatures:
     require_writable_cache()
 
     def read() -> "ClassificationData":
-        data = load_data(args.data, checkpoint.labels, trains=True, predicts=False)
+        if read_splits is None:
+            data = load_data(args.data, checkpoint.labels, trains=True, predicts=False)
+        else:
+            data = read_splits(args.data, checkpoint.labels)
         unlabelled = load_unlabelled(args.data, data)
         return data if unlabelled is None else replace(data, splits={**data.splits, UNLABELLED: unlabelled})
 
