@@ -4,6 +4,7 @@ Few rows say little of how far each feature spreads. The features are therefore 
 and the penalty is fixed.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,7 +123,11 @@ def out_of_fold_probabilities(
         return None
     splitter = (StratifiedGroupKFold if is_single else GroupKFold)(folds, shuffle=True, random_state=seed)
     outputs = np.zeros((len(gold), len(labels.names)))
-    for kept, held in splitter.split(features, gold if is_single else None, texts):
+    with warnings.catch_warnings():
+        # A label with fewer rows than folds is held out in fewer of them.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        parts = list(splitter.split(features, gold if is_single else None, texts))
+    for kept, held in parts:
         if len(held):
             outputs[held] = fit_head(features[kept], gold[kept], labels, scaler).probabilities(features[held])
     return outputs

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bertcls_hf.atomic_files import sync_folder, write_atomically
-from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.config.arguments import DataArguments, FileFormat
 from bertcls_hf.data.columns import Columns
 from bertcls_hf.data.delimited_files import DelimitedReader
 from bertcls_hf.data.file_formats import open_reader
@@ -24,6 +24,7 @@ from bertcls_hf.errors import DataError, RunError
 
 
 DELIMITED, JSON_LINES = (".csv", ".tsv"), (".jsonl", ".ndjson")
+FILE_FORMATS: dict[str, FileFormat] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class LabelledFile:
             )
 
     def _reader(self, path: Path) -> TextTableReader:
-        args = replace(self.args, file_format=self._suffix.removeprefix("."))
+        # The file that is checked has a temporary name.
+        args = replace(self.args, file_format=FILE_FORMATS[self._suffix])
         reader = open_reader(path, args, needs_label=True, alternative="")
         assert isinstance(reader, TextTableReader)
         return reader
@@ -138,7 +140,8 @@ class LabelledFile:
         names = [read(label) for label in raw]
         self._spelling |= {name: label for name, label in zip(names, raw, strict=True) if isinstance(name, str)}
         texts = [tuple(row[name] or "" for name in ("text", "text_pair") if name in row) for row in rows]
-        return [LabelledRow(*parts, row.get("id")) for *parts, row in zip(texts, names, rows, strict=True)]
+        ids = [row.get("id") for row in rows]
+        return [LabelledRow(*row) for row in zip(texts, names, ids, strict=True)]
 
     def _formatted(self, rows: Sequence[LabelledRow]) -> bytes:
         if not self._content:
@@ -149,13 +152,19 @@ class LabelledFile:
                 raise DataError(
                     f"{self.path}: rows are added to one column of labels and one of each text, not several"
                 )
-            is_delimited = isinstance(reader, DelimitedReader)
-            names = reader.column_names() if is_delimited else []
-            delimiter = (reader.text_format.csv_delimiter or ",") if is_delimited else ""
-        records = [self._record(row, columns) for row in rows]
-        text = _delimited(records, names, delimiter) if is_delimited else _json_lines(records)
-        start = "" if self._content.endswith((b"\n", b"\r")) else "\n"
+            records = [self._record(row, columns) for row in rows]
+            if isinstance(reader, DelimitedReader):
+                text = _delimited(
+                    records, reader.column_names(), reader.text_format.csv_delimiter or ",", self._line_end
+                )
+            else:
+                text = _json_lines(records)
+        start = "" if self._content.endswith((b"\n", b"\r")) else self._line_end
         return (start + text).encode(self.args.encoding)
+
+    @property
+    def _line_end(self) -> str:
+        return "\r\n" if b"\r\n" in self._content else "\n"
 
     def _first(self, rows: Sequence[LabelledRow]) -> bytes:
         """Formats the rows of a new file."""
@@ -166,7 +175,7 @@ class LabelledFile:
             return _json_lines(records).encode(self.args.encoding)
         names, delimiter = list(records[0]), "," if self._suffix == ".csv" else "\t"
         header = {name: name for name in names}
-        return _delimited([header, *records], names, delimiter).encode(self.args.encoding)
+        return _delimited([header, *records], names, delimiter, "\n").encode(self.args.encoding)
 
     def _record(self, row: LabelledRow, columns: Columns) -> dict[str, Any]:
         """Returns a row under the file's own names."""
@@ -184,9 +193,9 @@ def _comparable(rows: Sequence[LabelledRow]) -> list[tuple[Any, ...]]:
     return [(row.texts, row.label) for row in rows]
 
 
-def _delimited(records: Sequence[dict[str, Any]], names: Sequence[str], delimiter: str) -> str:
+def _delimited(records: Sequence[dict[str, Any]], names: Sequence[str], delimiter: str, line_end: str) -> str:
     buffer = io.StringIO(newline="")
-    csv.DictWriter(buffer, names, delimiter=delimiter, lineterminator="\n").writerows(records)
+    csv.DictWriter(buffer, names, delimiter=delimiter, lineterminator=line_end).writerows(records)
     return buffer.getvalue()
 
 

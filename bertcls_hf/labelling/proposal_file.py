@@ -7,15 +7,16 @@ every text comes back as it was.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bertcls_hf.atomic_files import write_text_atomically
 from bertcls_hf.config.arguments import DataArguments
+from bertcls_hf.data.delimited_files import DelimitedReader
 from bertcls_hf.data.file_formats import open_reader
+from bertcls_hf.data.json_files import JsonReader
 from bertcls_hf.data.labels import RawLabel, is_missing, label_name
-from bertcls_hf.data.table_reader import TextTableReader
 from bertcls_hf.errors import ArgumentsError, DataError
 from bertcls_hf.labelling.labelled_file import LabelledRow
 from bertcls_hf.predict.lines import FORMULA_STARTS, format_rows
@@ -124,11 +125,12 @@ def read_filled(path: Path, has_several_labels: bool) -> tuple[list[LabelledRow]
 
 
 def _records(path: Path, is_csv: bool) -> Iterator[dict[str, Any]]:
-    options = {"csv_delimiter": _delimiter(path), "csv_quoting": "minimal", "csv_header": "true"} if is_csv else {}
-    args = DataArguments(text_column_names=["text"], label_column_name=["label"], **options)
+    args = DataArguments(text_column_names=["text"], label_column_name=["label"])
+    if is_csv:
+        args = replace(args, csv_delimiter=_delimiter(path), csv_quoting="minimal", csv_header="true")
     with open_reader(path, args, needs_label=True, alternative="") as reader:
-        assert isinstance(reader, TextTableReader)
-        for number, record in enumerate(reader.records(), start=1):  # type: ignore[attr-defined]
+        assert isinstance(reader, DelimitedReader | JsonReader)
+        for number, record in enumerate(reader.records(), start=1):
             if number == 1 and PROPOSED not in record:
                 raise DataError(f"{path}: no column {PROPOSED!r}: name a file that `bertcls label` wrote")
             yield record

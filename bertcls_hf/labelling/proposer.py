@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.features.dataset import FeatureDataset
@@ -72,8 +73,10 @@ class Proposer:
     def _uncertainty(self, head: LinearHead) -> np.ndarray:
         """Returns (rows,) float32, -inf for rows that are not open."""
         values = np.empty(len(self.pool), dtype=np.float32)
-        for rows, features in self.pool.in_chunks():
-            values[rows] = uncertainty(head.probabilities(features), self.labels.problem_type)
+        # The product of a chunk is small: more threads would wait for each other where cores are busy.
+        with threadpool_limits(limits=1, user_api="blas"):
+            for rows, features in self.pool.in_chunks():
+                values[rows] = uncertainty(head.probabilities(features), self.labels.problem_type)
         values[~self.is_open] = -np.inf
         return values
 
@@ -82,9 +85,11 @@ class Proposer:
 
     def _covering(self, candidates: np.ndarray, labelled: np.ndarray, number: int) -> np.ndarray:
         centers = labelled[self._sample(np.arange(len(labelled)), MOST_CENTERS)]
-        scaled = [self.scaler.transform(values) if len(values) else values
-                  for values in (self.features(candidates), centers)]  # fmt: skip
-        return candidates[k_center(*scaled, number)]
+        if len(centers):
+            centers = self.scaler.transform(centers)
+        if not len(candidates):
+            return candidates
+        return candidates[k_center(self.scaler.transform(self.features(candidates)), centers, number)]
 
     def _sample(self, rows: np.ndarray, number: int) -> np.ndarray:
         return rows if len(rows) <= number else self._generator.choice(rows, number, replace=False)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 from transformers import BertConfig
 
@@ -151,17 +150,3 @@ def test_an_answer_that_cannot_be_written_is_not_taken(start: Start, tmp_path: P
         session.answer(row, 1)
     assert session.row == row
     assert session.labelled_count == 0
-
-
-def test_large_pools_are_read_in_chunks(features: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertcls_hf.features.dataset.CHUNK_ROWS", 7)
-    config = TextClassifierConfig(encoder_config=BertConfig(hidden_size=WIDTH), pooling="mean")
-    positions = np.random.default_rng(2).permutation(ROWS)
-    for limit in (2**30, 0):
-        monkeypatch.setattr("bertcls_hf.features.dataset.IN_MEMORY_BYTES", limit)
-        pool = FeatureDataset([[features[:25], features[25:]]], positions, None, config)
-        seen = np.zeros((ROWS, WIDTH), np.float32)
-        for rows, values in pool.in_chunks():
-            assert len(rows) <= 7
-            seen[rows] = values
-        assert torch.equal(torch.from_numpy(seen), pool.__getitems__(range(ROWS))["features"])
