@@ -1,6 +1,7 @@
 """The options of `bertcls label` that a training does not have."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from transformers.hf_argparser import HfArg
@@ -8,6 +9,8 @@ from transformers.hf_argparser import HfArg
 from bertcls_hf.errors import ArgumentsError
 
 
+# Of the file of proposals.
+FORMATS = (".csv", ".jsonl")
 # `suspects` proposes labelled rows; the others are those of the proposer.
 AskedStrategy = Literal["spread", "uncertainty", "coverage", "random", "suspects"]
 
@@ -43,6 +46,10 @@ class LabelArguments:
         if len(asked) != 1:
             given = f"not {' and '.join(asked)}" if asked else "and none is given"
             raise ArgumentsError(f"give one of --output_file, --add and --demo, {given}")
+        for name in ("output_file", "add"):
+            value = getattr(self, name)
+            if value is not None and Path(value).suffix.lower() not in FORMATS:
+                raise ArgumentsError(f"--{name} {value}: proposals are {' or '.join(FORMATS)}; save it as one of them")
         if self.number < 1:
             raise ArgumentsError(f"--number {self.number}: must be 1 or more")
         if self.port is not None and not 0 < self.port < 2**16:

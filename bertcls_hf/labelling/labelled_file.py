@@ -77,7 +77,14 @@ class LabelledFile:
             StorageError: the disk is full or cannot be written.
         """
         self._refuse_change()
-        content = self._content + self._formatted(rows)
+        try:
+            content = self._content + self._formatted(rows)
+        except UnicodeEncodeError as error:
+            character = error.object[error.start]
+            raise DataError(
+                f"{self.path}: {self.args.encoding} has no {character!r}, so nothing was written: convert the file to "
+                "UTF-8"
+            ) from error
         self._replace(content, [*self.rows, *rows])
         self._before.append((len(self._content), len(self.rows)))
         self._content, self.rows = content, [*self.rows, *rows]

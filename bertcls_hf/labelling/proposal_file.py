@@ -17,12 +17,11 @@ from bertcls_hf.data.delimited_files import DelimitedReader
 from bertcls_hf.data.file_formats import open_reader
 from bertcls_hf.data.json_files import JsonReader
 from bertcls_hf.data.labels import RawLabel, is_missing, label_name
-from bertcls_hf.errors import ArgumentsError, DataError
+from bertcls_hf.errors import DataError
 from bertcls_hf.labelling.labelled_file import LabelledRow
 from bertcls_hf.predict.lines import FORMULA_STARTS, format_rows
 
 
-FORMATS = (".csv", ".jsonl")
 # Between several labels of a text in a cell.
 LABEL_SEPARATOR = "|"
 PROPOSED = "proposed_label"
@@ -48,16 +47,6 @@ class Proposal:
     label: RawLabel = None
     proposed: RawLabel = None
     probability: float | None = None
-
-
-def check_format(path: Path) -> None:
-    """Refuses a file of proposals that is neither csv nor jsonl.
-
-    Raises:
-        ArgumentsError: its suffix is another one.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise ArgumentsError(f"--output_file {path}: proposals are written as {' or '.join(FORMATS)}")
 
 
 def write_proposals(path: Path, proposals: Sequence[Proposal]) -> None:
@@ -111,7 +100,6 @@ def read_filled(path: Path, has_several_labels: bool) -> tuple[list[LabelledRow]
     Raises:
         DataError: the file cannot be read, or was not written by this command.
     """
-    check_format(path)
     is_csv = path.suffix.lower() == ".csv"
     rows = []
     for record in _records(path, is_csv):

@@ -104,8 +104,8 @@ def write(own: LabelArguments, options: Mapping[str, Any]) -> None:
     """
     assert own.output_file is not None
     path = Path(own.output_file)
-    if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise ArgumentsError(f"--output_file {path}: proposals are written as .csv or .jsonl")
+    if path.exists():
+        raise ArgumentsError(f"--output_file {path}: it exists, and may hold answers; name another file")
     if not path.absolute().parent.is_dir():
         raise ArgumentsError(f"--output_file {path}: there is no folder {path.parent}")
     args = _arguments(options)

@@ -146,3 +146,11 @@ def test_several_label_columns(tmp_path: Path) -> None:
     path.write_text("text,rude,spam\nhello,0,0\nhi,1,0\n")
     with pytest.raises(DataError, match="one column of labels"):
         opened(path, label_column_name=["rude", "spam"]).append(rows("new", label=["rude"]))
+
+
+def test_a_character_that_the_encoding_does_not_have(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("text,label\nschön,pos\n".encode("latin-1"))
+    with pytest.raises(DataError, match="convert the file to UTF-8"):
+        opened(path, encoding="latin-1").append(rows("한국어"))
+    assert found(path, encoding="latin-1") == [("schön", "pos")]

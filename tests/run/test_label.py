@@ -73,6 +73,7 @@ def test_the_most_uncertain_come_first(words: Words, tmp_path: Path) -> None:
     assert label(words(strategy="uncertainty", number=100)) == 0
     everything = [float(row["probability"]) for row in read(tmp_path / "next.csv")]
     assert everything == sorted(everything)
+    (tmp_path / "next.csv").unlink()
     assert label(words(number=3)) == 0
     spread = [float(row["probability"]) for row in read(tmp_path / "next.csv")]
     # Those that are spread are among the 30 most uncertain ones of 40.
@@ -82,9 +83,11 @@ def test_the_most_uncertain_come_first(words: Words, tmp_path: Path) -> None:
 def test_the_same_command_proposes_the_same(words: Words, tmp_path: Path) -> None:
     for strategy in ("spread", "random"):
         assert label(words(strategy=strategy)) == 0
-        first = (tmp_path / "next.csv").read_bytes()
-        assert label(words(strategy=strategy)) == 0
-        assert (tmp_path / "next.csv").read_bytes() == first
+        again = tmp_path / "again.csv"
+        assert label(words(strategy=strategy, output_file=again)) == 0
+        assert again.read_bytes() == (tmp_path / "next.csv").read_bytes()
+        again.unlink()
+        (tmp_path / "next.csv").unlink()
 
 
 def test_a_cold_start_covers(words: Words, tmp_path: Path) -> None:
@@ -186,6 +189,15 @@ def test_a_spreadsheet_with_semicolons(words: Words, tmp_path: Path) -> None:
     assert read(tmp_path / "train.csv")[-1] == {"text": "one; two", "label": "neg"}
 
 
+def test_a_file_that_may_hold_answers_is_not_replaced(
+    words: Words, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "next.csv").write_text("answers")
+    assert label(words()) == 2
+    assert "it exists, and may hold answers" in capsys.readouterr().err
+    assert (tmp_path / "next.csv").read_text() == "answers"
+
+
 def test_an_unknown_label(words: Words, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out, train = tmp_path / "next.csv", tmp_path / "train.csv"
     assert label(words()) == 0
@@ -217,7 +229,7 @@ def test_a_text_with_another_label(words: Words, tmp_path: Path, capsys: pytest.
         ({"strategy": "spread", "train_file": None, "validation_file": None}, 2, "start with --strategy coverage"),
         ({"output_file": None}, 2, "give one of --output_file, --add and --demo"),
         ({"add": "next.csv"}, 2, "give one of --output_file, --add and --demo"),
-        ({"output_file": "next.txt"}, 2, "proposals are written as .csv or .jsonl"),
+        ({"output_file": "next.txt"}, 2, "--output_file next.txt: proposals are .csv or .jsonl"),
         ({"output_file": "nowhere/next.csv"}, 2, "there is no folder nowhere"),
         ({"unlabelled_file": None}, 2, "--unlabelled_file: name the texts"),
         ({"unlabelled_file": "none.csv"}, 65, "none.csv: no such file"),
@@ -242,3 +254,5 @@ def test_a_file_that_nobody_proposed(tmp_path: Path, reviews: dict[str, Path], c
     assert "no column 'proposed_label'" in capsys.readouterr().err
     assert label(["--add", str(tmp_path / "none.csv"), "--train_file", str(reviews["train"])]) == 65
     assert label(["--add", str(reviews["test"])]) == 2
+    assert label(["--add", "next.xlsx", "--train_file", str(reviews["train"])]) == 2
+    assert "save it as one of them" in capsys.readouterr().err
