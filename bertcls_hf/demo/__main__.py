@@ -7,7 +7,6 @@ Exit codes: 0 done, 2 a wrong option or model, 74 the disk is full.
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from transformers.hf_argparser import HfArg
 from bertcls_hf.config.command import run_command, set_up_logging
 from bertcls_hf.config.parsing import DataclassParser
 from bertcls_hf.data.python_packages import is_packaged, packaged_model
-from bertcls_hf.errors import ArgumentsError, one_line
+from bertcls_hf.demo.serving import import_page, serve
+from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.predict.arguments import Backend, InferenceDtype, PredictionArguments, as_in, loading_arguments
 
 
@@ -33,8 +33,6 @@ logger = logging.getLogger("bertcls_hf.demo")
 
 PROGRAM = "python -m bertcls_hf.demo"
 LOOPBACK = "127.0.0.1"
-# The largest file that can be uploaded.
-LARGEST_UPLOAD = "200mb"
 
 
 @dataclass
@@ -99,7 +97,7 @@ def run(model: str, options: DemoArguments) -> None:
 
     from bertcls_hf.predict.predictor import Predictor
 
-    page_module = _import_page()
+    page_module = import_page("bertcls_hf.demo.page")
     disable_progress_bar()
     path = str(packaged_model(model)) if is_packaged(model) else model
     title = options.title or model.removeprefix("pypi:").rstrip("/").rpartition("/")[2] or model
@@ -122,43 +120,12 @@ def run(model: str, options: DemoArguments) -> None:
     logger.info("the Space is in %s; its README.md says how to try and to upload it", options.export_space)
 
 
-def _import_page() -> "ModuleType":
-    # gradio reads this variable when it is imported.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        from bertcls_hf.demo import page as demo_page
-    except ImportError as error:
-        raise ArgumentsError(
-            f"the demo page needs a package that is missing ({one_line(error)}): pip install -c constraints.txt -r "
-            "requirements-deploy.txt"
-        ) from error
-    return demo_page
-
-
 def _serve(page_module: "ModuleType", predictor: "Predictor", path: str, title: str, options: DemoArguments) -> None:
     from bertcls_hf.demo.card_text import read_card
 
     card, examples = read_card(path, options.model_revision)
     page = page_module.build_page(predictor, page_module.PageTexts(title, card, examples))
-    try:
-        page.launch(
-            server_name=options.host,
-            server_port=options.port,
-            share=False,
-            ssr_mode=False,
-            run_history=False,
-            enable_monitoring=False,
-            footer_links=[],
-            max_file_size=LARGEST_UPLOAD,
-            css=page_module.CSS,
-            quiet=True,
-            prevent_thread_lock=True,
-        )
-    except OSError as error:
-        raise ArgumentsError(f"--port {options.port}: {one_line(error)}") from error
-    sys.stdout.write(f"The demo page is at {page.local_url} (Ctrl-C ends it)\n")
-    sys.stdout.flush()
-    page.block_thread()
+    serve(page, "demo page", options.host, options.port, css=page_module.CSS)
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:

@@ -1,7 +1,7 @@
 """A torch data set of cached features, from which a head is trained."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,10 @@ from bertcls_hf.models.modeling import TextClassifierConfig, merge_parts, pool_w
 
 # Features up to this size, as float32, are loaded into memory; larger ones stay memory-mapped, which is hardly slower.
 IN_MEMORY_BYTES = 2**28
+# The texts in windows that `in_chunks` reads at once.
+CHUNK_TEXTS = 2**11
+# With more numbers at once, torch starts all its threads, which wait for each other where cores are busy.
+NUMBERS_OF_ONE_THREAD = 2**15
 
 
 class FeatureDataset(torch.utils.data.Dataset):
@@ -77,6 +81,36 @@ class FeatureDataset(torch.utils.data.Dataset):
         changed = copy.copy(self)
         changed.lexical_logits = torch.from_numpy(logits)
         return changed
+
+    def in_chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Reads the features of every row once, in the order in which they lie in the cache, which a disk likes best.
+
+        Yields:
+            The numbers of some rows, (chunk,) int64, and their features, (chunk, `config.feature_size`) float32.
+        """
+        if self._bounds is not None:
+            for start in range(0, len(self), CHUNK_TEXTS):
+                texts = np.arange(start, min(start + CHUNK_TEXTS, len(self)))
+                yield texts, self.__getitems__(texts)["features"].numpy()
+            return
+        order = np.argsort(self.positions, kind="stable")
+        # The rows of shard i are order[bounds[i] : bounds[i + 1]].
+        bounds = np.concatenate([[0], np.searchsorted(self.positions, self._ends, sorter=order)])
+        for shard in np.flatnonzero(np.diff(bounds)):
+            rows = order[bounds[shard] : bounds[shard + 1]]
+            start = self._ends[shard - 1] if shard else 0
+            yield rows, self._merge(self._read_shard(int(shard), self.positions[rows] - start)).numpy()
+
+    def _read_shard(self, shard: int, places: np.ndarray) -> np.ndarray:
+        """Reads the features at some places of a shard: (places, components, hidden) float32."""
+        values = np.empty((len(places), len(self.parts), self._hidden), dtype=np.float32)
+        for component, shards in enumerate(self.parts):
+            stored = shards[shard][places]
+            if stored.dtype == np.float16:
+                _convert(stored, values[:, component])
+            else:
+                values[:, component] = decode_features(stored)
+        return values
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         return {name: values[0] for name, values in self.__getitems__([row]).items()}
@@ -148,3 +182,11 @@ class FeatureDataset(torch.utils.data.Dataset):
         parts = torch.from_numpy(values)
         is_mean = self.config.pooling_layers_merge == "mean"
         return merge_parts(parts.unbind(1), self.config) if is_mean else parts.flatten(1)
+
+
+def _convert(half: np.ndarray, values: np.ndarray) -> None:
+    """Converts (rows, hidden) float16 numbers to float32 in `values`, which takes numpy ten times as long."""
+    rows = max(NUMBERS_OF_ONE_THREAD // half.shape[1], 1)
+    for start in range(0, len(half), rows):
+        piece = slice(start, start + rows)
+        torch.from_numpy(values[piece]).copy_(torch.from_numpy(half[piece]))

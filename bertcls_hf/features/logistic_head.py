@@ -91,9 +91,7 @@ def init_head_by_logistic_regression(
     best = fitted[0] if validation is None else _best_on(validation, fitted, scaler, class_weights)
     weighed = ", rows weighed by --class_weights" if model.config.class_weights else ""
     logger.info("logistic regression starts the head (C=%g%s)", best.C, weighed)
-    weights, biases = _per_label(best, model.config.num_labels)
-    weights = weights / scaler.scale_
-    biases = biases - weights @ scaler.mean_
+    weights, biases = folded_weights(best, scaler, model.config.num_labels)
     with torch.no_grad():
         projection = model.head.out_proj
         projection.weight.copy_(torch.from_numpy(weights))
@@ -153,6 +151,24 @@ def _best_on(
         return log_loss(gold, probabilities, labels=regression.classes_, sample_weight=row_weights)
 
     return min(fitted, key=weighted_loss)
+
+
+def folded_weights(
+    regression: LogisticRegression, scaler: StandardScaler, labels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Folds the scaling into a regression, so that it reads plain features.
+
+    Args:
+        regression: fitted to scaled features and the positions of labels.
+        scaler: what scaled the features.
+        labels: the number of labels of the task.
+
+    Returns:
+        (labels, features) float weights and (labels,) float biases. A label without a training row is never predicted.
+    """
+    weights, biases = _per_label(regression, labels)
+    weights = weights / scaler.scale_
+    return weights, biases - weights @ scaler.mean_
 
 
 def _per_label(regression: LogisticRegression, labels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from bertcls_hf.config.arguments import (
     Arguments,
     BoostArguments,
     ClassifierTrainingArguments,
+    DataArguments,
     ModelArguments,
 )
 from bertcls_hf.config.command import enter_phase, run_command
@@ -28,6 +29,7 @@ from bertcls_hf.run.frozen_features import FrozenFeatures, frozen_features
 
 if TYPE_CHECKING:
     from bertcls_hf.audit.findings import Findings
+    from bertcls_hf.data.labels import LabelSet
     from bertcls_hf.data.load import ClassificationData
 
 
@@ -108,7 +110,7 @@ def _counting(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _audit(args: Arguments) -> "Findings":
-    frozen = frozen_features(args, only=("train",), numbers_rows=True, check=_refuse_regression)
+    frozen = frozen_features(args, _read_splits, only=("train",))
     from bertcls_hf.audit.files import PAGE_FILE, ROWS_FILE, write_audit
     from bertcls_hf.audit.findings import find
     from bertcls_hf.audit.sections import sections
@@ -125,14 +127,22 @@ def _audit(args: Arguments) -> "Findings":
     return findings
 
 
-def _refuse_regression(data: "ClassificationData") -> None:
-    from bertcls_hf.data.labels import REGRESSION
+def _read_splits(args: DataArguments, known: "LabelSet | None") -> "ClassificationData":
+    """Reads the splits with the number of each row in its source.
 
+    Raises:
+        DataError: the labels are numbers.
+    """
+    from bertcls_hf.data.labels import REGRESSION
+    from bertcls_hf.data.load import load_data
+
+    data = load_data(args, known, trains=True, predicts=False, numbers_rows=True)
     if data.labels.problem_type == REGRESSION:
         raise DataError(
             "the labels are numbers of a regression, and an audit is for labels that are names: --problem_type "
             "single_label_classification makes each number a label"
         )
+    return data
 
 
 def _longest_text(frozen: FrozenFeatures) -> int:

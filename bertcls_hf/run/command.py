@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": Command("bertcls_hf.run.compare", "compare runs that were evaluated on the same texts"),
     "rank": Command("bertcls_hf.run.rank", "order encoders by a head on their features of one's own data"),
     "audit": Command("bertcls_hf.run.audit", "tell what is wrong with labelled data: labels, repeated texts, leaks"),
+    "label": Command("bertcls_hf.run.label", "choose the texts to label next, and label them on a page"),
     "verify": Command("bertcls_hf.run.verify", "compare a finished run with its manifest, or repeat it"),
     "sign": Command("bertcls_hf.run.sign", "sign a finished run with a key"),
     "features": Command("bertcls_hf.features.__main__", "list, verify or prune the caches of --boost"),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bertcls_hf.config.arguments import Arguments
+from bertcls_hf.config.arguments import Arguments, DataArguments
 from bertcls_hf.config.command import enter_phase
 from bertcls_hf.data.input_paths import check_files
 from bertcls_hf.run.pipeline import start
@@ -13,6 +13,7 @@ from bertcls_hf.run.pipeline import start
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from bertcls_hf.data.labels import LabelSet
     from bertcls_hf.data.load import ClassificationData
     from bertcls_hf.features.dataset import FeatureDataset
     from bertcls_hf.models.modeling import TextClassifier
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 
 UNLABELLED = "unlabelled"
+# Reads the splits, given the data options and the labels of a trained classifier (None for an encoder).
+ReadSplits = Callable[[DataArguments, "LabelSet | None"], "ClassificationData"]
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,14 @@ class FrozenFeatures:
 
 
 def frozen_features(
-    args: Arguments,
-    only: Collection[str] | None = None,
-    numbers_rows: bool = False,
-    check: "Callable[[ClassificationData], None] | None" = None,
+    args: Arguments, read_splits: ReadSplits | None = None, only: Collection[str] | None = None
 ) -> FrozenFeatures:
     """Reads the data of a run, and computes the features of its texts, of which the cache has most the next time.
 
     Args:
         args: the checked options, with `--boost`.
+        read_splits: reads the splits but for the unlabelled texts, and may refuse them; by default as a training does.
         only: the splits whose features are computed; None for all.
-        numbers_rows: whether the splits get a column with the number of each row in its source; see [`load_data`].
-        check: refuses data by an error, before anything is computed.
 
     Raises:
         RunError: an error that the user can fix.
@@ -74,13 +73,14 @@ def frozen_features(
     require_writable_cache()
 
     def read() -> "ClassificationData":
-        data = load_data(args.data, checkpoint.labels, trains=True, predicts=False, numbers_rows=numbers_rows)
+        if read_splits is None:
+            data = load_data(args.data, checkpoint.labels, trains=True, predicts=False)
+        else:
+            data = read_splits(args.data, checkpoint.labels)
         unlabelled = load_unlabelled(args.data, data)
         return data if unlabelled is None else replace(data, splits={**data.splits, UNLABELLED: unlabelled})
 
     data = with_sound_cache(read)
-    if check is not None:
-        check(data)
     truncation = resolve_truncation(args.model, checkpoint, tokenizer, args.data.max_seq_length, data.is_pair)
     encoded = {name: split for name, split in data.splits.items() if only is None or name in only}
     splits = tokenize(replace(data, splits=encoded), tokenizer, args.data, truncation)

@@ -4,13 +4,11 @@ import ast
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -31,15 +29,9 @@ from bertcls_hf.predict.lines import format_rows
 from bertcls_hf.predict.predictor import Predictor
 from tests.helpers.classifiers import NAMES, save_classifier, train_classifier
 from tests.helpers.reviews import ROOT, write_reviews
+from tests.helpers.served_pages import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE, free_port, served
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMIUM_OPTIONS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
-# Milliseconds that an answer may take on a machine with other work to do.
-PATIENCE = 60_000
 REVIEW = "that was a great story"
 EXAMPLES = ("a lovely film", "it was dreadful and boring")
 CARD = """---
@@ -400,24 +392,6 @@ def top_level_imports(file: Path) -> Iterator[str]:
 
 def bare_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-@contextmanager
-def served(argv: list[str], port: int, **options: Any) -> Iterator[str]:
-    """The address of a page that a command serves."""
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, **options)
-    try:
-        address = f"http://127.0.0.1:{port}/"
-        assert address in process.stdout.readline()
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from transformers import BertConfig
 
 from bertcls_hf.features import dataset as feature_dataset
 from bertcls_hf.features.dataset import FeatureDataset
-from bertcls_hf.models.modeling import TextClassifierConfig, merge_parts
+from bertcls_hf.models.modeling import TextClassifierConfig, TruncationSettings, merge_parts
 from tests.helpers.feature_runs import all_features
 
 
@@ -45,6 +45,30 @@ class TestFeatureDataset:
             assert batches[0]["features"].dtype == torch.float32
         assert torch.equal(in_memory[4]["features"], mapped[4]["features"])
         assert in_memory[4]["features"].shape == (in_memory.config.feature_size,)
+
+    @pytest.mark.parametrize("merge", ["concat", "mean"])
+    def test_all_rows_in_the_order_of_the_cache(self, monkeypatch: pytest.MonkeyPatch, merge: str) -> None:
+        for dataset in self.datasets(30, monkeypatch, pooling_layers_merge=merge):
+            self.check_chunks(dataset)
+            self.check_chunks(dataset.select(np.arange(3, 50, 2)))
+
+    def test_all_windows_in_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(feature_dataset, "CHUNK_TEXTS", 4)
+        config = TextClassifierConfig(
+            encoder_config=BertConfig(hidden_size=3),
+            pooling="mean",
+            truncation=TruncationSettings("windows", 10, 50, 3, 3, window_pooling="max")._asdict(),
+        )
+        values = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+        windows = np.array([1, 3, 2, 5, 1, 1, 7, 2])
+        self.check_chunks(FeatureDataset([[values]], np.arange(22) % 20, None, config, windows=windows))
+
+    def check_chunks(self, dataset: FeatureDataset) -> None:
+        seen = np.full((len(dataset), dataset.config.feature_size), np.nan, dtype=np.float32)
+        for rows, values in dataset.in_chunks():
+            assert np.isnan(seen[rows]).all()
+            seen[rows] = values
+        np.testing.assert_array_equal(seen, all_features(dataset).numpy())
 
     def test_a_batch_costs_no_python_per_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for dataset in self.datasets(30, monkeypatch):

@@ -30,7 +30,8 @@ def test_without_a_command_it_lists_them(capsys: pytest.CaptureFixture) -> None:
 def test_a_wrong_command_is_one_line(capsys: pytest.CaptureFixture) -> None:
     assert main(["trian"]) == ExitCode.BAD_ARGUMENTS
     commands = (
-        "train, adapt, distil, predict, compare, rank, audit, verify, sign, features, cascade, export, hub, demo"
+        "train, adapt, distil, predict, compare, rank, audit, label, verify, sign, features, cascade, export, hub, "
+        "demo"
     )
     expected = f"error: unknown command 'trian': use {commands}\n"
     assert capsys.readouterr().err == expected

@@ -1,0 +1,35 @@
+"""Pages that a command serves, and the browser that opens them."""
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM_OPTIONS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+# Milliseconds that an answer may take on a machine with other work to do.
+PATIENCE = 60_000
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@contextmanager
+def served(argv: list[str], port: int, **options: Any) -> Iterator[str]:
+    """The address of a page that a command serves."""
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, **options)
+    try:
+        address = f"http://127.0.0.1:{port}/"
+        assert address in process.stdout.readline()
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
