@@ -1,15 +1,20 @@
 """Reads the rows of annotation tools' exports: Label Studio, Prodigy and Argilla."""
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bertcls_hf.errors import DataError, one_line
+
 
 logger = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
+# The characters of a record that a message quotes.
+LONGEST_SHOWN = 120
 
 
 @dataclass
@@ -34,7 +39,7 @@ class ExportRows:
                 yield record
                 continue
             self.tools.add(tool)
-            row = _CONVERTERS[tool](record)
+            row = _row(tool, record, self.name)
             if isinstance(row, str):
                 self.counts[row] += 1
                 continue
@@ -65,11 +70,27 @@ def tool_of(record: Record) -> str | None:
     return None
 
 
-def has_several_labels(records: Iterable[Record]) -> bool:
-    """Says whether a record of an export has more than one label, so that all labels must stay lists."""
+def _row(tool: str, record: Record, name: str) -> dict[str, Any] | str:
+    try:
+        return _CONVERTERS[tool](record)
+    except (AttributeError, TypeError, KeyError, IndexError) as error:
+        shown = json.dumps(record, ensure_ascii=False)[:LONGEST_SHOWN]
+        raise DataError(f"{name}: a record is not as {tool} exports them ({one_line(error)}): {shown}") from error
+
+
+def has_several_labels(records: Iterable[Record], name: str) -> bool:
+    """Says whether a record of an export has more than one label, so that all labels must stay lists.
+
+    Args:
+        records: the records.
+        name: the source's name in messages.
+
+    Raises:
+        DataError: a record is damaged.
+    """
     for record in records:
         tool = tool_of(record)
-        row = None if tool is None else _CONVERTERS[tool](record)
+        row = None if tool is None else _row(tool, record, name)
         if isinstance(row, dict) and isinstance(row.get("label"), list) and len(row["label"]) != 1:
             return True
     return False

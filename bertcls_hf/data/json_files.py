@@ -116,7 +116,7 @@ class JsonReader(TextTableReader):
     @cached_property
     def _keeps_lists(self) -> bool:
         """Whether a record of an annotation tool's export has several labels; the first rows tell for predictions."""
-        return has_several_labels(islice(self._raw_records(), self.sample_rows))
+        return has_several_labels(islice(self._raw_records(), self.sample_rows), str(self.path))
 
     def _raw_records(self) -> Iterator[dict[str, Any]]:
         if self._is_one_document():

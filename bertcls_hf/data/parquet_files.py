@@ -94,6 +94,8 @@ class ParquetReader(TableReader):
         try:
             with self._telling_of_damage():
                 dataset = load_dataset("parquet", data_files=str(self.path), split="train", download_mode=mode)
+                # Arrow reads texts that are no UTF-8 without a word.
+                dataset.data.table.validate(full=True)
         except (DatasetGenerationError, ValueError) as error:  # Arrow raises ValueErrors for broken content.
             reason = one_line(error.__cause__ or error)
             raise DataError(f"{self.path}: a broken parquet file, or one without rows: {reason}") from error

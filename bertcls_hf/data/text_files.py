@@ -137,7 +137,10 @@ class TextFile:
         return self._bytes
 
     def _decoding_message(self, error: UnicodeDecodeError) -> str:
-        content = self._rewound_bytes().read()
+        try:
+            content = self._rewound_bytes().read()
+        except BROKEN_ARCHIVE as damage:
+            return f"{self.path}: the compressed file is broken: {damage}"
         if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return f"{self.path}: not a {self.encoding} file but UTF-16: pass --encoding utf-16"
         try:

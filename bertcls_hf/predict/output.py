@@ -59,6 +59,11 @@ class Progress:
     texts: str = field(default_factory=lambda: TextDigest().hexdigest())
     is_whole: bool = True
 
+    def __post_init__(self) -> None:
+        counts = (self.rows, self.size)
+        if not all(type(count) is int and count >= 0 for count in counts) or not isinstance(self.texts, str):
+            raise ValueError(f"not the progress of an output: {self}")
+
 
 class StandardOutput:
     """Writes predictions to standard output, always from the first text."""

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION
-from bertcls_hf.errors import ArgumentsError, DivergedError
+from bertcls_hf.errors import ArgumentsError, DivergedError, one_line
 from bertcls_hf.predict.arguments import PredictionArguments, loading_arguments
 from bertcls_hf.predict.input import Row
 from bertcls_hf.predict.lines import format_rows, prediction_rows
@@ -129,10 +129,23 @@ def with_quickest(
 
 
 def load(model: str, options: PredictionArguments) -> Predictor:
-    """Loads the model as the options say; see [`Predictor.from_pretrained`]."""
+    """Loads the model as the options say, and tries it out; see [`Predictor.from_pretrained`].
+
+    Raises:
+        ArgumentsError: if the model cannot classify a text, since its files are damaged.
+    """
     predictor = Predictor.from_pretrained(model, **loading_arguments(options), calibrated=options.calibration)
+    _try_out(predictor, model)
     configure(predictor, options)
     return predictor
+
+
+def _try_out(predictor: Predictor, model: str) -> None:
+    """Classifies a text, since libraries take many a damaged configuration until it is used."""
+    try:
+        predictor.predict(["a"])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ArgumentsError(f"{model}: its configuration or tokenizer is damaged: {one_line(error)}") from error
 
 
 def texts_of(rows: Sequence[Row]) -> tuple[list[str], list[str] | None]:

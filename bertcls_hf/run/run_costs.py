@@ -59,10 +59,10 @@ def baseline_cost(folder: Path) -> Cost:
 def _number(path: Path, name: str) -> float | None:
     try:
         value = _content(path).get(name)
-    except (OSError, ValueError, AttributeError) as error:
+        return float(value) if isinstance(value, int | float) else None
+    except (OSError, ValueError, AttributeError, OverflowError) as error:
         logger.warning("%s is left out, since it cannot be read: %s", path, one_line(error))
         return None
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _content(path: Path) -> dict[str, Any]:

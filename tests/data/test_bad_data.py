@@ -1,5 +1,6 @@
 """Bad input ends with one clear error before any weights are read, or with the documented warning."""
 
+import gzip
 import json
 import logging
 import os
@@ -37,6 +38,18 @@ def parquet(**columns: Any) -> Callable[[Path], object]:
     return lambda path: pq.write_table(pa.table(columns), path)
 
 
+def ill_encoded_parquet(path: Path) -> None:
+    """The last text is no UTF-8, which Arrow reads without a word."""
+    parquet(text=["good film"] * 3000 + ["bad film"], label=["pos"] * 3000 + ["neg"])(path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"bad film", b"\xe1ad film"))
+
+
+def cut_archive(path: Path) -> None:
+    """A compressed file that ends too early, and holds no UTF-8 before that."""
+    path.write_bytes(gzip.compress(b"text,label\ng\x8cod,pos\n" + os.urandom(5000))[:3000])
+
+
 def saved_splits(path: Path) -> None:
     splits = {"train": {"text": ["a"], "label": [0]}, "test": {"text": ["b"], "label": [1]}}
     datasets.DatasetDict({name: datasets.Dataset.from_dict(rows) for name, rows in splits.items()}).save_to_disk(path)
@@ -70,6 +83,13 @@ CASES = [
     case("no suffix", {"train": "text,label\na,b\n"}, "unknown format ''"),
     case("parquet without rows", {"train.parquet": parquet(text=pa.array([], "string"))}, "train.parquet", "rows"),
     case("corrupt parquet", {"train.parquet": b"PAR1 and rubbish"}, "train.parquet", "broken parquet file"),
+    case("parquet with a text in another encoding", {"train.parquet": ill_encoded_parquet}, "train.parquet",
+         "broken parquet file"),
+    case("cut archive in another encoding", {"train.csv.gz": cut_archive}, "train.csv.gz",
+         "compressed file is broken"),
+    case("export with an annotation of nothing",
+         {"train.json": json.dumps([{"id": 1, "data": {"text": "a"}, "annotations": [None]}])},
+         "train.json", "not as Label Studio exports them"),
     case("empty parquet file", {"train.parquet": b""}, "train.parquet", "broken parquet file"),
     # Delimiters, quotes, headers.
     case("one column", {"train.csv": "text\ngood film\nbad film\n"}, "train.csv, line 1", "one column", "a label"),
@@ -213,7 +233,7 @@ def run(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     def run(files: dict[str, Content], **options: object) -> int:
         for name, content in files.items():
             write(tmp_path / name, content)
-            split = Path(name).stem
+            split = Path(name).name.partition(".")[0]
             if split in {"train", "validation", "test"}:
                 options.setdefault(f"{split}_file", name)
         defaults = {"model_name_or_path": tiny_bert, "output_dir": "out", "use_cpu": True, "disable_tqdm": True}

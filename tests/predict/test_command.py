@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -337,6 +337,15 @@ class TestRefused:
     ) -> None:
         refused(arguments(write_texts(tmp_path / "in.csv"), **options), ExitCode.BAD_ARGUMENTS, message)
 
+    def test_a_damaged_tokenizer(self, refused: Callable, tiny_bert: Path, tmp_path: Path) -> None:
+        folder = save_classifier(tmp_path / "damaged", tiny_bert, "custom")
+        path = folder / "tokenizer_config.json"
+        settings = json.loads(path.read_text())
+        del settings["pad_token"]
+        path.write_text(json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}))
+        argv = [str(folder), str(write_texts(tmp_path / "in.csv"))]
+        refused(argv, ExitCode.BAD_ARGUMENTS, "damaged: its configuration or tokenizer is damaged")
+
     def test_tasks_without_probabilities(self, refused: Callable, tiny_bert: Path, tmp_path: Path) -> None:
         folder = save_classifier(tmp_path / "r", tiny_bert, "regression")
         argv = [str(folder), str(write_texts(tmp_path / "in.csv"))]
@@ -432,11 +441,12 @@ class TestOutputFile:
 
         original, calls = Predictor.logits, []
 
-        def logits(*args: Any) -> Any:
-            calls.append(None)
+        def logits(predictor: Predictor, texts: Sequence[str], *args: Any) -> Any:
+            # A model is first tried out with one text.
+            calls.extend([None] if len(texts) > 1 else [])
             if len(calls) == 3:
                 raise KeyboardInterrupt
-            return original(*args)
+            return original(predictor, texts, *args)
 
         with monkeypatch.context() as patched:
             patched.setattr(Predictor, "logits", logits)
@@ -471,7 +481,7 @@ class TestOutputFile:
             Predictor, "logits", lambda self, texts, *rest: (read.append(len(texts)), original(self, texts, *rest))[1]
         )
         assert main(stopped()) == 0
-        assert read == [8, 6]
+        assert read == [1, 8, 6]  # a model is first tried out with one text
         assert (tmp_path / "out.csv").read_bytes() == whole
         assert not list(tmp_path.glob("out.csv.*"))
 
@@ -547,7 +557,12 @@ class TestOutputFile:
         assert main(nearly_done()) == ExitCode.BAD_ARGUMENTS
         assert "there are more texts than the 30 that there were" in capsys.readouterr().err
 
-    @pytest.mark.parametrize("content", ["", "{}", '{"settings": {}, "progress": {"row": 1}}', "[]"])
+    @pytest.mark.parametrize(
+        "content",
+        ["", "{}", '{"settings": {}, "progress": {"row": 1}}', "[]",
+         '{"settings": {}, "progress": {"rows": null, "size": 28}, "content": ""}',
+         '{"settings": {}, "progress": {"rows": 1, "size": -1}, "content": ""}'],
+    )  # fmt: skip
     def test_a_damaged_state(
         self, stopped: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
     ) -> None:
@@ -587,11 +602,11 @@ class TestOutputFile:
         argv = arguments(source, output_file=tmp_path / "out.csv")
         original, codes = Predictor.logits, []
 
-        def logits(*args: Any) -> Any:
-            if not codes:
+        def logits(predictor: Predictor, texts: Sequence[str], *args: Any) -> Any:
+            if not codes and len(texts) > 1:
                 codes.append(None)
                 codes.append(main(argv))
-            return original(*args)
+            return original(predictor, texts, *args)
 
         monkeypatch.setattr(Predictor, "logits", logits)
         assert main(argv) == 0

@@ -349,11 +349,17 @@ class TestCosts:
         assert [row["MB"] for row in rows] == ["0.0", "0.0", ""]
         assert not any("texts/s" in title for title in rows[0])
 
+    @pytest.mark.parametrize("content", ["{", f'{{"train_runtime": 1{"0" * 400}}}'])
     def test_a_damaged_file_leaves_its_cell_empty_and_says_so(
-        self, pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+        self,
+        pair: tuple[str, str],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture,
+        caplog: pytest.LogCaptureFixture,
+        content: str,
     ) -> None:
         (Path(pair[0]) / "model.safetensors").write_bytes(b"damaged")
-        (Path(pair[0]) / "train_results.json").write_text("{")
+        (Path(pair[0]) / "train_results.json").write_text(content)
         _, rows = compared(capsys, tmp_path / "out", *pair)
         assert (rows[0]["parameters"], rows[0]["MB"], rows[0]["training, s"]) == ("", "", "")
         assert "the size of its model is left out" in caplog.text
