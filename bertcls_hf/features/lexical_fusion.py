@@ -62,5 +62,7 @@ def fitted_factors(
             return F.binary_cross_entropy_with_logits(logits, doubted, pos_weight=weights).item()
         return F.cross_entropy(logits, labels.long(), weight=weights, label_smoothing=doubt).item()
 
-    head_factor, wide_factor = minimize(loss, x0=np.array(EQUAL_FACTORS), method="Nelder-Mead").x
+    # A part that speaks against the labels of few rows does so by chance.
+    bounds = [(0, None)] * len(EQUAL_FACTORS)
+    head_factor, wide_factor = minimize(loss, x0=np.array(EQUAL_FACTORS), bounds=bounds, method="Nelder-Mead").x
     return float(head_factor), float(wide_factor)

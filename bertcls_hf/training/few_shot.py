@@ -1,7 +1,9 @@
 """Chooses, for few labelled texts, between an encoder that is tuned on pairs of them and the encoder as it is.
 
 Cross-validation on the training rows chooses: each candidate classifies every row by regressions, and by an encoder,
-that have not seen it. Candidates are the encoder as it is and the tuned one, each alone and beside n-grams.
+that have not seen it. Candidates are the tuned encoder and the encoder as it is, each alone and beside n-grams. Of
+those whose loss is within one standard error of the least, the first is chosen (Breiman et al. 1984), since few rows
+cannot tell them apart, and tuning helps more often than not.
 """
 
 import hashlib
@@ -15,8 +17,7 @@ from typing import Any, cast
 import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
-from scipy.special import softmax
-from sklearn.metrics import log_loss
+from scipy.special import log_softmax
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
 from bertcls_hf.atomic_files import read_json, write_json_atomically
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 # In output_dir: the tuned encoder, and what was chosen and why, which is written last.
 FOLDER, DESCRIPTION_FILE = "tuned", "few_shot.json"
 # The parts that cross-validation divides the rows into. Each costs a tuning.
-FOLDS = 3
+FOLDS = 2
 # Part of the key. Increase it when the same options give another encoder.
 VERSION = 1
 
@@ -53,14 +54,15 @@ class Candidate:
         is_tuned: whether its encoder is tuned on pairs.
         has_ngrams: whether n-grams stand beside the encoder.
         accuracy: the share of the rows that are classified right; None without cross-validation.
-        log_loss: the mean negative logarithm of a row's probability, plus a penalty for the factors that were fitted
-            to the rows (Akaike 1974); None without cross-validation.
+        log_loss: the mean negative logarithm of a row's probability; None without cross-validation.
+        behind: how much more that is than the least of the candidates, in standard errors of the difference.
     """
 
     is_tuned: bool
     has_ngrams: bool
     accuracy: float | None = None
     log_loss: float | None = None
+    behind: float | None = None
 
     @property
     def words(self) -> str:
@@ -71,7 +73,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class FewShotChoice:
-    """The candidates, the best first.
+    """The candidates, the chosen one first.
 
     Args:
         key: a hash of all that the choice depends on.
@@ -194,13 +196,12 @@ def _compare(
     if resolved.args.few_shot.contrastive_num_train_epochs:
         tuned = _tuned_logits(resolved, model, train, tokenizer, gold, parts, labels, row_weights)
         encoders[True], epochs = tuned
-    candidates = [
-        _candidate(is_tuned, beside, logits, gold, resolved.class_weights)
-        for is_tuned, logits in encoders.items()
+    measured = [
+        (is_tuned, beside is not None, _fused(logits, beside, gold, resolved.class_weights))
         for beside in ([None] if ngrams is None else [None, ngrams])
+        for is_tuned, logits in sorted(encoders.items(), reverse=True)
     ]
-    ordered = sorted(candidates, key=lambda candidate: cast(float, candidate.log_loss))
-    return FewShotChoice(key, len(gold), epochs, tuple(ordered))
+    return FewShotChoice(key, len(gold), epochs, tuple(_ordered(measured, gold, row_weights)))
 
 
 def _features(
@@ -260,19 +261,38 @@ def _training_arguments(args: Arguments, epochs: float | None) -> ClassifierTrai
     )  # fmt: skip
 
 
-def _candidate(
-    is_tuned: bool, ngrams: np.ndarray | None, logits: np.ndarray, gold: np.ndarray, class_weights: list[float] | None
-) -> Candidate:
-    """Measures logits that no row's own regression gave, beside those of n-grams if there are any."""
+def _fused(
+    logits: np.ndarray, ngrams: np.ndarray | None, gold: np.ndarray, class_weights: list[float] | None
+) -> np.ndarray:
+    """Weighs logits that no row's own regression gave, beside those of n-grams if there are any."""
     wide = np.zeros_like(logits) if ngrams is None else ngrams
     factors = fitted_factors(logits, wide, gold, SINGLE_LABEL, class_weights)
-    together = factors[0] * logits + factors[1] * wide
-    probabilities = softmax(together, axis=1)
-    row_weights = None if class_weights is None else np.asarray(class_weights)[gold]
-    loss = log_loss(gold, probabilities, labels=np.arange(logits.shape[1]), sample_weight=row_weights)
-    fitted = 1 if ngrams is None else 2
-    accuracy = float((together.argmax(axis=1) == gold).mean())
-    return Candidate(is_tuned, ngrams is not None, accuracy, float(loss) + fitted / len(gold))
+    return factors[0] * logits + factors[1] * wide
+
+
+def _ordered(
+    measured: list[tuple[bool, bool, np.ndarray]], gold: np.ndarray, row_weights: np.ndarray | None
+) -> list[Candidate]:
+    """Compares candidates, row by row; the first that is not clearly behind the best becomes the first of all.
+
+    Args:
+        measured: whether a candidate is tuned, whether it has n-grams, and its (rows, labels) logits, by preference.
+        gold: (rows,) label numbers.
+        row_weights: (rows,) floats, or None for equal ones.
+    """
+    rows = np.arange(len(gold))
+    weights = np.ones(len(gold)) if row_weights is None else row_weights * len(gold) / row_weights.sum()
+    losses = [-log_softmax(logits, axis=1)[rows, gold] * weights for _, _, logits in measured]
+    least = min(losses, key=np.mean)
+    candidates = []
+    for (is_tuned, has_ngrams, logits), loss in zip(measured, losses, strict=True):
+        more = loss - least
+        error = more.std(ddof=1) / np.sqrt(len(gold))
+        behind = float(more.mean() / error) if error > 0 else 0.0
+        accuracy = float((logits.argmax(axis=1) == gold).mean())
+        candidates.append(Candidate(is_tuned, has_ngrams, accuracy, float(loss.mean()), behind))
+    chosen = next(candidate for candidate in candidates if cast(float, candidate.behind) <= 1)
+    return [chosen, *(candidate for candidate in candidates if candidate is not chosen)]
 
 
 def _tune_finally(

@@ -40,8 +40,8 @@ def test_the_best_candidate_becomes_an_ordinary_model(words: Command, tmp_path: 
     out = tmp_path / "out"
     assert main(words()) == 0
     found = choice(out)
-    losses = [candidate["log_loss"] for candidate in found["candidates"]]
-    assert losses == sorted(losses)
+    assert found["candidates"][0]["behind"] <= 1
+    assert min(candidate["behind"] for candidate in found["candidates"]) == 0
     assert {(c["is_tuned"], c["has_ngrams"]) for c in found["candidates"]} == {
         (False, False), (False, True), (True, False), (True, True),
     }  # fmt: skip
@@ -56,11 +56,12 @@ def test_the_best_candidate_becomes_an_ordinary_model(words: Command, tmp_path: 
 
 def test_tuning_learns(words: Command, tmp_path: Path) -> None:
     # The tiny encoder is random, so that its features say little before it is tuned.
-    assert main(words(lexical_features=False)) == 0
+    few = write_reviews(tmp_path / "more.csv", 48)
+    assert main(words(train_file=few, lexical_features=False, contrastive_num_train_epochs=20)) == 0
     found = choice(tmp_path / "out")
     by_kind = {candidate["is_tuned"]: candidate for candidate in found["candidates"]}
     assert by_kind[True]["log_loss"] < by_kind[False]["log_loss"]
-    assert 1 <= found["epochs"] <= 10
+    assert 1 <= found["epochs"] <= 20
     before = load_file(tmp_path / "out/tuned/model.safetensors")
     saved = load_file(tmp_path / "out/model.safetensors")
     name = next(name for name in saved if name.endswith("layer.2.output.dense.weight"))
@@ -89,7 +90,7 @@ def test_one_text_of_a_label(words: Command, tmp_path: Path, caplog: pytest.LogC
     path.write_text("text,label\ngood film,pos\nlovely story,pos\nbad plot,neg\n")
     assert main(words(train_file=path)) == 0
     assert choice(tmp_path / "out")["candidates"] == [
-        {"is_tuned": False, "has_ngrams": False, "accuracy": None, "log_loss": None}
+        {"is_tuned": False, "has_ngrams": False, "accuracy": None, "log_loss": None, "behind": None}
     ]
     assert "a label has one text alone" in caplog.text
 

@@ -152,7 +152,8 @@ def _few_shot_choice(run: FinishedRun) -> str:
         return ""
     tuned = f", after {choice.epochs} epochs (Tunstall et al. 2022)" if choice.best.is_tuned else ""
     measured = [
-        f"{candidate.words}: log-loss {candidate.log_loss:.3f}, accuracy {candidate.accuracy:.3f}"
+        f"{candidate.words}: log-loss {candidate.log_loss:.3f}, accuracy {candidate.accuracy:.3f}, "
+        f"{candidate.behind:.1f} standard errors behind the best"
         for candidate in choice.candidates
         if candidate.log_loss is not None
     ]
