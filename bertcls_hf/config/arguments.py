@@ -55,7 +55,6 @@ FEW_SHOT_DEFAULTS = {
     "head_init": "logistic",
     "num_train_epochs": 0.0,
     "lexical_features": True,
-    "pooling_layers": 1,
     "validation_split_percentage": 0.0,
     "eval_strategy": "no",
 }
@@ -265,7 +264,8 @@ class DataArguments:
     test_file: str | None = HfArg(default=None, help="Like --train_file; evaluated once, after training.")
     unlabelled_file: str | None = HfArg(
         default=None,
-        help="Like --train_file, with more texts for --adapt_num_train_epochs and --teacher; labels are not read.",
+        help="Like --train_file, with more texts for --adapt_num_train_epochs, --self_training_rounds, --teacher, and "
+        "`bertcls label`; labels are not read.",
     )
     file_format: FileFormat | None = HfArg(
         default=None,
@@ -483,7 +483,7 @@ class FewShotArguments:
         help="For tens or hundreds of labelled texts: cross-validation chooses whether the encoder is first tuned on "
         "pairs of them (Tunstall et al. 2022), and whether n-grams stand beside it. The head is a logistic "
         "regression. Other defaults are then those of --boost, --head_init logistic, --num_train_epochs 0, "
-        "--lexical_features, --pooling_layers 1, --validation_split_percentage 0 and --eval_strategy no.",
+        "--lexical_features, --validation_split_percentage 0 and --eval_strategy no.",
     )
     contrastive_num_train_epochs: float = HfArg(
         default=DEFAULT_CONTRASTIVE_EPOCHS,
@@ -494,8 +494,14 @@ class FewShotArguments:
         default=DEFAULT_CONTRASTIVE_RATE, help="With --few_shot: the encoder's learning rate."
     )
 
+    self_training_rounds: int = HfArg(
+        default=0,
+        help="With --boost and --unlabelled_file: rounds in which the classifier labels these texts and learns from "
+        "its answers, a growing share of them (Xie et al. 2020); 0 is off. Five are plenty.",
+    )
+
     def __post_init__(self) -> None:
-        _require_at_least(self, 0, "contrastive_num_train_epochs")
+        _require_at_least(self, 0, "contrastive_num_train_epochs", "self_training_rounds")
         rate = self.contrastive_learning_rate
         _require(0 < rate < math.inf, f"--contrastive_learning_rate {rate}: must be above 0")
         given = {

@@ -78,6 +78,7 @@ def _check_combinations(args: Arguments) -> None:
     _check_seeds(args)
     _check_cross_validation(args)
     _check_adaptation(args)
+    _check_self_training(args)
     _check_teacher(args)
     _check_calibration(args)
 
@@ -134,11 +135,32 @@ def _check_few_shot(args: Arguments) -> None:
         raise ArgumentsError("--few_shot: texts in windows have no one vector: use --truncation_strategy head_tail")
 
 
+def _check_self_training(args: Arguments) -> None:
+    """Refuses rounds without texts or features, and what the labels that a classifier gives itself would spoil."""
+    if not args.few_shot.self_training_rounds:
+        return
+    if not args.data.unlabelled_file:
+        raise ArgumentsError("--self_training_rounds labels the texts of --unlabelled_file, which is not given")
+    if not args.training.do_train or not args.boost.boost or args.data.streaming:
+        raise ArgumentsError("--self_training_rounds is for a training with --boost, whose data is not a stream")
+    if args.model.truncation_strategy == "windows" and args.model.window_pooling == "attention":
+        raise ArgumentsError("--self_training_rounds: --window_pooling attention is learned later: use mean or max")
+    if args.training.cross_validation or args.training.teacher or args.data.soft_label_columns:
+        raise ArgumentsError(
+            "--self_training_rounds gives texts labels, which --cross_validation, --teacher and --soft_label_columns "
+            "know nothing of: give one of them"
+        )
+
+
 def _check_teacher(args: Arguments) -> None:
     """Refuses a teacher from whom nothing learns, or who may know the answers, and texts that nobody reads."""
     training = args.training
-    if args.data.unlabelled_file and not (training.teacher or args.adapt.adapt_num_train_epochs):
-        raise ArgumentsError("--unlabelled_file is for --adapt_num_train_epochs and --teacher, and none is given")
+    reads_texts = training.teacher or args.adapt.adapt_num_train_epochs or args.few_shot.self_training_rounds
+    if args.data.unlabelled_file and not reads_texts:
+        raise ArgumentsError(
+            "--unlabelled_file is for --adapt_num_train_epochs, --self_training_rounds and --teacher, and none of "
+            "them is given"
+        )
     given = {
         "distillation_temperature": training.distillation_temperature != DEFAULT_TEMPERATURE,
         "distillation_weight": training.distillation_weight != DEFAULT_DISTILLATION_WEIGHT,

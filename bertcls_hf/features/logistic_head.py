@@ -25,7 +25,7 @@ DEFAULT_PENALTY = 0.1
 # The regression uses at most this many rows, because it holds them in memory.
 MOST_ROWS = 200_000
 # The rows that choose the penalty where there is no validation data; each of them is read several times.
-MOST_CROSS_FITTED = 20_000
+MOST_CROSS_FITTED = 5_000
 
 
 def check_head_init(asked: str, config: TextClassifierConfig, is_trained_further: bool) -> None:

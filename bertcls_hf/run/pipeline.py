@@ -113,6 +113,7 @@ def _run(
     from bertcls_hf.training.resume import identified, with_own_checkpoint
     from bertcls_hf.training.run_identity import content_digests_of
     from bertcls_hf.training.seed_runs import repeat_with_other_seeds
+    from bertcls_hf.training.self_training import self_train
     from bertcls_hf.training.sweep import FineTuningSweep, HeadSweep
 
     enter_phase("while the encoder was opened")
@@ -141,11 +142,15 @@ def _run(
     has_lexical = args.model.lexical_features
     if args.few_shot.few_shot:
         resolved, has_lexical = choose_encoder(resolved, data, splits, tokenizer)
+    learned = data
+    if args.few_shot.self_training_rounds:
+        learned, splits = self_train(resolved, data, tokenizer)
+        has_lexical = args.model.lexical_features
     if has_lexical:
-        lexical = fitted_features(resolved, data, tokenizer)
+        lexical = fitted_features(resolved, learned, tokenizer)
         resolved, splits = replace(resolved, lexical=lexical), lexical.with_logits(splits)
 
-    digests = content_digests_of(resolved, data, splits, tokenizer)
+    digests = content_digests_of(resolved, learned, splits, tokenizer)
     resolved = identified(resolved, digests, options, tokenizer.model_max_length)
     if args.boost.sweep:
         sweep = (HeadSweep if args.boost.boost else FineTuningSweep)(resolved, splits, tokenizer)

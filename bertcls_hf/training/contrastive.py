@@ -29,7 +29,7 @@ from bertcls_hf.training.trainer import ClassificationTrainer
 logger = logging.getLogger(__name__)
 
 LABELS = "labels"
-# Epochs without a better loss of held-out pairs, after which the tuning ends.
+# Epochs in which held-out pairs are clearly worse placed than before, after which the tuning ends.
 PATIENCE = 3
 
 
@@ -46,13 +46,27 @@ def pair_loss(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Returns:
         The mean squared difference, a scalar; 0 if there is no pair.
     """
-    alike = _likeness(labels)
+    squares, alike = _differences(vectors, labels)
     is_pair = torch.ones_like(alike, dtype=torch.bool).triu(diagonal=1)
-    unit = F.normalize(vectors.float(), dim=-1)
-    squares = (unit @ unit.T - alike) ** 2
     kinds = [squares[is_pair & kind] for kind in (alike > 0, alike == 0)]
     means = [kind.mean() for kind in kinds if len(kind)]
     return torch.stack(means).mean() if means else vectors.sum() * 0.0
+
+
+def losses_of_texts(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns (texts,) float64, the loss of the pairs of each text; see [`pair_loss`]."""
+    squares, alike = (values.double().numpy() for values in _differences(*map(torch.from_numpy, (vectors, labels))))
+    is_pair = ~np.eye(len(alike), dtype=bool)
+    kinds = [is_pair & kind for kind in (alike > 0, alike == 0)]
+    means = [(squares * kind).sum(axis=1) / np.maximum(kind.sum(axis=1), 1) for kind in kinds]
+    return sum(means) / np.maximum(sum(kind.any(axis=1) for kind in kinds), 1)
+
+
+def _differences(vectors: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the (texts, texts) squared differences of cosine and likeness, and the likeness."""
+    alike = _likeness(labels)
+    unit = F.normalize(vectors.float(), dim=-1)
+    return (unit @ unit.T - alike) ** 2, alike
 
 
 def _likeness(labels: torch.Tensor) -> torch.Tensor:
@@ -142,16 +156,19 @@ class ContrastiveTrainer(ClassificationTrainer):
 
 
 class KeepBestEpoch(TrainerCallback):
-    """Ends the training when the loss of held-out pairs has not improved for a while, and keeps the best weights.
+    """Ends the training when held-out pairs are clearly worse placed than before, and keeps the weights before that.
+
+    An epoch is clearly worse if its loss is more than one standard error above the least: few texts say little of how
+    long to train, and then all epochs are trained.
 
     Args:
-        loss: computes the loss of the held-out pairs.
-        model: the model, whose weights are copied to memory after each epoch that is better.
+        losses: computes the (texts,) losses of the pairs of each held-out text.
+        model: the model, whose weights are copied to memory after each epoch that is not clearly worse.
     """
 
-    def __init__(self, loss: Callable[[], float], model: torch.nn.Module):
-        self._loss, self._model = loss, model
-        self.best_loss, self.best_epoch = loss(), 0
+    def __init__(self, losses: Callable[[], np.ndarray], model: torch.nn.Module):
+        self._losses, self._model = losses, model
+        self._least, self.best_epoch = losses(), 0
         self._weights = self._copied()
 
     def _copied(self) -> dict[str, torch.Tensor]:
@@ -160,9 +177,12 @@ class KeepBestEpoch(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        epoch, loss = round(state.epoch or 0), self._loss()
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch, self._weights = loss, epoch, self._copied()
+        epoch, losses = round(state.epoch or 0), self._losses()
+        more = losses - self._least
+        if more.mean() <= more.std() / np.sqrt(len(more)):
+            self.best_epoch, self._weights = epoch, self._copied()
+        if more.mean() < 0:
+            self._least = losses
         control.should_training_stop |= epoch - self.best_epoch >= PATIENCE
 
     def restore(self) -> None:
@@ -200,8 +220,8 @@ def tune(
     if held_out is None:
         trainer.train()
         return trainer, round(args.num_train_epochs)
-    gold = torch.as_tensor(np.asarray(held_out[LABELS][:]))
-    best = KeepBestEpoch(lambda: pair_loss(torch.from_numpy(trainer.vectors(held_out)), gold).item(), model)
+    gold = np.asarray(held_out[LABELS][:])
+    best = KeepBestEpoch(lambda: losses_of_texts(trainer.vectors(held_out), gold), model)
     trainer.add_callback(best)
     trainer.train()
     best.restore()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 from bertcls_hf.run import main
-from bertcls_hf.training.contrastive import SpreadLabels, pair_loss
+from bertcls_hf.training.contrastive import SpreadLabels, losses_of_texts, pair_loss
 from bertcls_hf.training.few_shot import DESCRIPTION_FILE
 from tests.helpers.reviews import write_reviews
 
@@ -119,6 +119,9 @@ class TestPairLoss:
         assert pair_loss(vectors, labels).item() == 0
         # One pair is alike, with a cosine of 0; two are not, with cosines of 0 and 1.
         assert pair_loss(vectors, torch.tensor([0, 1, 0])).item() == pytest.approx((1 + 0.5) / 2)
+        of_texts = losses_of_texts(vectors.numpy(), np.array([0, 1, 0]))
+        # The second text is alike to none.
+        assert of_texts.tolist() == pytest.approx([(1 + 1) / 2, 0.5, (1 + 0) / 2])
 
     def test_shared_labels(self) -> None:
         vectors = torch.eye(2)

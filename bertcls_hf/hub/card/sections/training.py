@@ -9,9 +9,11 @@ from bertcls_hf.hub.card.sections.names import base_model_code
 from bertcls_hf.hub.card.sections.tables import table
 from bertcls_hf.training.adaptation import FOLDER, read_adaptation
 from bertcls_hf.training.few_shot import read_choice
+from bertcls_hf.training.self_training import read_self_training
 
 
 MOST_TRIALS = 5
+MOST_SHARES = 10
 
 
 def training_section(run: FinishedRun) -> dict[str, Any]:
@@ -59,6 +61,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "longest text": _longest_text(run),
         "adaptation to the texts": _adaptation(run),
         "choice of the encoder": _few_shot_choice(run),
+        "self-training": _self_training(run),
         "teachers": _teachers(run),
         "adapters": _adapters(run),
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
@@ -161,6 +164,18 @@ def _few_shot_choice(run: FinishedRun) -> str:
         f"cross-validation on {choice.rows:,} rows: {'; '.join(measured)}" if measured else "too few texts to choose"
     )
     return f"{choice.best.words}{tuned}; {reason}"
+
+
+def _self_training(run: FinishedRun) -> str:
+    """The texts that the classifier labelled for itself; empty without any."""
+    found = read_self_training(run.folder) if run.args.few_shot.self_training_rounds else None
+    if found is None:
+        return ""
+    shares = ", ".join(f"{label} {share:.1%}" for label, share in list(found.shares.items())[:MOST_SHARES])
+    return (
+        f"{found.texts:,} texts without labels got one in {found.rounds} rounds, from {found.labelled:,} labelled "
+        f"rows ({shares}); features and n-grams alone agree on {found.agreement[-1]:.1%} of them"
+    )
 
 
 def _average(args: ClassifierTrainingArguments) -> str:
