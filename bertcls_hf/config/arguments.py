@@ -48,7 +48,7 @@ UNLISTED_SERVICES = ("azure_ml", "flyte")
 DEFAULT_LEARNING_RATE = 2e-5
 FROZEN_HEAD_LEARNING_RATE = 1e-3
 DEFAULT_ADAPT_LEARNING_RATE, DEFAULT_MLM_PROBABILITY = 5e-5, 0.15
-DEFAULT_CONTRASTIVE_EPOCHS, DEFAULT_CONTRASTIVE_RATE = 10.0, 1e-4
+DEFAULT_CONTRASTIVE_RATE = 1e-4
 # What `few_shot` makes the default of other options.
 FEW_SHOT_DEFAULTS = {
     "boost": True,
@@ -485,10 +485,10 @@ class FewShotArguments:
         "regression. Other defaults are then those of --boost, --head_init logistic, --num_train_epochs 0, "
         "--lexical_features, --validation_split_percentage 0 and --eval_strategy no.",
     )
-    contrastive_num_train_epochs: float = HfArg(
-        default=DEFAULT_CONTRASTIVE_EPOCHS,
-        help="With --few_shot: the most passes over the texts in which the encoder is tuned; fewer, if held-out pairs "
-        "say so. 0 leaves it as it is.",
+    contrastive_max_steps: int | None = HfArg(
+        default=None,
+        help="With --few_shot: the most steps in which the encoder is tuned; fewer, if held-out pairs say so. 0 "
+        "leaves it as it is. Default: 20, and one more for every 8 texts.",
     )
     contrastive_learning_rate: float = HfArg(
         default=DEFAULT_CONTRASTIVE_RATE, help="With --few_shot: the encoder's learning rate."
@@ -501,11 +501,11 @@ class FewShotArguments:
     )
 
     def __post_init__(self) -> None:
-        _require_at_least(self, 0, "contrastive_num_train_epochs", "self_training_rounds")
+        _require_at_least(self, 0, "contrastive_max_steps", "self_training_rounds")
         rate = self.contrastive_learning_rate
         _require(0 < rate < math.inf, f"--contrastive_learning_rate {rate}: must be above 0")
         given = {
-            "contrastive_num_train_epochs": self.contrastive_num_train_epochs != DEFAULT_CONTRASTIVE_EPOCHS,
+            "contrastive_max_steps": self.contrastive_max_steps is not None,
             "contrastive_learning_rate": rate != DEFAULT_CONTRASTIVE_RATE,
         }
         useless = [name for name, is_given in given.items() if is_given]

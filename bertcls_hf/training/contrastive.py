@@ -29,8 +29,9 @@ from bertcls_hf.training.trainer import ClassificationTrainer
 logger = logging.getLogger(__name__)
 
 LABELS = "labels"
-# Epochs in which held-out pairs are clearly worse placed than before, after which the tuning ends.
-PATIENCE = 3
+# Held-out pairs are looked at so often in a tuning, which ends when they are clearly worse placed so many times in
+# turn.
+LOOKS, PATIENCE = 10, 3
 
 
 def pair_loss(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -155,35 +156,38 @@ class ContrastiveTrainer(ClassificationTrainer):
         return np.asarray(self.predict(without_labels).predictions, dtype=np.float32)
 
 
-class KeepBestEpoch(TrainerCallback):
+class KeepBestStep(TrainerCallback):
     """Ends the training when held-out pairs are clearly worse placed than before, and keeps the weights before that.
 
-    An epoch is clearly worse if its loss is more than one standard error above the least: few texts say little of how
-    long to train, and then all epochs are trained.
+    A loss is clearly worse if it is more than one standard error above the least: few texts say little of how long to
+    train, and then all steps are taken.
 
     Args:
         losses: computes the (texts,) losses of the pairs of each held-out text.
-        model: the model, whose weights are copied to memory after each epoch that is not clearly worse.
+        model: the model, whose weights are copied to memory at each look that is not clearly worse.
     """
 
     def __init__(self, losses: Callable[[], np.ndarray], model: torch.nn.Module):
         self._losses, self._model = losses, model
-        self._least, self.best_epoch = losses(), 0
+        self._least, self.best_step = losses(), 0
         self._weights = self._copied()
 
     def _copied(self) -> dict[str, torch.Tensor]:
         return {name: weight.detach().cpu().clone() for name, weight in self._model.state_dict().items()}
 
-    def on_epoch_end(
+    def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        epoch, losses = round(state.epoch or 0), self._losses()
+        step, interval = state.global_step, max(1, state.max_steps // LOOKS)
+        if step % interval:
+            return
+        losses = self._losses()
         more = losses - self._least
         if more.mean() <= more.std() / np.sqrt(len(more)):
-            self.best_epoch, self._weights = epoch, self._copied()
+            self.best_step, self._weights = step, self._copied()
         if more.mean() < 0:
             self._least = losses
-        control.should_training_stop |= epoch - self.best_epoch >= PATIENCE
+        control.should_training_stop |= step - self.best_step >= PATIENCE * interval
 
     def restore(self) -> None:
         """Puts the best weights back into the model."""
@@ -204,10 +208,10 @@ def tune(
         train: tokenized rows with `labels`.
         tokenizer: the tokenizer, which pads.
         args: the options of the training.
-        held_out: more such rows; the best epoch is the one with the least loss of their pairs.
+        held_out: more such rows, whose pairs say when to stop.
 
     Returns:
-        The trainer, and the number of epochs that the encoder's weights come from.
+        The trainer, and the step that the encoder's weights come from.
     """
     trainer = ContrastiveTrainer(
         model=model,
@@ -219,10 +223,10 @@ def tune(
     )
     if held_out is None:
         trainer.train()
-        return trainer, round(args.num_train_epochs)
+        return trainer, args.max_steps
     gold = np.asarray(held_out[LABELS][:])
-    best = KeepBestEpoch(lambda: losses_of_texts(trainer.vectors(held_out), gold), model)
+    best = KeepBestStep(lambda: losses_of_texts(trainer.vectors(held_out), gold), model)
     trainer.add_callback(best)
     trainer.train()
     best.restore()
-    return trainer, best.best_epoch
+    return trainer, best.best_step

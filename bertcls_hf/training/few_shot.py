@@ -42,6 +42,10 @@ logger = logging.getLogger(__name__)
 FOLDER, DESCRIPTION_FILE = "tuned", "few_shot.json"
 # The parts that cross-validation divides the rows into. Each costs a tuning.
 FOLDS = 2
+# With fewer rows, cross-validation tells no candidate from another.
+FEWEST_ROWS = 50
+# The steps of a tuning, and the texts for each of which there is one more.
+FEWEST_STEPS, TEXTS_PER_STEP = 20, 8
 # Part of the key. Increase it when the same options give another encoder.
 VERSION = 1
 
@@ -78,13 +82,13 @@ class FewShotChoice:
     Args:
         key: a hash of all that the choice depends on.
         rows: the number of training rows.
-        epochs: the epochs after which the pairs of held-out rows were placed best.
-        candidates: the candidates; the encoder as it is alone, if a label has too few texts for cross-validation.
+        steps: the steps of the tuning.
+        candidates: the candidates; one, if the rows are too few for cross-validation.
     """
 
     key: str
     rows: int
-    epochs: int
+    steps: int
     candidates: tuple[Candidate, ...]
 
     @property
@@ -123,7 +127,7 @@ def choose_encoder(
         (output_dir / DESCRIPTION_FILE).unlink(missing_ok=True)
         choice = _compare(resolved, model, data, train, tokenizer, key)
         if choice.best.is_tuned:
-            _tune_finally(resolved.args, model, train, tokenizer, choice.epochs, folder)
+            _tune_finally(resolved.args, model, train, tokenizer, choice.steps, folder)
         if resolved.args.training.process_index == 0:
             write_json_atomically(output_dir / DESCRIPTION_FILE, asdict(choice))
     else:
@@ -181,9 +185,10 @@ def _compare(
     gold = np.asarray(train["labels"][:])
     texts = first_rows(cast(Dataset, data.splits["train"]))
     parts = held_out_parts(gold, texts, FOLDS, resolved.args.training.seed)
-    if not parts:
-        logger.warning("few shots: a label has one text alone, so that nothing can be compared by cross-validation")
-        return FewShotChoice(key, len(gold), 0, (Candidate(False, False),))
+    steps = _steps(resolved.args, len(gold))
+    if not parts or len(gold) < FEWEST_ROWS:
+        logger.info("few shots: %d rows are too few to compare anything by cross-validation", len(gold))
+        return FewShotChoice(key, len(gold), steps, (Candidate(is_tuned=bool(parts and steps), has_ngrams=False),))
     ngrams = (
         fitted_features(resolved, data, tokenizer).logits["train"] if resolved.args.model.lexical_features else None
     )
@@ -192,16 +197,16 @@ def _compare(
     row_weights = None if weights is None else weights[gold]
     features = _features(resolved, model, train, tokenizer)
     as_it_is = cross_fit(features, gold, parts, labels, row_weights).logits
-    encoders, epochs = {False: as_it_is}, 0
-    if resolved.args.few_shot.contrastive_num_train_epochs:
+    encoders = {False: as_it_is}
+    if steps:
         tuned = _tuned_logits(resolved, model, train, tokenizer, gold, parts, labels, row_weights)
-        encoders[True], epochs = tuned
+        encoders[True], steps = tuned
     measured = [
         (is_tuned, beside is not None, _fused(logits, beside, gold, resolved.class_weights))
         for beside in ([None] if ngrams is None else [None, ngrams])
         for is_tuned, logits in sorted(encoders.items(), reverse=True)
     ]
-    return FewShotChoice(key, len(gold), epochs, tuple(_ordered(measured, gold, row_weights)))
+    return FewShotChoice(key, len(gold), steps, tuple(_ordered(measured, gold, row_weights)))
 
 
 def _features(
@@ -222,16 +227,24 @@ def _tuned_logits(
     labels: int,
     row_weights: np.ndarray | None,
 ) -> tuple[np.ndarray, int]:
-    """Tunes an encoder without each part; returns the logits of all rows, and the mean of the best epochs."""
-    vectors, epochs = [], []
+    """Tunes an encoder without each part; returns the logits of all rows, and the steps of a tuning on all of them."""
+    vectors, shares = [], []
     every = np.arange(len(gold))
     for number, held in enumerate(parts, start=1):
         kept = np.setdiff1d(every, held)
         logger.info("few shots: tuning on %d of %d rows, part %d of %d", len(kept), len(gold), number, len(parts))
-        trainer, best_epoch = _tuned(resolved.args, model, train.select(kept), tokenizer, train.select(held))
+        steps = _steps(resolved.args, len(kept))
+        trainer, best_step = _tuned(resolved.args, model, train.select(kept), tokenizer, steps, train.select(held))
         vectors.append(trainer.vectors(train))
-        epochs.append(best_epoch)
-    return cross_fit(vectors, gold, parts, labels, row_weights).logits, max(1, round(float(np.mean(epochs))))
+        shares.append(best_step / steps)
+    found = cross_fit(vectors, gold, parts, labels, row_weights)
+    return found.logits, max(1, round(float(np.mean(shares)) * _steps(resolved.args, len(gold))))
+
+
+def _steps(args: Arguments, rows: int) -> int:
+    """Returns the most steps of a tuning on so many rows."""
+    asked = args.few_shot.contrastive_max_steps
+    return FEWEST_STEPS + rows // TEXTS_PER_STEP if asked is None else asked
 
 
 def _tuned(
@@ -239,21 +252,20 @@ def _tuned(
     model: TextClassifier,
     train: Dataset,
     tokenizer: PreTrainedTokenizerBase,
-    held_out: Dataset | None,
-    epochs: float | None = None,
+    steps: int,
+    held_out: Dataset | None = None,
 ) -> Any:
-    training = _training_arguments(args, epochs)
+    training = _training_arguments(args, steps)
     set_seed(training.seed)
     return tune(ContrastiveEncoder.of(model), train, tokenizer, training, held_out)
 
 
-def _training_arguments(args: Arguments, epochs: float | None) -> ClassifierTrainingArguments:
+def _training_arguments(args: Arguments, steps: int) -> ClassifierTrainingArguments:
     """Returns the run's training options for the pairs, without those that are a classifier's."""
     training, few_shot = args.training, args.few_shot
     rate = few_shot.contrastive_learning_rate
     return training.resolved(
-        output_dir=str(Path(training.output_dir, FOLDER)), max_steps=-1,
-        num_train_epochs=few_shot.contrastive_num_train_epochs if epochs is None else epochs,
+        output_dir=str(Path(training.output_dir, FOLDER)), max_steps=steps,
         learning_rate=rate, head_learning_rate=rate, layerwise_lr_decay=1.0, gradient_accumulation_steps=1,
         eval_strategy="no", save_strategy="no", load_best_model_at_end=False, early_stopping_patience=-1,
         metric_for_best_model=None, label_smoothing_factor=0.0, weight_averaging=None, padding_free=False,
@@ -300,12 +312,12 @@ def _tune_finally(
     model: TextClassifier,
     train: Dataset,
     tokenizer: PreTrainedTokenizerBase,
-    epochs: int,
+    steps: int,
     folder: Path,
 ) -> None:
     """Tunes the encoder on all rows, and saves it."""
-    logger.info("few shots: tuning on all %d rows for %d epochs", len(train), epochs)
-    trainer, _ = _tuned(args, model, train, tokenizer, None, epochs)
+    logger.info("few shots: tuning on all %d rows in %d steps", len(train), steps)
+    trainer, _ = _tuned(args, model, train, tokenizer, steps)
     if args.training.process_index == 0:
         encoder = trainer.accelerator.unwrap_model(trainer.model).encoder
         encoder.save_pretrained(folder)

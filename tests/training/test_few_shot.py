@@ -22,11 +22,11 @@ Command = Callable[..., list[str]]
 
 @pytest.fixture
 def words(command: Command, reviews: dict[str, Path], tmp_path: Path) -> Command:
-    """The options of a run on 24 reviews without validation data, and without those of another kind of run."""
+    """The options of a run on 60 reviews without validation data, and without those of another kind of run."""
 
     def build(**options: Any) -> list[str]:
         given = dict.fromkeys(("num_train_epochs", "learning_rate", "validation_file"))
-        given |= {"few_shot": True, "train_file": write_reviews(tmp_path / "few.csv", 24), "lexical_baseline": False}
+        given |= {"few_shot": True, "train_file": write_reviews(tmp_path / "few.csv", 60), "lexical_baseline": False}
         return command(**{**given, "contrastive_learning_rate": 1e-2, **options})
 
     return build
@@ -56,12 +56,11 @@ def test_the_best_candidate_becomes_an_ordinary_model(words: Command, tmp_path: 
 
 def test_tuning_learns(words: Command, tmp_path: Path) -> None:
     # The tiny encoder is random, so that its features say little before it is tuned.
-    few = write_reviews(tmp_path / "more.csv", 48)
-    assert main(words(train_file=few, lexical_features=False, contrastive_num_train_epochs=20)) == 0
+    assert main(words(lexical_features=False, contrastive_max_steps=60)) == 0
     found = choice(tmp_path / "out")
     by_kind = {candidate["is_tuned"]: candidate for candidate in found["candidates"]}
     assert by_kind[True]["log_loss"] < by_kind[False]["log_loss"]
-    assert 1 <= found["epochs"] <= 20
+    assert 1 <= found["steps"] <= 60
     before = load_file(tmp_path / "out/tuned/model.safetensors")
     saved = load_file(tmp_path / "out/model.safetensors")
     name = next(name for name in saved if name.endswith("layer.2.output.dense.weight"))
@@ -76,12 +75,12 @@ def test_the_same_choice_is_not_made_twice(words: Command, tmp_path: Path, caplo
     assert "nothing is tuned" in caplog.text
     assert (tmp_path / "out/model.safetensors").read_bytes() == weights
     caplog.clear()
-    assert main(words(contrastive_num_train_epochs=1)) == 0
+    assert main(words(contrastive_max_steps=1)) == 0
     assert "nothing is tuned" not in caplog.text
 
 
-def test_no_epochs_leave_the_encoder_as_it_is(words: Command, tmp_path: Path) -> None:
-    assert main(words(contrastive_num_train_epochs=0, contrastive_learning_rate=None)) == 0
+def test_no_steps_leave_the_encoder_as_it_is(words: Command, tmp_path: Path) -> None:
+    assert main(words(contrastive_max_steps=0, contrastive_learning_rate=None)) == 0
     assert {candidate["is_tuned"] for candidate in choice(tmp_path / "out")["candidates"]} == {False}
 
 
@@ -92,7 +91,15 @@ def test_one_text_of_a_label(words: Command, tmp_path: Path, caplog: pytest.LogC
     assert choice(tmp_path / "out")["candidates"] == [
         {"is_tuned": False, "has_ngrams": False, "accuracy": None, "log_loss": None, "behind": None}
     ]
-    assert "a label has one text alone" in caplog.text
+    assert "3 rows are too few to compare anything by cross-validation" in caplog.text
+
+
+def test_fewer_texts_than_cross_validation_can_tell_apart(words: Command, tmp_path: Path) -> None:
+    assert main(words(train_file=write_reviews(tmp_path / "fewer.csv", 16))) == 0
+    found = choice(tmp_path / "out")
+    assert (found["rows"], found["steps"], len(found["candidates"])) == (16, 22, 1)
+    assert found["candidates"][0]["is_tuned"]
+    assert "in 22 steps (Tunstall et al. 2022); 16 rows are too few" in (tmp_path / "out/README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +110,7 @@ def test_one_text_of_a_label(words: Command, tmp_path: Path, caplog: pytest.LogC
         ({"freeze_backbone": False}, "leave out --boost, --head_init and --freeze_backbone"),
         ({"truncation_strategy": "windows"}, "texts in windows have no one vector"),
         ({"few_shot": None}, "--contrastive_learning_rate belong to --few_shot"),
-        ({"contrastive_num_train_epochs": -1}, "must be 0 or more"),
+        ({"contrastive_max_steps": -1}, "must be 0 or more"),
         ({"contrastive_learning_rate": 0}, "must be above 0"),
     ],
 )

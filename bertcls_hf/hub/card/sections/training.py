@@ -153,17 +153,16 @@ def _few_shot_choice(run: FinishedRun) -> str:
     choice = read_choice(run.folder) if run.args.few_shot.few_shot else None
     if choice is None:
         return ""
-    tuned = f", after {choice.epochs} epochs (Tunstall et al. 2022)" if choice.best.is_tuned else ""
+    tuned = f" in {choice.steps} steps (Tunstall et al. 2022)" if choice.best.is_tuned else ""
     measured = [
         f"{candidate.words}: log-loss {candidate.log_loss:.3f}, accuracy {candidate.accuracy:.3f}, "
         f"{candidate.behind:.1f} standard errors behind the best"
         for candidate in choice.candidates
         if candidate.log_loss is not None
     ]
-    reason = (
-        f"cross-validation on {choice.rows:,} rows: {'; '.join(measured)}" if measured else "too few texts to choose"
-    )
-    return f"{choice.best.words}{tuned}; {reason}"
+    if not measured:
+        return f"{choice.best.words}{tuned}; {choice.rows} rows are too few for a choice by cross-validation"
+    return f"{choice.best.words}{tuned}, by cross-validation on {choice.rows:,} rows ({'; '.join(measured)})"
 
 
 def _self_training(run: FinishedRun) -> str:
