@@ -310,7 +310,7 @@ class TestSpace:
             assert "+" not in pin.version
             assert pin.version in ranges[one.name], one
 
-    @pytest.mark.slow
+    @pytest.mark.night
     def test_requirements_are_what_the_page_imports(self, space: Path) -> None:
         code = (
             "import sys, bertcls_hf.demo.page, bertcls_hf.demo.card_text, bertcls_hf.demo.space_export;"

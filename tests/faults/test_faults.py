@@ -12,7 +12,7 @@ def campaign() -> Campaign:
 
 
 # The others are left to the night.
-EACH_TIME = ("boost", "fine-tuned", "predict", "pushed")
+EACH_TIME = ("boost", "fine-tuned", "predict")
 
 
 @pytest.mark.slow

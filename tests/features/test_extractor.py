@@ -519,7 +519,7 @@ class TestKilledAndResumed:
         left = self.kill_and_resume(tiny_bert, tmp_path, [0.2, 0.5, 0.8])
         assert any(0 < shards < 90 for shards in left)
 
-    @pytest.mark.slow
+    @pytest.mark.night
     def test_twenty_moments(self, tiny_bert: Path, tmp_path: Path, small_shards: int) -> None:
         generator = random.Random(time.time_ns())
         moments = [generator.random() for _ in range(20)]

@@ -144,7 +144,7 @@ def classify(name: str, trust: bool, environment: dict[str, str], cwd: Path) -> 
 
 class TestARunThatIsPushed:
     @pytest.mark.slow
-    @pytest.mark.parametrize("pooling", [None, "mean"], ids=["stock", "custom"])
+    @pytest.mark.parametrize("pooling", [pytest.param(None, marks=pytest.mark.night), "mean"], ids=["stock", "custom"])
     def test_is_loaded_from_the_hub_by_a_process_without_this_project(
         self, command: Callable[..., list[str]], hub: Hub, tmp_path: Path, pooling: str | None
     ) -> None:
@@ -631,6 +631,7 @@ class TestEverySave:
         # The second save found the first one's push at work.
         assert messages(hub) == ["Training in progress, step 6", "Trained classifier"]
 
+    @pytest.mark.night
     def test_is_not_waited_for_by_a_run_that_is_stopped(
         self, command: Callable[..., list[str]], hub: Hub, options: dict, tmp_path: Path
     ) -> None:

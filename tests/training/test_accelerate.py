@@ -273,7 +273,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["extraction", "training"])
+@pytest.mark.parametrize("phase", [pytest.param("extraction", marks=pytest.mark.night), "training"])
 def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on(
     command: Callable[..., list[str]], tmp_path: Path, phase: str
 ) -> None:
@@ -304,7 +304,7 @@ def slow_down_extraction() -> None:
     FeatureExtractor._extract_shard = slow  # type: ignore[method-assign]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_an_extraction_may_take_longer_than_the_time_out_of_the_process_group(
     command: Callable[..., list[str]], tmp_path: Path
 ) -> None:

@@ -41,7 +41,7 @@ def test_tensorboard_goes_where_its_variable_says(
     assert not (tmp_path / "out/runs").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_trackio_keeps_a_run_on_this_machine(command: Callable[..., list[str]], tmp_path: Path) -> None:
     pytest.importorskip("trackio")
     argv = command(report_to="trackio", project="reviews", run_name="first", num_train_epochs=1)

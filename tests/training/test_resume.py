@@ -90,7 +90,7 @@ def die_while_saving(stage: str, step: int) -> None:
         die_before(Trainer, stage, lambda trainer: trainer.state.global_step)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_killed_inside_a_save(command: Callable[..., list[str]], tmp_path: Path) -> None:
     """Half of checkpoint-8 is there; with save_total_limit 1 the one before it is, too."""
     options = {**SAVES, "save_total_limit": 1, "load_best_model_at_end": False}
