@@ -91,6 +91,12 @@ class FewShotChoice:
     steps: int
     candidates: tuple[Candidate, ...]
 
+    def __post_init__(self) -> None:
+        figures = [figure for one in self.candidates for figure in (one.accuracy, one.log_loss, one.behind)]
+        are_numbers = all(figure is None or isinstance(figure, int | float) for figure in figures)
+        if not self.candidates or not are_numbers or type(self.steps) is not int or type(self.rows) is not int:
+            raise ValueError(f"not a choice: {self}")
+
     @property
     def best(self) -> Candidate:
         """The chosen candidate."""
@@ -147,7 +153,7 @@ def read_choice(folder: Path) -> FewShotChoice | None:
         found = read_json(folder / DESCRIPTION_FILE)
         candidates = tuple(Candidate(**candidate) for candidate in found.pop("candidates"))
         return FewShotChoice(**found, candidates=candidates)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

@@ -66,6 +66,12 @@ class SelfTraining:
     agreement: list[float]
     shares: dict[str, float]
 
+    def __post_init__(self) -> None:
+        counts, figures = (self.labelled, self.texts, self.rounds), [*self.agreement, *self.shares.values()]
+        are_numbers = all(isinstance(figure, int | float) for figure in figures)
+        if not self.agreement or not are_numbers or not all(type(count) is int for count in counts):
+            raise ValueError(f"not what became of texts: {self}")
+
 
 def self_train(
     resolved: ResolvedRun, data: ClassificationData, tokenizer: PreTrainedTokenizerBase
@@ -122,7 +128,7 @@ def read_self_training(folder: Path) -> SelfTraining | None:
     """Reads what became of the texts; returns None if there is no description, or it is not whole."""
     try:
         return SelfTraining(**read_json(folder / DESCRIPTION_FILE))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 

@@ -29,8 +29,10 @@ EXPECTED = {
     "imdb/modernbert_lexical_2048_gpu.yaml",
     "imdb/mpnet_finetuned_lexical_512_gpu.yaml",
     "imdb/mpnet_lexical_512.yaml",
+    "imdb/mpnet_self_training_256.yaml",
     "imdb/roberta_large_512_gpu.yaml",
     "minilm/imdb_finetuned_256.yaml",
+    "minilm/bbc_few_shot_256.yaml",
     "minilm/imdb_adapted_lexical_512_gpu.yaml",
     "minilm/imdb_finetuned_lexical_256.yaml",
     "minilm/imdb_finetuned_lexical_512_gpu.yaml",
@@ -85,10 +87,13 @@ def test_a_recipe_writes_where_its_name_says_and_nowhere_else(path: Path) -> Non
 
 @every_recipe
 def test_a_recipe_never_validates_on_test(path: Path) -> None:
-    data = build(str(path)).data
+    args = build(str(path))
+    data, few_shot = args.data, args.few_shot
     assert data.validation_file is None
     assert data.validation_split_name is None
-    assert data.validation_split_percentage == 10
+    # Of few labelled rows, none is held out.
+    has_few = few_shot.few_shot or few_shot.self_training_rounds
+    assert data.validation_split_percentage == (0 if has_few else 10)
 
 
 @every_recipe

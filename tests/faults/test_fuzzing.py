@@ -32,7 +32,9 @@ from bertcls_hf.run.command import main as bertcls
 from bertcls_hf.training.adaptation import read_adaptation
 from bertcls_hf.training.checkpoints import checkpoint_problem
 from bertcls_hf.training.cross_validation import read_cross_validation
+from bertcls_hf.training.few_shot import read_choice
 from bertcls_hf.training.seed_runs import read_seeds
+from bertcls_hf.training.self_training import read_self_training
 from tests.data.test_annotation_exports import ROWS, label_studio
 from tests.data.test_file_formats import write_table
 from tests.helpers.broken_content import broken_bytes, broken_json
@@ -233,15 +235,25 @@ def _is_same_json(first: bytes, second: bytes) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", ["seeds.json", "cross_validation.json", "adaptation.json"])
+SUMMARIES: dict[str, Callable[[Path], object]] = {
+    "seeds.json": read_seeds, "cross_validation.json": read_cross_validation, "adaptation.json": read_adaptation,
+    "few_shot.json": read_choice, "self_training.json": read_self_training,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
 @given(st.data())
 def test_a_summary_is_read_or_is_none(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("summary", numbered=True)
     content = {"key": "a", "texts": 4, "extra_texts": 0, "epochs": 3.0, "eval": {"accuracy": {"mean": 0.5}}}
+    if name == "few_shot.json":
+        content = {"key": "a", "rows": 9, "steps": 1, "candidates": [{"is_tuned": True, "has_ngrams": False}]}
+    if name == "self_training.json":
+        content = {"labelled": 1, "texts": 2, "rounds": 1, "agreement": [0.5], "shares": {"a": 1.0}}
     (folder / name).write_bytes(data.draw(broken(json.dumps(content).encode(), is_json=True)))
-    for read in (read_seeds, read_cross_validation, read_adaptation):
+    for read in SUMMARIES.values():
         found = read(folder)
         assert found is None or found
     shutil.rmtree(folder)
