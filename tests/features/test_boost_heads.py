@@ -1,6 +1,7 @@
 """Heads that the cache makes cheap: the logistic start, and LP-FT."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,11 +56,14 @@ def test_the_head_gives_scikit_learns_probabilities(labels: int) -> None:
     np.testing.assert_allclose(scores, expected, atol=2e-3)
 
 
-def test_class_weights_weigh_the_rows() -> None:
+def test_class_weights_weigh_the_rows(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     train, plain, weighed = features_of(2), small_model(2), small_model(2)
     weighed.config.class_weights = [0.2, 5.0]
     for model in (plain, weighed):
         init_head_by_logistic_regression(model, train, None, seed=0)
+    told = [record.getMessage() for record in caplog.records if "starts the head" in record.getMessage()]
+    assert ["rows weighed by --class_weights" in line for line in told] == [False, True]
     batch = train.__getitems__(range(len(train)))
     scaled = StandardScaler().fit_transform(batch["features"].double().numpy())
     weights = np.array([0.2, 5.0])[batch["labels"].numpy()]

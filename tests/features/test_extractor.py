@@ -723,3 +723,15 @@ def test_two_ranks_make_the_cache_of_one(
 def write_reviews_of(path: Path, rows: int) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *(review(index) for index in range(rows))])
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2)])
+def test_the_space_of_missing_shards_is_asked_for(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, size: int
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("bertcls_hf.features.extractor.require_space", lambda folder, size: asked.append(size))
+    extractor = make_extractor(tiny_bert, tmp_path / "cache", pooling="mean", pooling_layers=2, boost_dtype=dtype)
+    extractor.features("train", tokenized(tiny_bert, texts_of(20)))
+    # 20 rows of 2 layers of 16 numbers.
+    assert asked == [20 * 2 * 16 * size]

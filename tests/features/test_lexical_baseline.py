@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from bertcls_hf.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.features import lexical_baseline as module
 from bertcls_hf.features import lexical_cache
 from bertcls_hf.features.lexical_baseline import LexicalBaseline, lexical_baseline
+from bertcls_hf.features.linear_models import ridge_fitter
 from bertcls_hf.features.ngrams import CHARACTERS, WORDS, NgramCounter, ngram_kind
 from bertcls_hf.metrics.metrics import compute_metrics
 
@@ -252,3 +254,14 @@ class TestCache:
         monkeypatch.setattr(lexical_cache, "CACHE_FOLDER", tmp_path / "file" / "lexical")
         assert fitted(two_labels()).logits
         assert "what was learned from n-grams is not cached" in caplog.text
+
+
+def test_a_regression_is_a_ridge_on_tf_idf() -> None:
+    generator = np.random.default_rng(0)
+    marks = sparse.csr_array((generator.random((40, 12)) < 0.4).astype(np.float32))
+    gold = generator.normal(size=40)
+    model = ridge_fitter(marks, gold)(0.3)
+    weighed = TfidfTransformer().fit_transform(marks)
+    expected = Ridge(alpha=0.3).fit(weighed, gold).predict(weighed)
+    found = model.logits([marks], LabelSet(REGRESSION, ("score",)))[:, 0]
+    np.testing.assert_allclose(found, expected, atol=2e-2)

@@ -273,6 +273,15 @@ def test_a_table_is_bounded(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (small.logits["test"].argmax(axis=1) == gold).mean() > 0.75
 
 
+def test_a_tables_bytes_are_bounded(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An n-gram takes 4 bytes, and 2 for each of its weights.
+    monkeypatch.setattr(module, "MOST_BYTES", 605)
+    for names in (("neg", "pos"), ("neg", "pos", "neutral")):
+        labels = LabelSet(SINGLE_LABEL, names)
+        found = fit(data(labels, train=reviews(200, 0)), tokenizer_of(tiny_bert))
+        assert len(found.keys) == 605 // (4 + 2 * found.weights.shape[1])
+
+
 def test_rows_beyond_the_bound_get_logits_of_a_table_without_them(
     tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
