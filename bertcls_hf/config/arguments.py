@@ -488,7 +488,7 @@ class FewShotArguments:
     contrastive_max_steps: int | None = HfArg(
         default=None,
         help="With --few_shot: the most steps in which the encoder is tuned; fewer, if held-out pairs say so. 0 "
-        "leaves it as it is. Default: 20, and one more for every 8 texts.",
+        "leaves it as it is. Default: 14, and one more for every 8 texts.",
     )
     contrastive_learning_rate: float = HfArg(
         default=DEFAULT_CONTRASTIVE_RATE, help="With --few_shot: the encoder's learning rate."

@@ -45,7 +45,7 @@ FOLDS = 2
 # With fewer rows, cross-validation tells no candidate from another.
 FEWEST_ROWS = 50
 # The steps of a tuning, and the texts for each of which there is one more.
-FEWEST_STEPS, TEXTS_PER_STEP = 20, 8
+FEWEST_STEPS, TEXTS_PER_STEP = 14, 8
 # Part of the key. Increase it when the same options give another encoder.
 VERSION = 1
 

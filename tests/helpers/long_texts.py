@@ -50,7 +50,7 @@ def assert_reads_raw_text(out: Path, test_file: Path) -> None:
     kept = read_outputs(out / "test_outputs.npz")
     predictor = Predictor.from_pretrained(str(out), device="cpu")
     columns = [[row[name] for row in rows] for name in ("text", "sentence1", "sentence2") if name in rows[0]]
-    np.testing.assert_allclose(predictor.logits(*columns), kept.logits, atol=2e-5)
+    np.testing.assert_allclose(predictor.logits(*columns), kept.logits, rtol=1e-6, atol=2e-5)
     classify = pipeline("text-classification", str(out), top_k=None)
     inputs = [dict(zip(("text", "text_pair"), texts, strict=False)) for texts in zip(*columns, strict=True)][:8]
     scores = [

@@ -193,14 +193,14 @@ def test_a_saved_model_is_evaluated_and_not_trained_further(
     # The longest text, here and in the run's recipe, is that of the encoder.
     for length in (None, LENGTH):
         assert main(lexical(**own, do_train=False, lexical_features=False, max_seq_length=length)) == 0
-        np.testing.assert_allclose(read_outputs(evaluated / "test_outputs.npz").logits, kept, atol=2e-5)
+        np.testing.assert_allclose(read_outputs(evaluated / "test_outputs.npz").logits, kept, rtol=1e-6, atol=2e-5)
         recipe = yaml.safe_load((evaluated / "recipe.yaml").read_text())
         assert recipe["max_seq_length"] == LENGTH
     texts = [row["text"] for row in texts_of(tmp_path / "test.csv")]
     for length in (None, LENGTH):
         predictor = Predictor.from_pretrained(str(out), device="cpu", max_seq_length=length)
         assert predictor.max_seq_length == 2048
-        np.testing.assert_allclose(predictor.logits(texts), kept, atol=2e-5)
+        np.testing.assert_allclose(predictor.logits(texts), kept, rtol=1e-6, atol=2e-5)
     for lexical_features in (True, False):
         capsys.readouterr()
         assert main(lexical(**own, lexical_features=lexical_features)) == 2
