@@ -25,7 +25,7 @@ from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features import cache as feature_cache
 from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.run import main
-from tests.helpers.reviews import ROOT, write_reviews
+from tests.helpers.reviews import ROOT, review, write_reviews
 from tests.helpers.training_runs import assert_same_run, losses, without_dropout
 from tests.helpers.warm_processes import run_ranks
 
@@ -162,6 +162,25 @@ def test_ranks_adapt_one_encoder(command: Callable[..., list[str]], tmp_path: Pa
     assert found["loss_after"] < found["loss_before"]
     assert output.count("adapting the encoder to 48 texts") == 1
     assert "holds the same adapted encoder" in fork(*command(**options, per_device_train_batch_size=4))
+
+
+@pytest.mark.slow
+def test_ranks_learn_from_few_labels_together(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Each rank takes the pairs of its own texts; all choose the same encoder, and label the same texts alike."""
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": review(1000 + index)[0]}) + "\n" for index in range(40)))
+    options = {
+        "few_shot": True, "self_training_rounds": 2, "unlabelled_file": texts, "contrastive_learning_rate": 1e-2,
+        "train_file": write_reviews(tmp_path / "few.csv", 60), "per_device_train_batch_size": 8,
+        **dict.fromkeys(("num_train_epochs", "learning_rate", "validation_file")),
+    }  # fmt: skip
+    output = fork(*command(**options))
+    found = json.loads((tmp_path / "out/few_shot.json").read_text())
+    assert len(found["candidates"]) == 4
+    assert output.count("few shots: tuning on 30 of 60 rows, part 1 of 2") == 1
+    assert json.loads((tmp_path / "out/self_training.json").read_text())["texts"] == 40
+    assert json.loads((tmp_path / "out/test_results.json").read_text())["test_accuracy"] > 0.8
+    assert "nothing is tuned" in fork(*command(**options))
 
 
 @pytest.mark.slow
