@@ -9,6 +9,7 @@ from transformers.hf_argparser import HfArg
 from bertcls_hf.errors import ArgumentsError
 
 
+DEFAULT_NUMBER = 20
 # Of the file of proposals.
 FORMATS = (".csv", ".jsonl")
 # `suspects` proposes labelled rows; the others are those of the proposer.
@@ -21,7 +22,7 @@ class LabelArguments:
 
     _argument_group_name = "label"
 
-    number: int = HfArg(default=20, help="How many texts to propose.")
+    number: int | None = HfArg(default=None, help="With --output_file: how many texts to propose. Default: 20.")
     strategy: AskedStrategy | None = HfArg(
         default=None,
         help="spread: texts that a head on the labelled rows is unsure of, and that differ. uncertainty: those that "
@@ -50,7 +51,15 @@ class LabelArguments:
             value = getattr(self, name)
             if value is not None and Path(value).suffix.lower() not in FORMATS:
                 raise ArgumentsError(f"--{name} {value}: proposals are {' or '.join(FORMATS)}; save it as one of them")
-        if self.number < 1:
+        if self.number is not None and self.number < 1:
             raise ArgumentsError(f"--number {self.number}: must be 1 or more")
+        for name, needed in (
+            ("number", "output_file"),
+            ("strategy", "output_file"),
+            ("host", "demo"),
+            ("port", "demo"),
+        ):
+            if getattr(self, name) is not None and not getattr(self, needed):
+                raise ArgumentsError(f"--{name} is for --{needed}: leave it out")
         if self.port is not None and not 0 < self.port < 2**16:
             raise ArgumentsError(f"--port {self.port}: must lie between 1 and {2**16 - 1}")

@@ -18,7 +18,7 @@ from bertcls_hf.config.arguments import AdaptArguments, Arguments, BoostArgument
 from bertcls_hf.config.command import enter_phase, run_command
 from bertcls_hf.config.parsing import DataclassParser, build_arguments, explicit_options
 from bertcls_hf.errors import ArgumentsError, DataError
-from bertcls_hf.labelling.arguments import LabelArguments
+from bertcls_hf.labelling.arguments import DEFAULT_NUMBER, LabelArguments
 from bertcls_hf.run.frozen_features import UNLABELLED, frozen_features
 
 
@@ -125,10 +125,11 @@ def write(own: LabelArguments, options: Mapping[str, Any]) -> None:
     frozen = frozen_features(args, read_splits)
     proposals.check_task(frozen)
     enter_phase("while texts were chosen")
+    number = DEFAULT_NUMBER if own.number is None else own.number
     if own.strategy == "suspects":
-        found = proposals.suspects(frozen, own.number)
+        found = proposals.suspects(frozen, number)
     else:
-        found = proposals.proposals(frozen, own.strategy, own.number)
+        found = proposals.proposals(frozen, own.strategy, number)
     write_proposals(path, found)
     sys.stdout.write(f"{len(found):,} proposals are in {path}\n")
 
@@ -147,8 +148,6 @@ def open_page(own: LabelArguments, options: Mapping[str, Any]) -> None:
     name = chosen.get("train_file")
     if name is None or chosen.get("unlabelled_file") is None:
         raise ArgumentsError("--demo: name with --unlabelled_file the texts, and with --train_file where answers go")
-    if own.strategy is not None:
-        raise ArgumentsError("--strategy is for --output_file: the page chooses by itself")
     path = Path(str(name)).expanduser()
     if not path.exists():
         if chosen.get("label_names") is None:

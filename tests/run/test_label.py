@@ -263,7 +263,8 @@ def test_a_file_that_nobody_proposed(tmp_path: Path, reviews: dict[str, Path], c
     [
         ({"train_file": "new.csv"}, 2, "new.csv does not exist yet: name the labels with --label_names"),
         ({"unlabelled_file": None}, 2, "name with --unlabelled_file the texts"),
-        ({"strategy": "random"}, 2, "the page chooses by itself"),
+        ({"strategy": "random"}, 2, "--strategy is for --output_file"),
+        ({"number": 5}, 2, "--number is for --output_file"),
         ({"train_file": "new.parquet", "label_names": "neg,pos"}, 65, "rows are added to csv, tsv and jsonl files"),
         ({"port": 0}, 2, "--port 0: must lie between 1 and 65535"),
     ],
@@ -271,13 +272,13 @@ def test_a_file_that_nobody_proposed(tmp_path: Path, reviews: dict[str, Path], c
 def test_a_page_that_cannot_open(
     words: Words, capsys: pytest.CaptureFixture, options: dict[str, Any], code: int, message: str
 ) -> None:
-    assert label([*words(**{"output_file": None, **options}), "--demo"]) == code
+    assert label([*words(**{"output_file": None, "number": None, **options}), "--demo"]) == code
     assert message in capsys.readouterr().err
 
 
 def test_the_page_gives_one_label(words: Words, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     train = tmp_path / "tags.jsonl"
     train.write_text("".join(f'{{"text": "good {row}", "label": ["all"]}}\n' for row in range(5)))
-    options = {"train_file": train, "validation_file": None, "output_file": None}
+    options = {"train_file": train, "validation_file": None, "output_file": None, "number": None}
     assert label([*words(**options), "--demo"]) == 2
     assert "the page gives each text one label" in capsys.readouterr().err
