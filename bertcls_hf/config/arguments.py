@@ -55,6 +55,7 @@ FEW_SHOT_DEFAULTS = {
     "head_init": "logistic",
     "num_train_epochs": 0.0,
     "lexical_features": True,
+    "pooling_layers": 1,
     "validation_split_percentage": 0.0,
     "eval_strategy": "no",
 }
@@ -483,7 +484,7 @@ class FewShotArguments:
         help="For tens or hundreds of labelled texts: cross-validation chooses whether the encoder is first tuned on "
         "pairs of them (Tunstall et al. 2022), and whether n-grams stand beside it. The head is a logistic "
         "regression. Other defaults are then those of --boost, --head_init logistic, --num_train_epochs 0, "
-        "--lexical_features, --validation_split_percentage 0 and --eval_strategy no.",
+        "--lexical_features, --pooling_layers 1, --validation_split_percentage 0 and --eval_strategy no.",
     )
     contrastive_max_steps: int | None = HfArg(
         default=None,
