@@ -221,7 +221,7 @@ def wait_until(is_true: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for the end of the parent")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.night)])
 def test_no_worker_outlives_the_run(command: Command, tmp_path: Path, number: signal.Signals) -> None:
     train = tmp_path / "many.csv"
     rows = (f"good film {'very ' * 20}{row},{('pos', 'neg')[row % 2]}" for row in range(200_000))

@@ -12,7 +12,7 @@ from tests.helpers.reviews import ROOT
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_quickstart_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))

@@ -184,7 +184,10 @@ def test_the_losses() -> None:
         ({"teacher": "x", "do_eval": True}, "--teacher teaches in the epochs of a training, and there are none"),
         ({"teacher": "x", "streaming": True, "max_steps": 2}, "--teacher needs all texts before the training"),
         ({"teacher": "x", "cross_validation": 2}, "the teacher may have learned from rows that a fold holds out"),
-        ({"unlabelled_file": "x.csv"}, "--unlabelled_file is for --adapt_num_train_epochs and --teacher"),
+        (
+            {"unlabelled_file": "x.csv"},
+            "--unlabelled_file is for --adapt_num_train_epochs, --self_training_rounds",
+        ),
     ],
 )
 def test_refusals(command: Command, capsys: pytest.CaptureFixture, options: dict[str, Any], message: str) -> None:

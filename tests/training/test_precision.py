@@ -109,7 +109,9 @@ class TestCompiled:
         "options",
         [
             pytest.param({}, marks=pytest.mark.night),
-            {"torch_compile_backend": "inductor", "max_steps": 1, "eval_strategy": "no"},
+            pytest.param(
+                {"torch_compile_backend": "inductor", "max_steps": 1, "eval_strategy": "no"}, marks=pytest.mark.night
+            ),
             FROZEN,
             {"boost": True, "head_learning_rate": 0.01},
             {"trainable_layers": 2, "layerwise_lr_decay": 0.9},

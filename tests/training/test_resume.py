@@ -54,7 +54,7 @@ def test_resume_is_exact(command: Callable[..., list[str]], tmp_path: Path, mode
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.night) for seed in (1, 2))])
 def test_a_killed_run_resumes_exactly(command: Callable[..., list[str]], tmp_path: Path, seed: int) -> None:
     options = {**SAVES, "num_train_epochs": 7, "early_stopping_patience": 6, "seed": seed}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
