@@ -14,10 +14,7 @@ from collections.abc import Collection
 
 _TOKEN = "log in with `hf auth login`, or set HF_TOKEN in the environment: an option would leave the secret in files"
 _BOTH_BATCHES = "--per_device_train_batch_size and --per_device_eval_batch_size"
-_NO_CONTRAST = (
-    "nothing is trained contrastively; with few labels, --boost --head_init logistic --num_train_epochs 0 or --boost "
-    "--freeze_backbone false comes nearest"
-)
+_ALL_PAIRS = "--few_shot compares the cosines of all pairs of a batch, in --contrastive_max_steps batches"
 _QUANTISED = "weights are loaded in full precision; --lora_r trains few beside them, and --bf16 computes in 16 bits"
 _FLAT_RECIPE = "a recipe is flat, lines of the form `option: value`"
 _SHUFFLED = "the training rows are in another order in each epoch, by --seed"
@@ -67,8 +64,8 @@ RENAMED = {
     "classifier_num_epochs": "--num_train_epochs, or --head_num_train_epochs for a head that is trained first",
     "embedding_batch_size": "--per_device_train_batch_size",
     "classifier_batch_size": "--per_device_train_batch_size",
-    "body_learning_rate": "--learning_rate",
-    "body_embedding_learning_rate": "--learning_rate",
+    "body_learning_rate": "--contrastive_learning_rate with --few_shot, else --learning_rate",
+    "body_embedding_learning_rate": "--contrastive_learning_rate with --few_shot",
     "body_classifier_learning_rate": "--learning_rate",
     "warmup_proportion": "--warmup_steps: a value below 1 is a share of all steps",
     "l2_weight": "--weight_decay",
@@ -265,12 +262,12 @@ NOT_HERE = {
     "load_in_4bit": _QUANTISED,
     "quantization": _QUANTISED,
     # SetFit
-    "num_iterations": _NO_CONTRAST,
-    "sampling_strategy": _NO_CONTRAST,
-    "distance_metric": _NO_CONTRAST,
-    "margin": _NO_CONTRAST,
-    "samples_per_label": _NO_CONTRAST,
-    "end_to_end": _NO_CONTRAST,
+    "num_iterations": _ALL_PAIRS,
+    "sampling_strategy": _ALL_PAIRS,
+    "distance_metric": _ALL_PAIRS,
+    "margin": _ALL_PAIRS,
+    "samples_per_label": _ALL_PAIRS,
+    "end_to_end": _ALL_PAIRS,
     "normalize_embeddings": "pooled vectors are used as they are; --pooling and --pooling_layers choose them",
     "head_params": "--head_init logistic chooses its own penalty; --sweep searches settings of a head",
     "model_init": "a new head is drawn by --seed",

@@ -68,7 +68,7 @@ def test_an_answer_is_given_once() -> None:
         ("--model bert-base-cased", "here it is --model_name_or_path"),
         ("--best_model_dir x", "leave it out: the best model is in --output_dir"),
         ("--username me", "here it is --hub_model_id USER/NAME"),
-        ("--margin 0.2", "there is none here: nothing is trained contrastively"),
+        ("--margin 0.2", "there is none here: --few_shot compares the cosines"),
     ],
 )
 def test_the_words_of_an_answer(tokens: str, expected: str) -> None:
