@@ -131,6 +131,8 @@ def _check_few_shot(args: Arguments) -> None:
             "--few_shot tunes the encoder, and then freezes it for a head that is a logistic regression: leave out "
             "--boost, --head_init and --freeze_backbone"
         )
+    if args.training.cross_validation:
+        raise ArgumentsError("--cross_validation: the encoder that --few_shot tunes has seen the rows of every fold")
     if args.model.truncation_strategy == "windows":
         raise ArgumentsError("--few_shot: texts in windows have no one vector: use --truncation_strategy head_tail")
 

@@ -108,6 +108,7 @@ def test_fewer_texts_than_cross_validation_can_tell_apart(words: Command, tmp_pa
         ({"streaming": True, "validation_file": "x.csv"}, "--few_shot reads all texts several times"),
         ({"head_init": "random", "num_train_epochs": 1}, "leave out --boost, --head_init and --freeze_backbone"),
         ({"freeze_backbone": False}, "leave out --boost, --head_init and --freeze_backbone"),
+        ({"cross_validation": 2}, "the encoder that --few_shot tunes has seen the rows of every fold"),
         ({"truncation_strategy": "windows"}, "texts in windows have no one vector"),
         ({"few_shot": None}, "--contrastive_learning_rate belong to --few_shot"),
         ({"contrastive_max_steps": -1}, "must be 0 or more"),
