@@ -3,7 +3,7 @@
 Cross-validation on the training rows chooses: each candidate classifies every row by regressions, and by an encoder,
 that have not seen it. Candidates are the tuned encoder and the encoder as it is, each alone and beside n-grams. Of
 those whose loss is within one standard error of the least, the first is chosen (Breiman et al. 1984), since few rows
-cannot tell them apart, and tuning helps more often than not.
+cannot tell them apart.
 """
 
 import hashlib
