@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
+from bertcls_hf.features.cross_fitting import MAX_ITERATIONS, PENALTIES
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.lexical_fusion import fitted_factors
 from bertcls_hf.features.linear_models import (
@@ -25,7 +26,7 @@ from bertcls_hf.features.linear_models import (
     logistic_fitter,
     questions,
 )
-from bertcls_hf.features.logistic_head import MAX_ITERATIONS, MOST_ROWS, PENALTIES
+from bertcls_hf.features.logistic_head import MOST_ROWS
 from bertcls_hf.metrics.metrics import compute_metrics
 
 

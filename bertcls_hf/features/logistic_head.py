@@ -97,19 +97,38 @@ def init_head_by_logistic_regression(
         projection.weight.copy_(torch.from_numpy(weights))
         projection.bias.copy_(torch.from_numpy(biases))
     if model.lexical is not None:
-        factors = EQUAL_FACTORS
-        if validation is not None:
-            batch = validation.__getitems__(range(len(validation)))
-            with torch.no_grad():
-                head = model.head.eval()(batch["features"]).numpy()
-            wide, gold = batch["lexical_logits"].numpy(), batch["labels"].numpy()
-            factors = fitted_factors(head, wide, gold, SINGLE_LABEL, model.config.class_weights)
-        elif crossed is not None:
-            assert train.lexical_logits is not None
-            seen = len(crossed.logits)
-            wide = train.lexical_logits.numpy()[rows[:seen]]
-            factors = fitted_factors(crossed.logits, wide, labels[:seen], SINGLE_LABEL, model.config.class_weights)
+        factors = _lexical_factors(model, train, validation, rows, crossed)
         fuse(model, factors, "logistic regression")
+
+
+def _lexical_factors(
+    model: TextClassifier,
+    train: FeatureDataset,
+    validation: FeatureDataset | None,
+    rows: np.ndarray,
+    crossed: CrossFit | None,
+) -> tuple[float, float]:
+    """Weighs the head and the lexical features by the validation rows, or by what `crossed` says of training rows.
+
+    Args:
+        model: the classifier, with its fitted head.
+        train: the training rows.
+        validation: the validation rows, or None.
+        rows: the training rows in the order of `crossed`.
+        crossed: the cross-fitted regressions of the first of them; None where nothing can be cross-fitted.
+    """
+    if validation is None and crossed is None:
+        return EQUAL_FACTORS
+    if validation is not None:
+        batch = validation.__getitems__(range(len(validation)))
+        with torch.no_grad():
+            head = model.head.eval()(batch["features"]).numpy()
+    else:
+        assert crossed is not None
+        head = crossed.logits
+        batch = train.__getitems__(rows[: len(head)])
+    wide, gold = batch["lexical_logits"].numpy(), batch["labels"].numpy()
+    return fitted_factors(head, wide, gold, SINGLE_LABEL, model.config.class_weights)
 
 
 def _cross_fitted(

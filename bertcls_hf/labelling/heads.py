@@ -13,18 +13,16 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
+from bertcls_hf.features.cross_fitting import FOLDS, MAX_ITERATIONS, NEVER
 from bertcls_hf.features.dataset import FeatureDataset
-from bertcls_hf.features.logistic_head import MAX_ITERATIONS, folded_weights
+from bertcls_hf.features.logistic_head import folded_weights
 from bertcls_hf.metrics.probabilities import probabilities
 
 
 # C, the inverse strength of the L2 penalty.
 INVERSE_PENALTY = 0.1
-FOLDS = 5
 # The texts that say how far each feature spreads.
 SCALED_BY = 10_000
-# The bias of a label that no row has, where all rows have the same label.
-NEVER = -20.0
 
 
 @dataclass(frozen=True)

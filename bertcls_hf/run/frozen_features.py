@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertcls_hf.config.arguments import Arguments, DataArguments
 from bertcls_hf.config.command import enter_phase
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bertcls_hf.data.labels import LabelSet
     from bertcls_hf.data.load import ClassificationData
     from bertcls_hf.features.dataset import FeatureDataset
-    from bertcls_hf.models.modeling import TextClassifier
+    from bertcls_hf.models.modeling import TextClassifier, TruncationSettings
     from bertcls_hf.training.resolve import ResolvedRun
 
 
@@ -72,18 +72,19 @@ def frozen_features(
     enter_phase("while the data was read and tokenized")
     require_writable_cache()
 
-    def read() -> "ClassificationData":
+    def read() -> "tuple[ClassificationData, TruncationSettings | None, dict[str, Any]]":
         if read_splits is None:
             data = load_data(args.data, checkpoint.labels, trains=True, predicts=False)
         else:
             data = read_splits(args.data, checkpoint.labels)
         unlabelled = load_unlabelled(args.data, data)
-        return data if unlabelled is None else replace(data, splits={**data.splits, UNLABELLED: unlabelled})
+        if unlabelled is not None:
+            data = replace(data, splits={**data.splits, UNLABELLED: unlabelled})
+        truncation = resolve_truncation(args.model, checkpoint, tokenizer, args.data.max_seq_length, data.is_pair)
+        encoded = {name: split for name, split in data.splits.items() if only is None or name in only}
+        return data, truncation, tokenize(replace(data, splits=encoded), tokenizer, args.data, truncation)
 
-    data = with_sound_cache(read)
-    truncation = resolve_truncation(args.model, checkpoint, tokenizer, args.data.max_seq_length, data.is_pair)
-    encoded = {name: split for name, split in data.splits.items() if only is None or name in only}
-    splits = tokenize(replace(data, splits=encoded), tokenizer, args.data, truncation)
+    data, truncation, splits = with_sound_cache(read)
     report_lengths(splits, tokenizer, truncation)
     resolved = resolve_run(args, checkpoint, data, truncation)
     model = resolved.load_model()

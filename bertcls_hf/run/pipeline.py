@@ -144,7 +144,7 @@ def _run(
         resolved, has_lexical = choose_encoder(resolved, data, splits, tokenizer)
     learned = data
     if args.few_shot.self_training_rounds:
-        learned, splits = self_train(resolved, data, tokenizer)
+        learned, splits = self_train(resolved, data, splits, tokenizer)
         has_lexical = args.model.lexical_features
     if has_lexical:
         lexical = fitted_features(resolved, learned, tokenizer)

@@ -18,7 +18,6 @@ from datasets.fingerprint import Hasher
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
-    AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
     DataCollatorForLanguageModeling,
@@ -40,7 +39,7 @@ from bertcls_hf.models.masked_tokens import score_masked_tokens_alone
 from bertcls_hf.models.modeling import TextClassifierConfig
 from bertcls_hf.training.callbacks import training_callbacks
 from bertcls_hf.training.checkpoints import asks_to_resume, resolve_resume
-from bertcls_hf.training.phases import train_until_signalled, trainer_arguments
+from bertcls_hf.training.phases import encoder_phase, train_until_signalled, trainer_arguments
 from bertcls_hf.training.resolve import ResolvedRun
 from bertcls_hf.training.resume import checkpoint_differences
 from bertcls_hf.training.run_identity import RunIdentity
@@ -126,9 +125,7 @@ def adapt_encoder(
         _adapt(resolved, model, tokenizer, train, validation, folder, found, asked_resume)
     else:
         logger.info("%s holds the same adapted encoder: nothing is trained", folder)
-    config = AutoConfig.from_pretrained(folder)
-    config.name_or_path = ""
-    return replace(resolved, checkpoint=replace(resolved.checkpoint, path=str(folder), config=config))
+    return resolved.starting_from(folder)
 
 
 def read_adaptation(folder: Path) -> Adaptation | None:
@@ -264,15 +261,12 @@ def _adapt(
 
 
 def _arguments(args: Arguments, folder: Path) -> ClassifierTrainingArguments:
-    """Returns the run's training options for the masked language model, without those that are a classifier's."""
+    """Returns the options of the masked language model's training."""
     adapt, training = args.adapt, args.training
-    return training.resolved(
-        output_dir=str(folder), num_train_epochs=adapt.adapt_num_train_epochs, max_steps=-1,
-        learning_rate=adapt.adapt_learning_rate, head_learning_rate=adapt.adapt_learning_rate, layerwise_lr_decay=1.0,
-        eval_strategy="no", load_best_model_at_end=False, early_stopping_patience=-1, metric_for_best_model=None,
+    return encoder_phase(
+        training, folder, adapt.adapt_learning_rate, num_train_epochs=adapt.adapt_num_train_epochs, max_steps=-1,
         save_strategy="epoch" if training.save_strategy == "best" else training.save_strategy, save_total_limit=1,
-        label_smoothing_factor=0.0, weight_averaging=None, padding_free=False, neftune_noise_alpha=None,
-        resume_from_checkpoint=None, prediction_loss_only=True,
+        prediction_loss_only=True,
         # The scores of all words for each masked token take much memory.
         per_device_eval_batch_size=training.per_device_train_batch_size,
     )  # fmt: skip

@@ -7,7 +7,7 @@ the texts of a batch.
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.training.callbacks import training_callbacks
 from bertcls_hf.training.collators import ClassificationCollator
 from bertcls_hf.training.phases import trainer_arguments
+from bertcls_hf.training.samplers import EpochSampler
 from bertcls_hf.training.trainer import ClassificationTrainer
 
 
@@ -99,34 +100,27 @@ class ContrastiveEncoder(TextClassifier):
         return copied
 
 
-class SpreadLabels(Sampler[int]):
+class SpreadLabels(EpochSampler):
     """Yields all rows in a random order in which each stretch has its share of every label.
-
-    The order depends on the seed and the epoch alone.
 
     Args:
         labels: (rows,) label numbers.
-        seed: the epoch number is added to it.
+        seed: of the order, with the epoch number.
     """
 
     def __init__(self, labels: np.ndarray, seed: int):
-        self.labels, self.seed, self.epoch = labels, seed, 0
+        super().__init__(len(labels), seed)
+        self.labels = labels
 
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch, which the data loader does at the start of each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __iter__(self) -> Any:
-        generator = np.random.default_rng([self.seed, self.epoch])
+    def order(self, epoch: int) -> Iterator[int]:
+        """Yields the numbers of all rows in the order of an epoch."""
+        generator = np.random.default_rng([self.seed, epoch])
         places = np.empty(len(self.labels))
         for label in np.unique(self.labels):
             rows = np.flatnonzero(self.labels == label)
             # The rows of a label are spread evenly from 0 to 1, in random order.
             places[generator.permutation(rows)] = (np.arange(len(rows)) + generator.random()) / len(rows)
-        return iter(np.argsort(places).tolist())
+        yield from np.argsort(places).tolist()
 
 
 class ContrastiveTrainer(ClassificationTrainer):

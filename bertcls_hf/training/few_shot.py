@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from scipy.special import log_softmax
-from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from bertcls_hf.atomic_files import read_json, write_json_atomically
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
@@ -33,6 +33,7 @@ from bertcls_hf.models.fingerprints import tokenizer_fingerprint
 from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.training.contrastive import ContrastiveEncoder, tune
 from bertcls_hf.training.lexical_parts import fitted_features
+from bertcls_hf.training.phases import encoder_phase
 from bertcls_hf.training.resolve import ResolvedRun
 
 
@@ -141,9 +142,7 @@ def choose_encoder(
     PartialState().wait_for_everyone()
     _log(choice)
     if choice.best.is_tuned:
-        config = AutoConfig.from_pretrained(folder)
-        config.name_or_path = ""
-        resolved = replace(resolved, checkpoint=replace(resolved.checkpoint, path=str(folder), config=config))
+        resolved = resolved.starting_from(folder)
     return resolved, choice.best.has_ngrams
 
 
@@ -267,15 +266,11 @@ def _tuned(
 
 
 def _training_arguments(args: Arguments, steps: int) -> ClassifierTrainingArguments:
-    """Returns the run's training options for the pairs, without those that are a classifier's."""
-    training, few_shot = args.training, args.few_shot
-    rate = few_shot.contrastive_learning_rate
-    return training.resolved(
-        output_dir=str(Path(training.output_dir, FOLDER)), max_steps=steps,
-        learning_rate=rate, head_learning_rate=rate, layerwise_lr_decay=1.0, gradient_accumulation_steps=1,
-        eval_strategy="no", save_strategy="no", load_best_model_at_end=False, early_stopping_patience=-1,
-        metric_for_best_model=None, label_smoothing_factor=0.0, weight_averaging=None, padding_free=False,
-        neftune_noise_alpha=None, resume_from_checkpoint=None, report_to=[],
+    """Returns the options of the training on pairs."""
+    training = args.training
+    return encoder_phase(
+        training, Path(training.output_dir, FOLDER), args.few_shot.contrastive_learning_rate, max_steps=steps,
+        gradient_accumulation_steps=1, save_strategy="no", report_to=[],
     )  # fmt: skip
 
 

@@ -63,6 +63,25 @@ def trainer_arguments(args: ClassifierTrainingArguments) -> ClassifierTrainingAr
     )
 
 
+def encoder_phase(
+    training: ClassifierTrainingArguments, folder: Path, learning_rate: float, **changes: Any
+) -> ClassifierTrainingArguments:
+    """Returns the options of a training of the encoder before the classifier's, without those that are a classifier's.
+
+    Args:
+        training: the run's options.
+        folder: where this training writes.
+        learning_rate: of all weights.
+        **changes: further options.
+    """
+    return training.resolved(
+        output_dir=str(folder), learning_rate=learning_rate, head_learning_rate=learning_rate, layerwise_lr_decay=1.0,
+        eval_strategy="no", load_best_model_at_end=False, early_stopping_patience=-1, metric_for_best_model=None,
+        label_smoothing_factor=0.0, weight_averaging=None, padding_free=False, neftune_noise_alpha=None,
+        resume_from_checkpoint=None, **changes,
+    )  # fmt: skip
+
+
 def prepare_inputs(
     resolved: ResolvedRun,
     model: TextClassifier,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, get_scheduler, set_seed
+from transformers import AutoConfig, Trainer, get_scheduler, set_seed
 from transformers.trainer_utils import SchedulerType
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments, ModelArguments
@@ -87,6 +87,12 @@ class ResolvedRun:
         if self.lexical is not None and model.lexical is not None:
             self.lexical.fill(model.lexical)
         return model
+
+    def starting_from(self, folder: Path) -> "ResolvedRun":
+        """Returns the same run, which starts from the encoder in a folder."""
+        config = AutoConfig.from_pretrained(folder)
+        config.name_or_path = ""
+        return replace(self, checkpoint=replace(self.checkpoint, path=str(folder), config=config))
 
     def with_options(self, model: ModelArguments, **training: Any) -> "ResolvedRun":
         """Returns the same run with other model options and other training options, and without a sweep."""

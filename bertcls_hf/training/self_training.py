@@ -8,6 +8,7 @@ that both together were surest of, a growing share of those of every label, unti
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -74,13 +75,14 @@ class SelfTraining:
 
 
 def self_train(
-    resolved: ResolvedRun, data: ClassificationData, tokenizer: PreTrainedTokenizerBase
+    resolved: ResolvedRun, data: ClassificationData, splits: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[ClassificationData, dict[str, Any]]:
     """Labels the texts of `unlabelled_file`, and writes `self_training.json`.
 
     Args:
         resolved: the run, with cached features.
         data: the splits with their texts.
+        splits: the tokenized splits.
         tokenizer: the run's tokenizer.
 
     Returns:
@@ -121,7 +123,8 @@ def self_train(
     if args.training.process_index == 0:
         found = SelfTraining(len(train), len(texts), rounds, agreement, shares)
         write_json_atomically(Path(args.training.output_dir, DESCRIPTION_FILE), asdict(found))
-    return grown, tokenize(grown, tokenizer, args.data, resolved.truncation)
+    labelled = tokens.add_column("labels", [*gold.tolist(), *answers.tolist()], feature=encoded_feature(data.labels))
+    return grown, {**splits, "train": labelled}
 
 
 def read_self_training(folder: Path) -> SelfTraining | None:
@@ -156,6 +159,7 @@ class _Views:
     def __init__(self, features: FeatureDataset, texts: Dataset, gold: np.ndarray, labels: LabelSet):
         self.gold, self.labels, self.features = gold, labels, features
         self.marks: sparse.csr_array = NgramCounter(ngram_kind_of(texts)).fit_transform(texts)
+        self.open_rows = np.arange(len(gold), len(features))
         self._uses_features = True
         sample = np.sort(np.random.default_rng(0).permutation(len(features))[:MOST_FITTED])
         self.scaler = StandardScaler().fit(features.__getitems__(sample)["features"].numpy())
@@ -167,10 +171,10 @@ class _Views:
         Cross-validation on these rows weighs the views. Features for which it finds no use stay out of all rounds.
         """
         rows = np.arange(len(self.gold))
-        views = [self._by_features(rows, self.gold), self._by_ngrams(rows, self.gold)]
+        by_features, by_ngrams = self._views(rows, self.gold, self.open_rows)
         factors = self._factors()
         self._uses_features = factors[0] > 0
-        return _aligned(factors[0] * views[0][len(rows) :] + factors[1] * views[1][len(rows) :], self.shares)
+        return _aligned(factors[0] * by_features + factors[1] * by_ngrams, self.shares)
 
     def _factors(self) -> tuple[float, float]:
         """Weighs the views by the labelled rows, each classified by what was not fitted to it."""
@@ -182,8 +186,7 @@ class _Views:
         views = np.empty((2, len(rows), len(self.labels.names)))
         for held in parts:
             kept = np.setdiff1d(rows, held)
-            for view, by in zip(views, (self._by_features, self._by_ngrams), strict=True):
-                view[held] = by(kept, self.gold[kept])[held]
+            views[:, held] = self._views(kept, self.gold[kept], held)
         return fitted_factors(views[0], views[1], self.gold, task, None)
 
     def next_logits(self, logits: np.ndarray, share: float) -> tuple[np.ndarray, float]:
@@ -200,29 +203,38 @@ class _Views:
             surest = of_label[np.argsort(-sure[of_label], kind="stable")[: int(np.ceil(share * len(of_label)))]]
             rows.append(len(self.gold) + surest)
         learned, given = np.concatenate(rows), np.concatenate([self.gold, answers])
-        views = [self._by_features(learned, given[learned]), self._by_ngrams(learned, given[learned])]
-        others = [_aligned(view[len(self.gold) :], self.shares) for view in views]
+        others = [_aligned(view, self.shares) for view in self._views(learned, given[learned], self.open_rows)]
         agreement = float((others[0].argmax(axis=1) == others[1].argmax(axis=1)).mean())
         # Each view counts as much as the other, however sure it is of itself.
         used = others if self._uses_features else others[1:]
         return _aligned(np.sum([view / view.std() for view in used], axis=0), self.shares), agreement
 
-    def _by_features(self, rows: np.ndarray, given: np.ndarray) -> np.ndarray:
+    def _views(self, rows: np.ndarray, given: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
+        """Fits both views to some rows, and returns the (rows, labels) logits that each gives the rows asked about.
+
+        Args:
+            rows: the rows that are learned from.
+            given: (rows,) their label numbers.
+            asked: the rows that are classified.
+        """
+        views = [self._by_features(rows, given, asked), self._by_ngrams(rows, given, asked)]
+        return [logits - logits.mean(axis=1, keepdims=True) for logits in views]
+
+    def _by_features(self, rows: np.ndarray, given: np.ndarray, asked: np.ndarray) -> np.ndarray:
         if len(rows) > MOST_FITTED:
             chosen = np.random.default_rng(0).permutation(len(rows))[:MOST_FITTED]
             rows, given = rows[chosen], given[chosen]
         scaled = self.scaler.transform(self.features.__getitems__(rows)["features"].numpy())
         regression = LogisticRegression(C=INVERSE_PENALTY, max_iter=MAX_ITERATIONS).fit(scaled, given)
         weights, biases = folded_weights(regression, self.scaler, len(self.labels.names))
-        logits = np.empty((len(self.features), len(biases)))
-        for places, features in self.features.in_chunks():
+        logits = np.empty((len(asked), len(biases)))
+        for places, features in self.features.select(asked).in_chunks():
             logits[places] = features @ weights.T + biases
-        return logits - logits.mean(axis=1, keepdims=True)
+        return logits
 
-    def _by_ngrams(self, rows: np.ndarray, given: np.ndarray) -> np.ndarray:
+    def _by_ngrams(self, rows: np.ndarray, given: np.ndarray, asked: np.ndarray) -> np.ndarray:
         model = logistic_fitter(self.marks[rows], given, self.labels, None)(DEFAULT_INVERSE_PENALTY)
-        logits = model.logits([self.marks], self.labels)
-        return logits - logits.mean(axis=1, keepdims=True)
+        return model.logits([self.marks[asked]], self.labels)
 
 
 def _aligned(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:

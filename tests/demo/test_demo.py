@@ -17,7 +17,7 @@ import pytest
 from gradio_client import Client
 from huggingface_hub import metadata_load
 from packaging.requirements import Requirement
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
 from bertcls_hf.demo.__main__ import main
 from bertcls_hf.demo.card_text import MOST_CHARACTERS, TAGS, harmless_card, read_card
@@ -29,7 +29,7 @@ from bertcls_hf.predict.lines import format_rows
 from bertcls_hf.predict.predictor import Predictor
 from tests.helpers.classifiers import NAMES, save_classifier, train_classifier
 from tests.helpers.reviews import ROOT, write_reviews
-from tests.helpers.served_pages import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE, free_port, served
+from tests.helpers.served_pages import chromium, free_port, fresh_page, served
 
 
 REVIEW = "that was a great story"
@@ -436,29 +436,15 @@ def requested() -> list[str]:
 
 @pytest.fixture(scope="module")
 def browser(requested: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium here")
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, args=CHROMIUM_OPTIONS
-        )
+    with chromium(tmp_path_factory.mktemp("profile")) as context:
         context.on("request", lambda request: requested.append(request.url))
-        context.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
         yield context
-        context.close()
 
 
 @pytest.fixture
 def page(browser: BrowserContext, address: str) -> Iterator[Page]:
-    """The page, freshly opened; a script that fails fails the test."""
-    page = browser.new_page()
-    failures: list[str] = []
-    page.on("pageerror", lambda error: failures.append(str(error)))
-    page.goto(address)
-    yield page
-    page.close()
-    assert failures == []
+    with fresh_page(browser, address) as page:
+        yield page
 
 
 @pytest.fixture

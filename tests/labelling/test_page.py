@@ -10,12 +10,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
 from bertcls_hf.labelling.page import curve_html
 from bertcls_hf.labelling.session import Point
 from tests.helpers.reviews import ROOT, review
-from tests.helpers.served_pages import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE, free_port, served
+from tests.helpers.served_pages import chromium, free_port, fresh_page, served
 
 
 CODE = "<img src=x onerror='document.title=1'>great ${1+1} {{value}} </p>"
@@ -64,29 +64,15 @@ def address(folder: Path, tiny_bert: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium here")
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, args=CHROMIUM_OPTIONS
-        )
-        context.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
+    with chromium(tmp_path_factory.mktemp("profile")) as context:
         yield context
-        context.close()
 
 
 @pytest.fixture
 def page(browser: BrowserContext, address: str) -> Iterator[Page]:
-    """The page, freshly opened; a script that fails fails the test."""
-    page = browser.new_page()
-    failures: list[str] = []
-    page.on("pageerror", lambda error: failures.append(str(error)))
-    page.goto(address)
-    expect(page.locator("#text .text")).not_to_have_text("")
-    yield page
-    page.close()
-    assert failures == []
+    with fresh_page(browser, address) as page:
+        expect(page.locator("#text .text")).not_to_have_text("")
+        yield page
 
 
 def labelled(folder: Path) -> list[dict[str, str]]:
