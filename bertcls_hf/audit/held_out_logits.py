@@ -9,12 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
-from bertcls_hf.features.cross_fitting import MAX_ITERATIONS, PENALTIES
+from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.lexical_fusion import fitted_factors
 from bertcls_hf.features.linear_models import (
@@ -27,6 +24,7 @@ from bertcls_hf.features.linear_models import (
     questions,
 )
 from bertcls_hf.features.logistic_head import MOST_ROWS
+from bertcls_hf.features.regressions import PENALTIES, fit_regressions
 from bertcls_hf.metrics.metrics import compute_metrics
 
 
@@ -34,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 # The rows whose features are read at once.
 READ_ROWS = 10_000
-# No probability is less, also that of a label that no fitted row has.
-LEAST_PROBABILITY = 1e-12
 METRIC = "log_loss"
 
 
@@ -49,7 +45,7 @@ def weighed_sum(encoder: np.ndarray, ngrams: np.ndarray, gold: np.ndarray, label
 def encoder_logits(
     features: FeatureDataset, gold: np.ndarray, labels: LabelSet, folds: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Fits regressions on the features without each fold, and returns (rows, labels) float64 log-odds of its rows.
+    """Fits regressions on the features without each fold, and returns (rows, labels) float64 logits of its rows.
 
     Args:
         features: of all rows, one vector per text.
@@ -82,7 +78,7 @@ def _read(features: FeatureDataset, rows: np.ndarray) -> np.ndarray:
 def _best_regression(
     fitted: np.ndarray, gold: np.ndarray, held: np.ndarray, held_gold: np.ndarray, labels: LabelSet
 ) -> tuple[float, np.ndarray]:
-    """Weakens the penalty until the held rows are no longer predicted better; returns it, and their log-odds."""
+    """Weakens the penalty until the held rows are no longer predicted better; returns it, and their logits."""
     best: tuple[float, float, np.ndarray] | None = None
     for penalty in PENALTIES if questions(labels) <= MOST_SEARCHED else PENALTIES[:1]:
         found = _regression_logits(penalty, fitted, gold, held, labels)
@@ -97,22 +93,10 @@ def _best_regression(
 def _regression_logits(
     penalty: float, fitted: np.ndarray, gold: np.ndarray, held: np.ndarray, labels: LabelSet
 ) -> np.ndarray:
-    """Fits with an inverse penalty C, and returns (held rows, labels) log-odds, or logarithms of probabilities."""
-
-    def log_probabilities(gold: np.ndarray, count: int) -> np.ndarray:
-        found = np.full((len(held), count), np.log(LEAST_PROBABILITY))
-        present = np.unique(gold)
-        if len(present) == 1:
-            found[:, present[0]] = 0.0
-            return found
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS))
-        found[:, present] = np.log(model.fit(fitted, gold).predict_proba(held).clip(min=LEAST_PROBABILITY))
-        return found
-
-    if labels.problem_type == SINGLE_LABEL:
-        return log_probabilities(gold, len(labels.names))
-    answers = [log_probabilities(gold[:, label].astype(np.int64), 2) for label in range(len(labels.names))]
-    return np.column_stack([yes - no for no, yes in (answer.T for answer in answers)])
+    """Fits with an inverse penalty C, and returns (held rows, labels) logits."""
+    scaler = StandardScaler().fit(fitted)
+    [regression] = fit_regressions(scaler.transform(fitted), gold, len(labels.names), [penalty])
+    return regression.logits(scaler.transform(held))
 
 
 def ngram_logits(

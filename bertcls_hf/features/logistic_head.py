@@ -1,20 +1,18 @@
 """Initialises a linear head by scikit-learn's logistic regression (L-BFGS) on the cached features."""
 
-import copy
 import logging
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from bertcls_hf.data.labels import SINGLE_LABEL
+from bertcls_hf.data.labels import REGRESSION
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.features.cross_fitting import FOLDS, MAX_ITERATIONS, PENALTIES, CrossFit, cross_fit, held_out_parts
+from bertcls_hf.features.cross_fitting import FOLDS, CrossFit, cross_fit, held_out_parts
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.lexical_fusion import EQUAL_FACTORS, fitted_factors, fuse
+from bertcls_hf.features.regressions import PENALTIES, Regression, fit_regressions, losses_of_rows
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 
 
@@ -37,14 +35,14 @@ def check_head_init(asked: str, config: TextClassifierConfig, is_trained_further
         is_trained_further: whether the Trainer trains the head after the regression, with the loss of `config`.
 
     Raises:
-        ArgumentsError: if `asked` is `logistic`, and the head is not linear, the task is not single-label, the head
+        ArgumentsError: if `asked` is `logistic`, and the head is not linear, the task is a regression, the head
             learns how to pool windows, or the final head would be fitted with another loss than the options name.
     """
     if asked != "logistic":
         return
-    if config.head != "linear" or config.problem_type != SINGLE_LABEL:
+    if config.head != "linear" or config.problem_type == REGRESSION:
         raise ArgumentsError(
-            f"--head_init logistic needs a linear head and {SINGLE_LABEL}, not {config.head} and {config.problem_type}"
+            f"--head_init logistic needs a linear head and classes, not {config.head} and {config.problem_type}"
         )
     if config.window_pooling == "attention":
         raise ArgumentsError(
@@ -66,11 +64,12 @@ def init_head_by_logistic_regression(
     """Fits logistic regressions with different penalties, and copies the best one into the model's linear head.
 
     The features are standardised for the solver, and the scaling is folded into the head's weights, so that the head
-    reads plain features and the model can still be saved as a stock class. The class weights of the model's loss weigh
-    the rows, in the regressions and in the choice between them.
+    reads plain features and the model can still be saved as a stock class. With several labels per text, each label
+    has a regression, and all have one penalty. The class weights of the model's loss weigh the rows, in the
+    regressions and in the choice between them.
 
     Args:
-        model: a single-label classifier with a linear head.
+        model: a classifier of one or several labels per text, with a linear head.
         train: labelled features. If there are more than `MOST_ROWS` rows, a random sample is used.
         validation: labelled features, on which the regression with the lowest log-loss is chosen, and the lexical
             features are weighed. Without them, cross-validation on the training rows does both.
@@ -80,22 +79,22 @@ def init_head_by_logistic_regression(
     features, labels = _arrays(train, rows)
     scaler = StandardScaler(copy=False).fit(features)
     scaled = scaler.transform(features)
-    class_weights = np.asarray(model.config.class_weights or [1.0] * model.config.num_labels)
+    class_weights = None if model.config.class_weights is None else np.asarray(model.config.class_weights)
     crossed: CrossFit | None = None
     candidates: Sequence[float] = PENALTIES
     if validation is None:
         texts = train.text_numbers[rows]
         crossed = _cross_fitted(scaled, labels, texts, model.config.num_labels, class_weights, seed)
         candidates = (DEFAULT_PENALTY if crossed is None else crossed.penalty,)
-    fitted = _regressions(candidates, scaled, labels, class_weights[labels])
-    best = fitted[0] if validation is None else _best_on(validation, fitted, scaler, class_weights)
+    fitted = fit_regressions(scaled, labels, model.config.num_labels, candidates, class_weights)
+    best = 0 if validation is None else _best_on(validation, fitted, np.unique(labels), scaler, class_weights)
     weighed = ", rows weighed by --class_weights" if model.config.class_weights else ""
-    logger.info("logistic regression starts the head (C=%g%s)", best.C, weighed)
-    weights, biases = folded_weights(best, scaler, model.config.num_labels)
+    logger.info("logistic regression starts the head (C=%g%s)", candidates[best], weighed)
+    regression = fitted[best].with_scaling(scaler)
     with torch.no_grad():
         projection = model.head.out_proj
-        projection.weight.copy_(torch.from_numpy(weights))
-        projection.bias.copy_(torch.from_numpy(biases))
+        projection.weight.copy_(torch.from_numpy(regression.weights))
+        projection.bias.copy_(torch.from_numpy(regression.biases))
     if model.lexical is not None:
         factors = _lexical_factors(model, train, validation, rows, crossed)
         fuse(model, factors, "logistic regression")
@@ -128,28 +127,16 @@ def _lexical_factors(
         head = crossed.logits
         batch = train.__getitems__(rows[: len(head)])
     wide, gold = batch["lexical_logits"].numpy(), batch["labels"].numpy()
-    return fitted_factors(head, wide, gold, SINGLE_LABEL, model.config.class_weights)
+    return fitted_factors(head, wide, gold, model.config.problem_type, model.config.class_weights)
 
 
 def _cross_fitted(
-    features: np.ndarray, gold: np.ndarray, texts: np.ndarray, labels: int, class_weights: np.ndarray, seed: int
+    features: np.ndarray, gold: np.ndarray, texts: np.ndarray, labels: int, class_weights: np.ndarray | None, seed: int
 ) -> CrossFit | None:
     """Cross-fits the first rows; returns None if a label has only one text."""
     features, gold, texts = features[:MOST_CROSS_FITTED], gold[:MOST_CROSS_FITTED], texts[:MOST_CROSS_FITTED]
     parts = held_out_parts(gold, texts, FOLDS, seed)
-    return cross_fit(features, gold, parts, labels, class_weights[gold]) if parts else None
-
-
-def _regressions(
-    penalties: Sequence[float], features: np.ndarray, labels: np.ndarray, row_weights: np.ndarray
-) -> list[LogisticRegression]:
-    """Fits one regression per penalty, from the strongest to the weakest; each starts where the last one ended."""
-    regression = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
-    fitted = []
-    for inverse_penalty in sorted(penalties):
-        regression.set_params(C=inverse_penalty).fit(features, labels, sample_weight=row_weights)
-        fitted.append(copy.deepcopy(regression))
-    return fitted
+    return cross_fit(features, gold, parts, labels, class_weights) if parts else None
 
 
 def _arrays(dataset: FeatureDataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,50 +145,17 @@ def _arrays(dataset: FeatureDataset, rows: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _best_on(
-    validation: FeatureDataset, fitted: list[LogisticRegression], scaler: StandardScaler, class_weights: np.ndarray
-) -> LogisticRegression:
+    validation: FeatureDataset,
+    fitted: Sequence[Regression],
+    known: np.ndarray,
+    scaler: StandardScaler,
+    class_weights: np.ndarray | None,
+) -> int:
+    """Returns the position of the regression with the least loss; single labels count that a training row has."""
     features, gold = _arrays(validation, np.arange(len(validation)))
-    is_trained = np.isin(gold, fitted[0].classes_)
-    scaled, gold = scaler.transform(features[is_trained]), gold[is_trained]
-    row_weights = class_weights[gold]
-
-    def weighted_loss(regression: LogisticRegression) -> float:
-        probabilities = regression.predict_proba(scaled)
-        return log_loss(gold, probabilities, labels=regression.classes_, sample_weight=row_weights)
-
-    return min(fitted, key=weighted_loss)
-
-
-def folded_weights(
-    regression: LogisticRegression, scaler: StandardScaler, labels: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Folds the scaling into a regression, so that it reads plain features.
-
-    Args:
-        regression: fitted to scaled features and the positions of labels.
-        scaler: what scaled the features.
-        labels: the number of labels of the task.
-
-    Returns:
-        (labels, features) float weights and (labels,) float biases. A label without a training row is never predicted.
-    """
-    weights, biases = _per_label(regression, labels)
-    weights = weights / scaler.scale_
-    return weights, biases - weights @ scaler.mean_
-
-
-def _per_label(regression: LogisticRegression, labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the weights, (labels, features), and the biases, (labels,), for all labels of the model.
-
-    A label without a training row gets zero weights and a bias so low that it is never predicted.
-    """
-    coefficients, intercepts = regression.coef_, regression.intercept_
-    if len(coefficients) == 1:
-        # Two classes: softmax of (-z/2, z/2) is the logistic function of z.
-        coefficients, intercepts = (
-            np.vstack([-coefficients, coefficients]) / 2,
-            np.hstack([-intercepts, intercepts]) / 2,
-        )
-    weights, biases = np.zeros((labels, coefficients.shape[1])), np.full(labels, intercepts.min() - 20)
-    weights[regression.classes_], biases[regression.classes_] = coefficients, intercepts
-    return weights, biases
+    if gold.ndim == 1:
+        is_known = np.isin(gold, known)
+        features, gold = features[is_known], gold[is_known]
+    scaled = scaler.transform(features)
+    losses = [losses_of_rows(regression.logits(scaled), gold, class_weights).mean() for regression in fitted]
+    return int(np.argmin(losses))

@@ -8,14 +8,13 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
-from bertcls_hf.features.cross_fitting import FOLDS, MAX_ITERATIONS, NEVER
+from bertcls_hf.features.cross_fitting import FOLDS
 from bertcls_hf.features.dataset import FeatureDataset
-from bertcls_hf.features.logistic_head import folded_weights
+from bertcls_hf.features.regressions import fit_regressions
 from bertcls_hf.metrics.probabilities import probabilities
 
 
@@ -59,40 +58,9 @@ def fit_head(features: np.ndarray, gold: np.ndarray, labels: LabelSet, scaler: S
         labels: the labels of the task.
         scaler: fitted to features like these.
     """
-    scaled = scaler.transform(features)
-    if labels.problem_type == SINGLE_LABEL:
-        weights, biases = _fit_single(scaled, gold, len(labels.names), scaler)
-    else:
-        fitted = [_fit_question(scaled, column, scaler) for column in gold.T]
-        weights, biases = (np.concatenate(parts) for parts in zip(*fitted, strict=True))
-    return LinearHead(weights.astype(np.float32), biases.astype(np.float32), labels.problem_type)
-
-
-def _fit_single(
-    scaled: np.ndarray, gold: np.ndarray, labels: int, scaler: StandardScaler
-) -> tuple[np.ndarray, np.ndarray]:
-    known = np.unique(gold)
-    if len(known) == 1:
-        biases = np.full(labels, NEVER)
-        biases[known] = 0
-        return np.zeros((labels, scaled.shape[1])), biases
-    return folded_weights(_regression().fit(scaled, gold), scaler, labels)
-
-
-def _fit_question(scaled: np.ndarray, gold: np.ndarray, scaler: StandardScaler) -> tuple[np.ndarray, np.ndarray]:
-    """Fits one yes-or-no question; returns (1, features) weights and its (1,) bias."""
-    positives = int((gold > 0).sum())
-    if positives in (0, len(gold)):
-        # With the usual half a row added to both sides, a question with one answer gets that answer.
-        odds = (positives + 0.5) / (len(gold) - positives + 0.5)
-        return np.zeros((1, scaled.shape[1])), np.log([odds])
-    regression = _regression().fit(scaled, gold > 0)
-    weights = regression.coef_ / scaler.scale_
-    return weights, regression.intercept_ - weights @ scaler.mean_
-
-
-def _regression() -> LogisticRegression:
-    return LogisticRegression(C=INVERSE_PENALTY, max_iter=MAX_ITERATIONS)
+    [fitted] = fit_regressions(scaler.transform(features), gold, len(labels.names), [INVERSE_PENALTY])
+    head = fitted.with_scaling(scaler)
+    return LinearHead(head.weights.astype(np.float32), head.biases.astype(np.float32), labels.problem_type)
 
 
 def out_of_fold_probabilities(

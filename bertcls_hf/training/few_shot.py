@@ -17,18 +17,18 @@ from typing import Any, cast
 import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
-from scipy.special import log_softmax
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from bertcls_hf.atomic_files import read_json, write_json_atomically
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments
-from bertcls_hf.data.labels import SINGLE_LABEL
+from bertcls_hf.data.labels import REGRESSION
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.texts import first_rows
 from bertcls_hf.errors import ArgumentsError
 from bertcls_hf.features.cross_fitting import cross_fit, held_out_parts
 from bertcls_hf.features.extractor import FeatureExtractor, encoder_fingerprint
 from bertcls_hf.features.lexical_fusion import fitted_factors
+from bertcls_hf.features.regressions import losses_of_rows
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
 from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.training.contrastive import ContrastiveEncoder, tune
@@ -58,7 +58,7 @@ class Candidate:
     Args:
         is_tuned: whether its encoder is tuned on pairs.
         has_ngrams: whether n-grams stand beside the encoder.
-        accuracy: the share of the rows that are classified right; None without cross-validation.
+        accuracy: the share of the rows all of whose labels are right; None without cross-validation.
         log_loss: the mean negative logarithm of a row's probability; None without cross-validation.
         behind: how much more that is than the least of the candidates, in standard errors of the difference.
     """
@@ -119,10 +119,10 @@ def choose_encoder(
         The run that starts from the chosen encoder, and whether it has lexical features.
 
     Raises:
-        ArgumentsError: if the task has no single labels.
+        ArgumentsError: if the task has no classes.
     """
-    if data.labels.problem_type != SINGLE_LABEL:
-        raise ArgumentsError(f"--few_shot is for {SINGLE_LABEL}, and the task is {data.labels.problem_type}")
+    if data.labels.problem_type == REGRESSION:
+        raise ArgumentsError(f"--few_shot is for classes, and the task is a {REGRESSION}")
     output_dir = Path(resolved.args.training.output_dir)
     folder = output_dir / FOLDER
     model = resolved.load_model()
@@ -199,19 +199,18 @@ def _compare(
     )
     weights = None if resolved.class_weights is None else np.asarray(resolved.class_weights)
     labels = len(data.labels.names)
-    row_weights = None if weights is None else weights[gold]
     features = _features(resolved, model, train, tokenizer)
-    as_it_is = cross_fit(features, gold, parts, labels, row_weights).logits
+    as_it_is = cross_fit(features, gold, parts, labels, weights).logits
     encoders = {False: as_it_is}
     if steps:
-        tuned = _tuned_logits(resolved, model, train, tokenizer, gold, parts, labels, row_weights)
+        tuned = _tuned_logits(resolved, model, train, tokenizer, gold, parts, labels, weights)
         encoders[True], steps = tuned
     measured = [
-        (is_tuned, beside is not None, _fused(logits, beside, gold, resolved.class_weights))
+        (is_tuned, beside is not None, _fused(logits, beside, gold, data.labels.problem_type, resolved.class_weights))
         for beside in ([None] if ngrams is None else [None, ngrams])
         for is_tuned, logits in sorted(encoders.items(), reverse=True)
     ]
-    return FewShotChoice(key, len(gold), steps, tuple(_ordered(measured, gold, row_weights)))
+    return FewShotChoice(key, len(gold), steps, tuple(_ordered(measured, gold, weights)))
 
 
 def _features(
@@ -230,7 +229,7 @@ def _tuned_logits(
     gold: np.ndarray,
     parts: list[np.ndarray],
     labels: int,
-    row_weights: np.ndarray | None,
+    class_weights: np.ndarray | None,
 ) -> tuple[np.ndarray, int]:
     """Tunes an encoder without each part; returns the logits of all rows, and the steps of a tuning on all of them."""
     vectors, shares = [], []
@@ -242,7 +241,7 @@ def _tuned_logits(
         trainer, best_step = _tuned(resolved.args, model, train.select(kept), tokenizer, steps, train.select(held))
         vectors.append(trainer.vectors(train))
         shares.append(best_step / steps)
-    found = cross_fit(vectors, gold, parts, labels, row_weights)
+    found = cross_fit(vectors, gold, parts, labels, class_weights)
     return found.logits, max(1, round(float(np.mean(shares)) * _steps(resolved.args, len(gold))))
 
 
@@ -275,34 +274,33 @@ def _training_arguments(args: Arguments, steps: int) -> ClassifierTrainingArgume
 
 
 def _fused(
-    logits: np.ndarray, ngrams: np.ndarray | None, gold: np.ndarray, class_weights: list[float] | None
+    logits: np.ndarray, ngrams: np.ndarray | None, gold: np.ndarray, task: str, class_weights: list[float] | None
 ) -> np.ndarray:
     """Weighs logits that no row's own regression gave, beside those of n-grams if there are any."""
     wide = np.zeros_like(logits) if ngrams is None else ngrams
-    factors = fitted_factors(logits, wide, gold, SINGLE_LABEL, class_weights)
+    factors = fitted_factors(logits, wide, gold, task, class_weights)
     return factors[0] * logits + factors[1] * wide
 
 
 def _ordered(
-    measured: list[tuple[bool, bool, np.ndarray]], gold: np.ndarray, row_weights: np.ndarray | None
+    measured: list[tuple[bool, bool, np.ndarray]], gold: np.ndarray, class_weights: np.ndarray | None
 ) -> list[Candidate]:
     """Compares candidates, row by row; the first that is not clearly behind the best becomes the first of all.
 
     Args:
         measured: whether a candidate is tuned, whether it has n-grams, and its (rows, labels) logits, by preference.
-        gold: (rows,) label numbers.
-        row_weights: (rows,) floats, or None for equal ones.
+        gold: (rows,) label numbers, or (rows, labels) of 0 and 1.
+        class_weights: (labels,) floats, or None for equal ones.
     """
-    rows = np.arange(len(gold))
-    weights = np.ones(len(gold)) if row_weights is None else row_weights * len(gold) / row_weights.sum()
-    losses = [-log_softmax(logits, axis=1)[rows, gold] * weights for _, _, logits in measured]
+    losses = [losses_of_rows(logits, gold, class_weights) for _, _, logits in measured]
     least = min(losses, key=np.mean)
     candidates = []
     for (is_tuned, has_ngrams, logits), loss in zip(measured, losses, strict=True):
         more = loss - least
         error = more.std(ddof=1) / np.sqrt(len(gold))
         behind = float(more.mean() / error) if error > 0 else 0.0
-        accuracy = float((logits.argmax(axis=1) == gold).mean())
+        is_right = logits.argmax(axis=1) == gold if gold.ndim == 1 else ((logits > 0) == (gold > 0)).all(axis=1)
+        accuracy = float(is_right.mean())
         candidates.append(Candidate(is_tuned, has_ngrams, accuracy, float(loss.mean()), behind))
     chosen = next(candidate for candidate in candidates if cast(float, candidate.behind) <= 1)
     return [chosen, *(candidate for candidate in candidates if candidate is not chosen)]

@@ -17,7 +17,6 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from scipy import sparse
 from scipy.special import log_softmax, softmax
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedTokenizerBase
 
@@ -28,13 +27,13 @@ from bertcls_hf.data.texts import text_columns, text_keys
 from bertcls_hf.data.tokenization import tokenize
 from bertcls_hf.data.unlabelled import load_unlabelled
 from bertcls_hf.errors import ArgumentsError, DataError
-from bertcls_hf.features.cross_fitting import FOLDS, MAX_ITERATIONS, held_out_parts
+from bertcls_hf.features.cross_fitting import FOLDS, held_out_parts
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.features.lexical_fusion import fitted_factors
 from bertcls_hf.features.linear_models import DEFAULT_INVERSE_PENALTY, logistic_fitter
-from bertcls_hf.features.logistic_head import folded_weights
 from bertcls_hf.features.ngrams import NgramCounter, ngram_kind_of
+from bertcls_hf.features.regressions import fit_regressions
 from bertcls_hf.training.resolve import ResolvedRun
 
 
@@ -45,6 +44,8 @@ DESCRIPTION_FILE = "self_training.json"
 INVERSE_PENALTY = 0.001
 # A regression on features learns a random sample of more rows.
 MOST_FITTED = 50_000
+# What the logits of a view are divided by at least; those of a single text are equal.
+LEAST_SPREAD = 1e-6
 # Steps in which the shares of the labels become those of the labelled rows.
 ALIGNMENT_STEPS = 20
 
@@ -207,7 +208,7 @@ class _Views:
         agreement = float((others[0].argmax(axis=1) == others[1].argmax(axis=1)).mean())
         # Each view counts as much as the other, however sure it is of itself.
         used = others if self._uses_features else others[1:]
-        return _aligned(np.sum([view / view.std() for view in used], axis=0), self.shares), agreement
+        return _aligned(np.sum([view / max(view.std(), LEAST_SPREAD) for view in used], axis=0), self.shares), agreement
 
     def _views(self, rows: np.ndarray, given: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
         """Fits both views to some rows, and returns the (rows, labels) logits that each gives the rows asked about.
@@ -225,11 +226,11 @@ class _Views:
             chosen = np.random.default_rng(0).permutation(len(rows))[:MOST_FITTED]
             rows, given = rows[chosen], given[chosen]
         scaled = self.scaler.transform(self.features.__getitems__(rows)["features"].numpy())
-        regression = LogisticRegression(C=INVERSE_PENALTY, max_iter=MAX_ITERATIONS).fit(scaled, given)
-        weights, biases = folded_weights(regression, self.scaler, len(self.labels.names))
-        logits = np.empty((len(asked), len(biases)))
+        [fitted] = fit_regressions(scaled, given, len(self.labels.names), [INVERSE_PENALTY])
+        regression = fitted.with_scaling(self.scaler)
+        logits = np.empty((len(asked), len(self.labels.names)))
         for places, features in self.features.select(asked).in_chunks():
-            logits[places] = features @ weights.T + biases
+            logits[places] = regression.logits(features)
         return logits
 
     def _by_ngrams(self, rows: np.ndarray, given: np.ndarray, asked: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 from bertcls_hf.run import main
+from tests.helpers.reviews import review
 
 
 def features_of(labels: int, rows: int = 200) -> FeatureDataset:
@@ -30,14 +31,12 @@ def features_of(labels: int, rows: int = 200) -> FeatureDataset:
     return FeatureDataset([[values.astype(np.float32)]], np.arange(rows), torch.from_numpy(gold), config)
 
 
-def small_model(labels: int) -> TextClassifier:
+def small_model(labels: int, problem_type: str = "single_label_classification") -> TextClassifier:
     encoder = BertConfig(
         vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
     names = {index: str(index) for index in range(labels)}
-    config = TextClassifierConfig(
-        encoder_config=encoder, pooling="mean", id2label=names, problem_type="single_label_classification"
-    )
+    config = TextClassifierConfig(encoder_config=encoder, pooling="mean", id2label=names, problem_type=problem_type)
     return TextClassifier(config).eval()
 
 
@@ -74,6 +73,32 @@ def test_class_weights_weigh_the_rows(caplog: pytest.LogCaptureFixture) -> None:
     assert (scores[1].argmax(1) == 1).sum() > (scores[0].argmax(1) == 1).sum()
 
 
+@pytest.mark.parametrize("class_weights", [None, [3.0, 1.0, 0.5]])
+def test_several_labels_per_text_have_a_regression_each(class_weights: list[float] | None) -> None:
+    plain, model = features_of(3), small_model(3, "multi_label_classification")
+    model.config.class_weights = class_weights
+    generator = np.random.default_rng(1)
+    gold = (np.eye(3)[plain.labels] + (generator.random((200, 3)) > 0.8) > 0).astype(np.float32)
+    gold[:, 2] = 0
+    train = FeatureDataset(plain.parts, np.arange(200), torch.from_numpy(gold), plain.config)
+    init_head_by_logistic_regression(model, train, None, seed=0)
+    batch = train.__getitems__(range(200))
+    scaled = StandardScaler().fit_transform(batch["features"].double().numpy())
+    with torch.no_grad():
+        found = model(features=batch["features"]).logits.sigmoid().numpy()
+    penalties, fits = (0.001, 0.01, 0.1, 1.0), []
+    for penalty in penalties:
+        expected = []
+        for label in range(2):
+            weights = np.where(gold[:, label] > 0, class_weights[label], 1) if class_weights else None
+            regression = LogisticRegression(C=penalty, max_iter=500).fit(scaled, gold[:, label], sample_weight=weights)
+            expected.append(regression.predict_proba(scaled)[:, 1])
+        fits.append(np.abs(found[:, :2] - np.stack(expected, axis=1)).max())
+    # All labels have the penalty that cross-validation chooses.
+    assert min(fits) < 2e-3
+    assert found[:, 2].max() < 0.01
+
+
 @pytest.mark.parametrize(
     ("options", "named"), [({"loss": "focal"}, "--loss focal"), ({"label_smoothing_factor": 0.1}, "--label_smoothing")]
 )
@@ -99,6 +124,20 @@ def test_a_logistic_start_alone_makes_a_model(command: Callable[..., list[str]],
     options = {"boost": True, "head_init": "logistic", "num_train_epochs": 0, "learning_rate": None}
     assert main(command(**options)) == 0
     assert json.loads((tmp_path / "out/test_results.json").read_text())["test_accuracy"] > 0.8
+
+
+def test_a_logistic_start_for_several_labels(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    texts = {"train": 60, "validation": 30}
+    for split, rows in texts.items():
+        lines = [
+            f"{review(row)[0]},{review(row)[1]}{'|long' if len(review(row)[0]) > 40 else ''}" for row in range(rows)
+        ]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+    options = {"boost": True, "head_init": "logistic", "num_train_epochs": 0, "learning_rate": None, "test_file": None}
+    files = {f"{split}_file": tmp_path / f"{split}.csv" for split in texts}
+    assert main(command(**options, **files, label_delimiter="|", lexical_features=True)) == 0
+    results = json.loads((tmp_path / "out/eval_results.json").read_text())
+    assert results["eval_macro_f1"] > 0.8
 
 
 def test_head_then_all(command: Callable[..., list[str]], tmp_path: Path, tiny_bert: Path) -> None:

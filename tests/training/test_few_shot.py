@@ -14,7 +14,7 @@ from transformers import pipeline
 from bertcls_hf.run import main
 from bertcls_hf.training.contrastive import SpreadLabels, losses_of_texts, pair_loss
 from bertcls_hf.training.few_shot import DESCRIPTION_FILE
-from tests.helpers.reviews import write_reviews
+from tests.helpers.reviews import review, write_reviews
 
 
 Command = Callable[..., list[str]]
@@ -65,6 +65,17 @@ def test_tuning_learns(words: Command, tmp_path: Path) -> None:
     saved = load_file(tmp_path / "out/model.safetensors")
     name = next(name for name in saved if name.endswith("layer.2.output.dense.weight"))
     assert torch.equal(saved[name], next(value for key, value in before.items() if name.endswith(key)))
+
+
+def test_several_labels_per_text(words: Command, tmp_path: Path) -> None:
+    path, out = tmp_path / "several.csv", tmp_path / "out"
+    rows = [(*review(number), "|long" if len(review(number)[0]) > 40 else "") for number in range(60)]
+    path.write_text("\n".join(["text,label", *(f"{text},{label}{more}" for text, label, more in rows)]) + "\n")
+    assert main(words(train_file=path, test_file=path, label_delimiter="|", contrastive_max_steps=40)) == 0
+    found = choice(out)
+    assert len(found["candidates"]) == 4
+    assert min(candidate["behind"] for candidate in found["candidates"]) == 0
+    assert json.loads((out / "test_results.json").read_text())["test_macro_f1"] > 0.8
 
 
 def test_the_same_choice_is_not_made_twice(words: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
