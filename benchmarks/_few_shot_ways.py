@@ -18,16 +18,23 @@ SETFIT_ITERATIONS = 20
 Classify = Callable[[list[str]], list[str]]
 
 
-def ours(task: dict[str, Any]) -> Classify:
-    """Runs `--few_shot` in a process of its own."""
+def described(task: dict[str, Any]) -> Classify:
+    """Runs `--few_shot` with `--label_descriptions`."""
+    return ours(task, {"label_descriptions": task["descriptions"]})
+
+
+def ours(task: dict[str, Any], more: dict[str, Any] | None = None) -> Classify:
+    """Runs `--few_shot` in a process of its own, with more options."""
     out = Path(task["folder"], "ours")
     options = {
         "few_shot": "true", "train_file": task["train_file"], "model_name_or_path": task["model"],
         "max_seq_length": task["max_seq_length"], "output_dir": out, "lexical_baseline": "false", "report_to": "none",
-        "disable_tqdm": "true", "seed": task["seed"], "use_cpu": "true", **task["options"],
+        "disable_tqdm": "true", "seed": task["seed"], "use_cpu": "true", **task["options"], **(more or {}),
     }  # fmt: skip
     script = Path(__file__).parents[1] / "run_classification.py"
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words = []
+    for name, value in options.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     run = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False)
     if run.returncode:
         raise SystemExit(run.stderr[-2000:])
@@ -85,7 +92,7 @@ def tfidf(task: dict[str, Any]) -> Classify:
     return lambda texts: list(model.predict(texts))
 
 
-WAYS = {"ours": ours, "setfit": setfit, "embeddings": embeddings, "tfidf": tfidf}
+WAYS = {"ours": ours, "described": described, "setfit": setfit, "embeddings": embeddings, "tfidf": tfidf}
 
 
 def main() -> None:

@@ -494,7 +494,13 @@ class FewShotArguments:
     contrastive_learning_rate: float = HfArg(
         default=DEFAULT_CONTRASTIVE_RATE, help="With --few_shot: the encoder's learning rate."
     )
-
+    label_descriptions: list[str] | None = HfArg(
+        default=None,
+        help="With --head_init logistic: a text for each label, in the order of --label_names (by default, of their "
+        "names), such as one that a row with the label might hold. The regression knows how near each row is to them, "
+        "which helps most where there are few labels. Without training data but with --label_names and "
+        "--unlabelled_file, nothing else is known; they are then the names by default.",
+    )
     self_training_rounds: int = HfArg(
         default=0,
         help="With --boost and --unlabelled_file: rounds in which the classifier labels these texts and learns from "
@@ -503,6 +509,10 @@ class FewShotArguments:
 
     def __post_init__(self) -> None:
         _require_at_least(self, 0, "contrastive_max_steps", "self_training_rounds")
+        object.__setattr__(self, "label_descriptions", _as_list(self.label_descriptions))
+        _require(
+            all(text.strip() for text in self.label_descriptions or []), "--label_descriptions: one of them is empty"
+        )
         rate = self.contrastive_learning_rate
         _require(0 < rate < math.inf, f"--contrastive_learning_rate {rate}: must be above 0")
         given = {
@@ -946,6 +956,13 @@ class Arguments:
     boost: BoostArguments
     training: ClassifierTrainingArguments
     in_memory: frozenset[str] = frozenset()
+
+    @property
+    def learns_without_labels(self) -> bool:
+        """Whether a training has no labelled rows, but texts and the names of their labels."""
+        data = self.data
+        has_rows = data.train_file or data.dataset_name or "train" in self.in_memory
+        return bool(self.training.do_train and not has_rows and data.unlabelled_file and data.label_names)
 
     @property
     def is_head_then_all(self) -> bool:

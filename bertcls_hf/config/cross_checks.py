@@ -78,6 +78,8 @@ def _check_combinations(args: Arguments) -> None:
     _check_seeds(args)
     _check_cross_validation(args)
     _check_adaptation(args)
+    _check_descriptions(args)
+    _check_without_labels(args)
     _check_self_training(args)
     _check_teacher(args)
     _check_calibration(args)
@@ -137,6 +139,39 @@ def _check_few_shot(args: Arguments) -> None:
         raise ArgumentsError("--few_shot: texts in windows have no one vector: use --truncation_strategy head_tail")
 
 
+def _check_descriptions(args: Arguments) -> None:
+    """Refuses label descriptions that no regression reads."""
+    if args.few_shot.label_descriptions and args.boost.head_init != "logistic":
+        raise ArgumentsError(
+            "--label_descriptions tell a logistic regression what labels mean: add --boost true --head_init logistic"
+        )
+
+
+def _check_without_labels(args: Arguments) -> None:
+    """Refuses what needs labelled rows, where there are none."""
+    if not args.learns_without_labels:
+        return
+    why = "there is no labelled training data, and --label_names alone tell the labels"
+    if not args.boost.boost or args.boost.head_init != "logistic":
+        raise ArgumentsError(f"{why}: add --boost true --head_init logistic")
+    needs_labels = {
+        "few_shot": args.few_shot.few_shot,
+        "class_weights": args.model.class_weights is not None,
+        "max_train_samples": args.data.max_train_samples is not None,
+        "cross_validation": args.training.cross_validation > 0,
+        "teacher": bool(args.training.teacher),
+        "soft_label_columns": bool(args.data.soft_label_columns),
+    }
+    for option, is_asked in needs_labels.items():
+        if is_asked:
+            raise ArgumentsError(f"--{option}: {why}: leave it out, or give --train_file")
+    if not args.few_shot.self_training_rounds and (args.model.lexical_features or args.training.num_train_epochs):
+        raise ArgumentsError(
+            "--lexical_features and --num_train_epochs: nothing is known but the names of the labels, and there is "
+            "nothing to learn: add --self_training_rounds, or give --num_train_epochs 0"
+        )
+
+
 def _check_self_training(args: Arguments) -> None:
     """Refuses rounds without texts or features, and what the labels that a classifier gives itself would spoil."""
     if not args.few_shot.self_training_rounds:
@@ -158,7 +193,7 @@ def _check_teacher(args: Arguments) -> None:
     """Refuses a teacher from whom nothing learns, or who may know the answers, and texts that nobody reads."""
     training = args.training
     reads_texts = training.teacher or args.adapt.adapt_num_train_epochs or args.few_shot.self_training_rounds
-    if args.data.unlabelled_file and not reads_texts:
+    if args.data.unlabelled_file and not reads_texts and not args.learns_without_labels:
         raise ArgumentsError(
             "--unlabelled_file is for --adapt_num_train_epochs, --self_training_rounds and --teacher, and none of "
             "them is given"
@@ -215,9 +250,12 @@ def _check_sources(args: Arguments) -> None:
         raise ArgumentsError(f"--dataset_name {data.dataset_name} and data in memory are two sources: give one")
     if data.streaming and "train" in in_memory:
         raise ArgumentsError("--streaming reads training data from files or the Hub, but train_data is in memory")
-    if training.do_train and not (data.dataset_name or data.train_file or "train" in in_memory):
+    has_training_data = data.dataset_name or data.train_file or "train" in in_memory or args.learns_without_labels
+    if training.do_train and not has_training_data and data.unlabelled_file:
+        raise ArgumentsError("no training data: give --train_file, or name the labels with --label_names")
+    if training.do_train and not has_training_data:
         raise ArgumentsError("no training data: give --train_file or --dataset_name")
-    if not any((data.dataset_name, data.train_file, data.validation_file, data.test_file, in_memory)):
+    if not any((has_training_data, data.validation_file, data.test_file, in_memory)):
         raise ArgumentsError("no data: give --dataset_name, --train_file, --validation_file or --test_file")
     has_test = data.dataset_name or data.test_file or data.test_split_percentage or "test" in in_memory
     if training.do_predict and not has_test:

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 
 from bertcls_hf.config.arguments import DataArguments
 from bertcls_hf.data.class_weights import label_counts
 from bertcls_hf.data.columns import Columns
-from bertcls_hf.data.labels import LabelSet
+from bertcls_hf.data.labels import LabelSet, encoded_feature
 from bertcls_hf.data.row_checks import checked_split, warn_of_leaks
 from bertcls_hf.data.sources import Source, Table, load_sources
 from bertcls_hf.data.splits import SPLIT_NAMES, hold_out, percentages_to_hold_out, sample_splits
-from bertcls_hf.data.task_labels import labels_of_split, labels_of_stream
+from bertcls_hf.data.task_labels import labels_of_names, labels_of_split, labels_of_stream
 from bertcls_hf.data.text_stream import TextStream
 from bertcls_hf.errors import ArgumentsError, DataError
 
@@ -75,7 +75,8 @@ def load_data(
         args: the data options.
         known_labels: the labels of a trained classifier, or None. The data must have the same label names, which are
             then put into the classifier's order.
-        trains: whether the run trains. If not, the training data is only used to hold out missing splits.
+        trains: whether the run trains. If not, the training data is only used to hold out missing splits. Without
+            training data, `train` has no rows, and the options name the labels.
         predicts: whether the run writes predictions. If so, the test split keeps rows without a text and needs no
             labels.
         in_memory: rows by split (`train`, `validation`, `test`), used instead of the sources in the options.
@@ -111,6 +112,8 @@ def load_data(
     _log_splits(sampled, labels)
     warn_of_leaks(sampled, args)
     splits: dict[str, Dataset | TextStream] = dict(sampled)
+    if trains and stream is None and "train" not in splits:
+        splits["train"] = _no_rows(labels)
     if not trains:
         splits.pop("train", None)
     if stream is not None:
@@ -125,15 +128,20 @@ def _find_labels(
     known_labels: LabelSet | None,
     trains: bool,
 ) -> LabelSet:
-    """Returns the labels of the training data, or those of the classifier if the run does not train."""
+    """Returns the labels of the training data or, without any, those of the options or of the classifier."""
     if stream is not None:
         return labels_of_stream(args, stream, sources.get("validation"), known_labels)
-    if trains:
-        if "train" not in sources:
-            raise ArgumentsError("no training data: give --train_file or --dataset_name")
+    if trains and "train" in sources:
         return labels_of_split(args, sources["train"], known_labels)
+    if trains:
+        return labels_of_names(args, known_labels)
     assert known_labels is not None
     return known_labels
+
+
+def _no_rows(labels: LabelSet) -> Dataset:
+    columns = Features({"text": Value("string"), "label": encoded_feature(labels)})
+    return Dataset.from_dict({name: [] for name in columns}, features=columns)
 
 
 def _with_row_numbers(source: Source) -> Source:

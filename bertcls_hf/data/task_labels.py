@@ -48,6 +48,23 @@ def labels_of_split(args: DataArguments, source: Source, known_labels: LabelSet 
     return labels if known_labels is None else _aligned(labels, known_labels, source.name)
 
 
+def labels_of_names(args: DataArguments, known_labels: LabelSet | None) -> LabelSet:
+    """Returns the labels that the options name, where no row has one; see [`labels_of_split`].
+
+    Raises:
+        ArgumentsError: there are fewer than two names, or the task has no names.
+        DataError: they are not those of the classifier.
+    """
+    names, problem_type = args.label_names or [], args.problem_type or SINGLE_LABEL
+    if len(names) < 2 or problem_type != SINGLE_LABEL:
+        raise ArgumentsError(
+            "without labelled rows, each text gets one of two labels or more: name them with --label_names, and leave "
+            "out --problem_type"
+        )
+    labels = LabelSet(problem_type, tuple(names))
+    return labels if known_labels is None else _aligned(labels, known_labels, "--label_names")
+
+
 def labels_of_stream(
     args: DataArguments, train: Source, validation: Source | None, known_labels: LabelSet | None
 ) -> LabelSet:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
-from sklearn.preprocessing import StandardScaler
 
 from bertcls_hf.features.regressions import PENALTIES, fit_regressions, losses_of_rows
+from bertcls_hf.features.scaling import Scaling, Vectors
 
 
 FOLDS = 5
@@ -52,7 +52,7 @@ def held_out_parts(gold: np.ndarray, texts: np.ndarray, folds: int, seed: int) -
 
 
 def cross_fit(
-    features: np.ndarray | Sequence[np.ndarray],
+    vectors: Vectors | Sequence[Vectors],
     gold: np.ndarray,
     parts: Sequence[np.ndarray],
     labels: int,
@@ -61,19 +61,20 @@ def cross_fit(
     """Fits the regressions with each penalty, and returns those with the least loss on the rows that they did not see.
 
     Args:
-        features: (rows, width) floats; or one such array per part, of an encoder that has not seen the part either.
+        vectors: the features of all rows; or of all rows for each part, by an encoder that has not seen it either.
         gold: (rows,) label numbers, or (rows, labels) of 0 and 1.
         parts: the rows of each part, which hold every row once; see [`held_out_parts`].
         labels: the number of labels, of which some may have no row.
         class_weights: (labels,) floats; equal ones by default.
     """
-    of_part = [features] * len(parts) if isinstance(features, np.ndarray) else features
+    of_part = [vectors] * len(parts) if isinstance(vectors, Vectors) else vectors
     logits = np.empty((len(PENALTIES), len(gold), labels))
     for values, held in zip(of_part, parts, strict=True):
         kept = np.setdiff1d(np.arange(len(gold)), held)
-        scaler = StandardScaler().fit(values[kept])
-        fitted = fit_regressions(scaler.transform(values[kept]), gold[kept], labels, PENALTIES, class_weights)
-        logits[:, held] = [regression.logits(scaler.transform(values[held])) for regression in fitted]
+        scaling = Scaling.fit(Vectors(values.rows[kept], values.descriptions))
+        scaled = scaling.transform(values.rows[kept])
+        fitted = fit_regressions(scaled, gold[kept], labels, PENALTIES, class_weights)
+        logits[:, held] = [regression.logits(scaling.transform(values.rows[held])) for regression in fitted]
     losses = [float(losses_of_rows(found, gold, class_weights).mean()) for found in logits]
     best = int(np.argmin(losses))
     return CrossFit(PENALTIES[best], logits[best], losses[best])

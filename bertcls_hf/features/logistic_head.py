@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.preprocessing import StandardScaler
 
 from bertcls_hf.data.labels import REGRESSION
 from bertcls_hf.errors import ArgumentsError
@@ -13,6 +12,7 @@ from bertcls_hf.features.cross_fitting import FOLDS, CrossFit, cross_fit, held_o
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.lexical_fusion import EQUAL_FACTORS, fitted_factors, fuse
 from bertcls_hf.features.regressions import PENALTIES, Regression, fit_regressions, losses_of_rows
+from bertcls_hf.features.scaling import Scaling, Vectors
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig
 
 
@@ -59,7 +59,11 @@ def check_head_init(asked: str, config: TextClassifierConfig, is_trained_further
 
 
 def init_head_by_logistic_regression(
-    model: TextClassifier, train: FeatureDataset, validation: FeatureDataset | None, seed: int
+    model: TextClassifier,
+    train: FeatureDataset,
+    validation: FeatureDataset | None,
+    seed: int,
+    descriptions: np.ndarray | None = None,
 ) -> None:
     """Fits logistic regressions with different penalties, and copies the best one into the model's linear head.
 
@@ -74,30 +78,49 @@ def init_head_by_logistic_regression(
         validation: labelled features, on which the regression with the lowest log-loss is chosen, and the lexical
             features are weighed. Without them, cross-validation on the training rows does both.
         seed: the seed of the random sample and of the folds.
+        descriptions: (labels, width) features of a text for each label, by which the regressions know what labels
+            mean; None without such texts.
     """
     rows = np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS]
     features, labels = _arrays(train, rows)
-    scaler = StandardScaler(copy=False).fit(features)
-    scaled = scaler.transform(features)
     class_weights = None if model.config.class_weights is None else np.asarray(model.config.class_weights)
     crossed: CrossFit | None = None
     candidates: Sequence[float] = PENALTIES
     if validation is None:
         texts = train.text_numbers[rows]
-        crossed = _cross_fitted(scaled, labels, texts, model.config.num_labels, class_weights, seed)
+        vectors = Vectors(features[:MOST_CROSS_FITTED], descriptions)
+        crossed = _cross_fitted(vectors, labels, texts, model.config.num_labels, class_weights, seed)
         candidates = (DEFAULT_PENALTY if crossed is None else crossed.penalty,)
-    fitted = fit_regressions(scaled, labels, model.config.num_labels, candidates, class_weights)
-    best = 0 if validation is None else _best_on(validation, fitted, np.unique(labels), scaler, class_weights)
+    scaling = Scaling.fit(Vectors(features, descriptions))
+    fitted = fit_regressions(scaling.transform(features), labels, model.config.num_labels, candidates, class_weights)
+    best = 0 if validation is None else _best_on(validation, fitted, np.unique(labels), scaling, class_weights)
     weighed = ", rows weighed by --class_weights" if model.config.class_weights else ""
-    logger.info("logistic regression starts the head (C=%g%s)", candidates[best], weighed)
-    regression = fitted[best].with_scaling(scaler)
+    described = "" if descriptions is None else ", with label descriptions"
+    logger.info("logistic regression starts the head (C=%g%s%s)", candidates[best], weighed, described)
+    _fill(model, scaling.of_features(fitted[best]))
+    if model.lexical is not None:
+        factors = _lexical_factors(model, train, validation, rows, crossed)
+        fuse(model, factors, "logistic regression")
+
+
+def init_head_by_descriptions(model: TextClassifier, texts: FeatureDataset, descriptions: np.ndarray) -> None:
+    """Fills the linear head so that the label is the one whose description is nearest, by the cosine.
+
+    Args:
+        model: a single-label classifier with a linear head.
+        texts: features whose mean the cosines are seen from. Of more than `MOST_ROWS`, the first ones.
+        descriptions: (labels, width) features of a text for each label.
+    """
+    rows = texts.__getitems__(range(min(len(texts), MOST_ROWS)))["features"].float().numpy()
+    _fill(model, Scaling.fit(Vectors(rows, descriptions)).nearest())
+    logger.info("the nearest label description starts the head")
+
+
+def _fill(model: TextClassifier, regression: Regression) -> None:
     with torch.no_grad():
         projection = model.head.out_proj
         projection.weight.copy_(torch.from_numpy(regression.weights))
         projection.bias.copy_(torch.from_numpy(regression.biases))
-    if model.lexical is not None:
-        factors = _lexical_factors(model, train, validation, rows, crossed)
-        fuse(model, factors, "logistic regression")
 
 
 def _lexical_factors(
@@ -131,12 +154,12 @@ def _lexical_factors(
 
 
 def _cross_fitted(
-    features: np.ndarray, gold: np.ndarray, texts: np.ndarray, labels: int, class_weights: np.ndarray | None, seed: int
+    vectors: Vectors, gold: np.ndarray, texts: np.ndarray, labels: int, class_weights: np.ndarray | None, seed: int
 ) -> CrossFit | None:
     """Cross-fits the first rows; returns None if a label has only one text."""
-    features, gold, texts = features[:MOST_CROSS_FITTED], gold[:MOST_CROSS_FITTED], texts[:MOST_CROSS_FITTED]
+    gold, texts = gold[: len(vectors.rows)], texts[: len(vectors.rows)]
     parts = held_out_parts(gold, texts, FOLDS, seed)
-    return cross_fit(features, gold, parts, labels, class_weights) if parts else None
+    return cross_fit(vectors, gold, parts, labels, class_weights) if parts else None
 
 
 def _arrays(dataset: FeatureDataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +171,7 @@ def _best_on(
     validation: FeatureDataset,
     fitted: Sequence[Regression],
     known: np.ndarray,
-    scaler: StandardScaler,
+    scaling: Scaling,
     class_weights: np.ndarray | None,
 ) -> int:
     """Returns the position of the regression with the least loss; single labels count that a training row has."""
@@ -156,6 +179,6 @@ def _best_on(
     if gold.ndim == 1:
         is_known = np.isin(gold, known)
         features, gold = features[is_known], gold[is_known]
-    scaled = scaler.transform(features)
+    scaled = scaling.transform(features)
     losses = [losses_of_rows(regression.logits(scaled), gold, class_weights).mean() for regression in fitted]
     return int(np.argmin(losses))

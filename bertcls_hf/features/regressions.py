@@ -33,6 +33,10 @@ class Regression:
         """Returns the (rows, labels) logits of (rows, features) floats."""
         return features @ self.weights.T + self.biases
 
+    def plus(self, other: "Regression") -> "Regression":
+        """Returns the sum of both functions."""
+        return Regression(self.weights + other.weights, self.biases + other.biases)
+
     def with_scaling(self, scaler: StandardScaler) -> "Regression":
         """Returns the same function of features that are not scaled yet."""
         weights = self.weights / scaler.scale_

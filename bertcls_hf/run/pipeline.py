@@ -143,7 +143,7 @@ def _run(
     if args.few_shot.few_shot:
         resolved, has_lexical = choose_encoder(resolved, data, splits, tokenizer)
     learned = data
-    if args.few_shot.self_training_rounds:
+    if args.few_shot.self_training_rounds or args.learns_without_labels:
         learned, splits = self_train(resolved, data, splits, tokenizer)
         has_lexical = args.model.lexical_features
     if has_lexical:

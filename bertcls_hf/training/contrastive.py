@@ -33,6 +33,8 @@ LABELS = "labels"
 # Held-out pairs are looked at so often in a tuning, which ends when they are clearly worse placed so many times in
 # turn.
 LOOKS, PATIENCE = 10, 3
+# What the tuned weights count in the mean with those of before.
+TUNED_SHARE = 0.5
 
 
 def pair_loss(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -197,6 +199,9 @@ def tune(
 ) -> tuple[ContrastiveTrainer, int]:
     """Tunes the encoder.
 
+    Its weights become the means of the tuned ones and those of before, which know more than few texts can teach
+    (Wortsman et al. 2022, arXiv 2109.01903).
+
     Args:
         model: the encoder, which is changed.
         train: tokenized rows with `labels`.
@@ -215,12 +220,22 @@ def tune(
         processing_class=tokenizer,
         callbacks=training_callbacks(args),
     )
+    before = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    step = args.max_steps
     if held_out is None:
         trainer.train()
-        return trainer, args.max_steps
-    gold = np.asarray(held_out[LABELS][:])
-    best = KeepBestStep(lambda: losses_of_texts(trainer.vectors(held_out), gold), model)
-    trainer.add_callback(best)
-    trainer.train()
-    best.restore()
-    return trainer, best.best_step
+    else:
+        gold = np.asarray(held_out[LABELS][:])
+        best = KeepBestStep(lambda: losses_of_texts(trainer.vectors(held_out), gold), model)
+        trainer.add_callback(best)
+        trainer.train()
+        best.restore()
+        step = best.best_step
+    _average(model, before)
+    return trainer, step
+
+
+def _average(model: ContrastiveEncoder, before: dict[str, torch.Tensor]) -> None:
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point():
+            weight.lerp_(before[name].to(weight.device), 1 - TUNED_SHARE)

@@ -29,9 +29,11 @@ from bertcls_hf.features.cross_fitting import cross_fit, held_out_parts
 from bertcls_hf.features.extractor import FeatureExtractor, encoder_fingerprint
 from bertcls_hf.features.lexical_fusion import fitted_factors
 from bertcls_hf.features.regressions import losses_of_rows
+from bertcls_hf.features.scaling import Vectors
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
 from bertcls_hf.models.modeling import TextClassifier
 from bertcls_hf.training.contrastive import ContrastiveEncoder, tune
+from bertcls_hf.training.label_descriptions import description_tokens, description_vectors
 from bertcls_hf.training.lexical_parts import fitted_features
 from bertcls_hf.training.phases import encoder_phase
 from bertcls_hf.training.resolve import ResolvedRun
@@ -48,7 +50,7 @@ FEWEST_ROWS = 50
 # The steps of a tuning, and the texts for each of which there is one more.
 FEWEST_STEPS, TEXTS_PER_STEP = 14, 8
 # Part of the key. Increase it when the same options give another encoder.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,8 @@ def _compare(
     weights = None if resolved.class_weights is None else np.asarray(resolved.class_weights)
     labels = len(data.labels.names)
     features = _features(resolved, model, train, tokenizer)
-    as_it_is = cross_fit(features, gold, parts, labels, weights).logits
+    vectors = Vectors(features, description_vectors(resolved, model, tokenizer))
+    as_it_is = cross_fit(vectors, gold, parts, labels, weights).logits
     encoders = {False: as_it_is}
     if steps:
         tuned = _tuned_logits(resolved, model, train, tokenizer, gold, parts, labels, weights)
@@ -232,14 +235,14 @@ def _tuned_logits(
     class_weights: np.ndarray | None,
 ) -> tuple[np.ndarray, int]:
     """Tunes an encoder without each part; returns the logits of all rows, and the steps of a tuning on all of them."""
-    vectors, shares = [], []
+    vectors, shares, described = [], [], description_tokens(resolved, tokenizer)
     every = np.arange(len(gold))
     for number, held in enumerate(parts, start=1):
         kept = np.setdiff1d(every, held)
         logger.info("few shots: tuning on %d of %d rows, part %d of %d", len(kept), len(gold), number, len(parts))
         steps = _steps(resolved.args, len(kept))
         trainer, best_step = _tuned(resolved.args, model, train.select(kept), tokenizer, steps, train.select(held))
-        vectors.append(trainer.vectors(train))
+        vectors.append(Vectors(trainer.vectors(train), None if described is None else trainer.vectors(described)))
         shares.append(best_step / steps)
     found = cross_fit(vectors, gold, parts, labels, class_weights)
     return found.logits, max(1, round(float(np.mean(shares)) * _steps(resolved.args, len(gold))))

@@ -20,8 +20,13 @@ def fitted_features(
 
 
 def fitted_baseline(resolved: ResolvedRun, data: ClassificationData) -> LexicalBaseline | None:
-    """Fits the lexical baseline of a training, in the process that writes the results."""
+    """Fits the lexical baseline of a training, in the process that writes the results.
+
+    Returns None without `--lexical_baseline`, and where no row has a label.
+    """
     training = resolved.args.training
+    if resolved.args.learns_without_labels:
+        return None
     if not (training.lexical_baseline and training.do_train and training.process_index == 0):
         return None
     return lexical_baseline(data, resolved.class_weights, resolved.args.data.split_seed)

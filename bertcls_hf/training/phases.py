@@ -19,7 +19,7 @@ from bertcls_hf.errors import ArgumentsError, PreemptedError, one_line
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.lexical_baseline import LexicalBaseline
 from bertcls_hf.features.lexical_fusion import EQUAL_FACTORS, fitted_factors, fuse
-from bertcls_hf.features.logistic_head import init_head_by_logistic_regression
+from bertcls_hf.features.logistic_head import init_head_by_descriptions, init_head_by_logistic_regression
 from bertcls_hf.features.logits_columns import LEXICAL_COLUMN
 from bertcls_hf.manifests import weights_digest
 from bertcls_hf.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
@@ -32,6 +32,7 @@ from bertcls_hf.training.callbacks import training_callbacks
 from bertcls_hf.training.checkpoints import STATE, is_finished, require_checkpoint_space
 from bertcls_hf.training.collators import ClassificationCollator
 from bertcls_hf.training.head_trainer import HeadTrainer
+from bertcls_hf.training.label_descriptions import description_vectors
 from bertcls_hf.training.preemption import StopOnSignal
 from bertcls_hf.training.resolve import ResolvedRun
 from bertcls_hf.training.results import PREFIXES, Evaluation, write_metrics, write_predictions, write_report
@@ -118,7 +119,13 @@ def _start_head(
     if features is None:
         return splits
     if args.training.do_train and args.boost.head_init == "logistic":
-        init_head_by_logistic_regression(model, features["train"], features.get("validation"), args.training.seed)
+        descriptions = description_vectors(resolved, model, tokenizer)
+        if args.learns_without_labels and not args.few_shot.self_training_rounds:
+            assert descriptions is not None
+            init_head_by_descriptions(model, features["train"], descriptions)
+        else:
+            validation, seed = features.get("validation"), args.training.seed
+            init_head_by_logistic_regression(model, features["train"], validation, seed, descriptions)
     if not (args.training.do_train and args.is_head_then_all):
         return features
     train_head(args, model, tokenizer, features, resolved.labels)

@@ -12,6 +12,7 @@ from transformers.trainer_utils import SchedulerType
 
 from bertcls_hf.config.arguments import Arguments, ClassifierTrainingArguments, ModelArguments
 from bertcls_hf.data.class_weights import class_weights
+from bertcls_hf.data.label_descriptions import check_descriptions
 from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.errors import ArgumentsError, one_line
@@ -122,6 +123,7 @@ def resolve_run(
             f"--model_name_or_path {args.model.model_name_or_path} has lexical features, which belong to its head: "
             "train from its encoder, or with --ignore_mismatched_sizes true, which gives it a new head"
         )
+    check_descriptions(args, data.labels, data.is_pair)
     metric = _best_metric(training, data.labels)
     _check_evaluations(training, data)
     checkpoint_folder = _checkpoint_to_resume(training, data)

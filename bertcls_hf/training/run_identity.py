@@ -161,6 +161,8 @@ def identify(resolved: "ResolvedRun", digests: Mapping[str, str], recipe: Mappin
         **{name: getattr(training, name) for name in TRAINING_OPTIONS},
         "rows of a step": rows,
     }
+    if args.few_shot.label_descriptions:
+        options["label_descriptions"] = args.few_shot.label_descriptions
     lengths = {name: getattr(training, name) for name in LENGTHS}
     # As a manifest gives them back, which has texts for choices and lists for tuples.
     return RunIdentity(dict(digests), json.loads(json.dumps(options)), lengths, dict(recipe))

@@ -17,7 +17,6 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from scipy import sparse
 from scipy.special import log_softmax, softmax
-from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.atomic_files import read_json, write_json_atomically
@@ -33,7 +32,9 @@ from bertcls_hf.features.extractor import FeatureExtractor
 from bertcls_hf.features.lexical_fusion import fitted_factors
 from bertcls_hf.features.linear_models import DEFAULT_INVERSE_PENALTY, logistic_fitter
 from bertcls_hf.features.ngrams import NgramCounter, ngram_kind_of
-from bertcls_hf.features.regressions import fit_regressions
+from bertcls_hf.features.regressions import Regression, fit_regressions
+from bertcls_hf.features.scaling import Scaling, Vectors
+from bertcls_hf.training.label_descriptions import description_vectors
 from bertcls_hf.training.resolve import ResolvedRun
 
 
@@ -71,7 +72,8 @@ class SelfTraining:
     def __post_init__(self) -> None:
         counts, figures = (self.labelled, self.texts, self.rounds), [*self.agreement, *self.shares.values()]
         are_numbers = all(isinstance(figure, int | float) for figure in figures)
-        if not self.agreement or not are_numbers or not all(type(count) is int for count in counts):
+        are_counts = all(type(count) is int for count in counts)
+        if not are_numbers or not are_counts or len(self.agreement) != self.rounds:
             raise ValueError(f"not what became of texts: {self}")
 
 
@@ -101,12 +103,15 @@ def self_train(
     args = resolved.args
     train = cast(Dataset, data.splits["train"])
     columns = [*text_columns(train), "label"]
-    gold, texts = np.asarray(train["label"][:]), _new_texts(resolved, data, train)
+    gold = np.asarray(train["label"][:], dtype=np.int64)
+    texts = _new_texts(resolved, data, train)
     together = replace(data, splits={"train": concatenate_datasets([
         train.select_columns(text_columns(train)), texts.select_columns(text_columns(train))])})  # fmt: skip
     tokens = cast(dict[str, Dataset], tokenize(together, tokenizer, args.data, resolved.truncation))["train"]
-    features = FeatureExtractor(resolved.load_model(), tokenizer, args).features("train", tokens)
-    views = _Views(features, cast(Dataset, together.splits["train"]), gold, data.labels)
+    model = resolved.load_model()
+    features = FeatureExtractor(model, tokenizer, args).features("train", tokens)
+    descriptions = description_vectors(resolved, model, tokenizer)
+    views = _Views(features, cast(Dataset, together.splits["train"]), gold, data.labels, descriptions)
     rounds = args.few_shot.self_training_rounds
     logits, agreement = views.first_logits(), []
     for number in range(1, rounds + 1):
@@ -155,22 +160,33 @@ class _Views:
         texts: all texts.
         gold: (labelled,) label numbers of the first texts.
         labels: the labels of the task.
+        descriptions: (labels, width) features of label descriptions, or None.
     """
 
-    def __init__(self, features: FeatureDataset, texts: Dataset, gold: np.ndarray, labels: LabelSet):
+    def __init__(
+        self,
+        features: FeatureDataset,
+        texts: Dataset,
+        gold: np.ndarray,
+        labels: LabelSet,
+        descriptions: np.ndarray | None,
+    ):
         self.gold, self.labels, self.features = gold, labels, features
         self.marks: sparse.csr_array = NgramCounter(ngram_kind_of(texts)).fit_transform(texts)
         self.open_rows = np.arange(len(gold), len(features))
         self._uses_features = True
         sample = np.sort(np.random.default_rng(0).permutation(len(features))[:MOST_FITTED])
-        self.scaler = StandardScaler().fit(features.__getitems__(sample)["features"].numpy())
+        self.scaling = Scaling.fit(Vectors(features.__getitems__(sample)["features"].numpy(), descriptions))
         self.shares = (np.bincount(gold, minlength=len(labels.names)) + 0.5) / (len(gold) + 0.5 * len(labels.names))
 
     def first_logits(self) -> np.ndarray:
         """Returns (texts, labels) logits of the texts without labels, by what the labelled rows alone tell.
 
         Cross-validation on these rows weighs the views. Features for which it finds no use stay out of all rounds.
+        Without labelled rows, the nearest description is a text's label.
         """
+        if not len(self.gold):
+            return self._logits(self.scaling.nearest(), self.open_rows)
         rows = np.arange(len(self.gold))
         by_features, by_ngrams = self._views(rows, self.gold, self.open_rows)
         factors = self._factors()
@@ -208,7 +224,9 @@ class _Views:
         agreement = float((others[0].argmax(axis=1) == others[1].argmax(axis=1)).mean())
         # Each view counts as much as the other, however sure it is of itself.
         used = others if self._uses_features else others[1:]
-        return _aligned(np.sum([view / max(view.std(), LEAST_SPREAD) for view in used], axis=0), self.shares), agreement
+        return _aligned(
+            np.sum([view / max(view.std(), LEAST_SPREAD) for view in used], axis=0), self.shares
+        ), agreement
 
     def _views(self, rows: np.ndarray, given: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
         """Fits both views to some rows, and returns the (rows, labels) logits that each gives the rows asked about.
@@ -225,9 +243,11 @@ class _Views:
         if len(rows) > MOST_FITTED:
             chosen = np.random.default_rng(0).permutation(len(rows))[:MOST_FITTED]
             rows, given = rows[chosen], given[chosen]
-        scaled = self.scaler.transform(self.features.__getitems__(rows)["features"].numpy())
+        scaled = self.scaling.transform(self.features.__getitems__(rows)["features"].numpy())
         [fitted] = fit_regressions(scaled, given, len(self.labels.names), [INVERSE_PENALTY])
-        regression = fitted.with_scaling(self.scaler)
+        return self._logits(self.scaling.of_features(fitted), asked)
+
+    def _logits(self, regression: Regression, asked: np.ndarray) -> np.ndarray:
         logits = np.empty((len(asked), len(self.labels.names)))
         for places, features in self.features.select(asked).in_chunks():
             logits[places] = regression.logits(features)

@@ -67,6 +67,21 @@ def test_tuning_learns(words: Command, tmp_path: Path) -> None:
     assert torch.equal(saved[name], next(value for key, value in before.items() if name.endswith(key)))
 
 
+def test_the_tuned_weights_are_averaged_with_those_of_before(
+    words: Command, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_reviews(tmp_path / "fewer.csv", 16)
+    folders = [tmp_path / "averaged", tmp_path / "tuned"]
+    for folder, share in zip(folders, (0.5, 1.0), strict=True):
+        monkeypatch.setattr("bertcls_hf.training.contrastive.TUNED_SHARE", share)
+        assert main(words(train_file=path, output_dir=folder)) == 0
+    averaged, tuned = (load_file(folder / "tuned/model.safetensors") for folder in folders)
+    before = load_file(tiny_bert / "model.safetensors")
+    assert any(not torch.equal(tuned[name], before[name]) for name in averaged)
+    for name, weight in averaged.items():
+        torch.testing.assert_close(weight, (tuned[name] + before[name]) / 2)
+
+
 def test_several_labels_per_text(words: Command, tmp_path: Path) -> None:
     path, out = tmp_path / "several.csv", tmp_path / "out"
     rows = [(*review(number), "|long" if len(review(number)[0]) > 40 else "") for number in range(60)]

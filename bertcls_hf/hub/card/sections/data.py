@@ -36,7 +36,7 @@ def data_section(run: FinishedRun) -> dict[str, str]:
 
 
 def _is_counted(split: Any) -> bool:
-    return split.num_rows is not None and "label" in split.column_names
+    return bool(split.num_rows) and "label" in split.column_names
 
 
 def _sizes(run: FinishedRun, name: str, split: Any) -> list[str]:
@@ -44,7 +44,8 @@ def _sizes(run: FinishedRun, name: str, split: Any) -> list[str]:
     if lengths is None:
         return ["streamed", "", "", ""]
     cut = (lengths >= run.max_seq_length).mean()
-    return [f"{len(split):,}", f"{np.median(lengths):.0f}", f"{lengths.max():,}", f"{cut:.1%}"]
+    rows = f"{len(split):,}" if len(split) else f"{len(lengths):,} without labels"
+    return [rows, f"{np.median(lengths):.0f}", f"{lengths.max():,}", f"{cut:.1%}"]
 
 
 def _data_note(run: FinishedRun) -> str:

@@ -29,8 +29,7 @@ def introduction(run: FinishedRun) -> dict[str, Any]:
     task = TASKS[run.labels.problem_type].format(len(run.labels.names))
     base = base_model_code(run)
     if run.has_trained:
-        texts = f"{_train_rows(run)} of {escaped_data_name(run, 'train')}"
-        summary = f"This is {task}: {_what_was_trained(run)} {base}, on {texts}."
+        summary = f"This is {task}: {_what_was_trained(run)} {base}, on {_train_rows(run)}."
     else:
         summary = f"{base} is {task}. It was evaluated on {escaped_data_name(run)}; nothing was trained."
     has_custom_code = _has_custom_code(run)
@@ -45,8 +44,12 @@ def introduction(run: FinishedRun) -> dict[str, Any]:
 
 
 def _train_rows(run: FinishedRun) -> str:
+    if run.args.learns_without_labels:
+        name = escape_markdown(str(without_local_paths(run.args.data.unlabelled_file)))
+        return f"{len(run.tokenized['train']):,} texts without labels of {name}"
     split = run.data.splits["train"]
-    return "streamed texts" if split.num_rows is None else f"{split.num_rows:,} texts"
+    rows = "streamed texts" if split.num_rows is None else f"{split.num_rows:,} texts"
+    return f"{rows} of {escaped_data_name(run, 'train')}"
 
 
 def _what_was_trained(run: FinishedRun) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from bertcls_hf.config.arguments import ClassifierTrainingArguments
+from bertcls_hf.data.label_descriptions import described_labels
 from bertcls_hf.hub.card.finished_run import FinishedRun
 from bertcls_hf.hub.card.public_text import escape_markdown, without_local_paths
 from bertcls_hf.hub.card.sections.names import base_model_code
@@ -66,6 +67,7 @@ def _settings(run: FinishedRun) -> dict[str, str]:
         "adapters": _adapters(run),
         "features": "computed once by the frozen encoder, and cached" if run.args.boost.boost else "",
         "start of the head": run.args.boost.head_init,
+        "label descriptions": _descriptions(run),
         "length of the training": _training_length(run),
         "batch of a step": f"{per_step} texts ({args.per_device_train_batch_size} per device, times "
         f"{args.gradient_accumulation_steps} accumulated, times {args.world_size} for the processes)",
@@ -165,12 +167,25 @@ def _few_shot_choice(run: FinishedRun) -> str:
     return f"{choice.best.words}{tuned}, by cross-validation on {choice.rows:,} rows ({'; '.join(measured)})"
 
 
+def _descriptions(run: FinishedRun) -> str:
+    """The texts that told what labels mean; empty without any."""
+    texts = described_labels(run.args, run.labels) if run.args.boost.head_init == "logistic" else None
+    if texts is None:
+        return ""
+    pairs = list(zip(run.labels.names, texts, strict=True))
+    more = f"; and {len(pairs) - MOST_SHARES:,} more" if len(pairs) > MOST_SHARES else ""
+    return "; ".join(f"{name}: {text}" for name, text in pairs[:MOST_SHARES]) + more
+
+
 def _self_training(run: FinishedRun) -> str:
     """The texts that the classifier labelled for itself; empty without any."""
-    found = read_self_training(run.folder) if run.args.few_shot.self_training_rounds else None
+    asked = run.args.few_shot.self_training_rounds or run.args.learns_without_labels
+    found = read_self_training(run.folder) if asked else None
     if found is None:
         return ""
     shares = ", ".join(f"{label} {share:.1%}" for label, share in list(found.shares.items())[:MOST_SHARES])
+    if not found.rounds:
+        return f"none: {found.texts:,} texts without labels got that of the nearest label description ({shares})"
     return (
         f"{found.texts:,} texts without labels got one in {found.rounds} rounds, from {found.labelled:,} labelled "
         f"rows ({shares}); features and n-grams alone agree on {found.agreement[-1]:.1%} of them"
