@@ -1,14 +1,13 @@
-"""Accuracy, seconds and memory from few labelled texts: ours, with and without a sentence that describes each label,
-SetFit, embeddings with a regression, and TF-IDF.
+"""Accuracy, seconds and memory from few labelled texts: ours, SetFit, embeddings with a regression, and TF-IDF.
 
     python benchmarks/few_shot.py
     python benchmarks/few_shot.py --data imdb --train_file train.parquet --per_class 8 32 --seeds 3 --output few.json \
         --peers /path/to/another/python -- --bf16 true
 
 Each way is a process of its own, whose seconds are those from its start until it can classify, imports included. All
-ways of a seed get the same texts and are asked about the same 1,000 others, which no draw trains on. SetFit and
-sentence-transformers run in the environment of `--peers`; without it they are left out. Words after `--` go to our
-runs. A figure that is in `--output` already is not measured again.
+ways of a seed get the same texts and are asked about the same others, which no draw trains on; `described` is ours
+with a sentence about each label, too. SetFit and sentence-transformers run in the environment of `--peers`; without it
+they are left out. Words after `--` go to our runs. A figure that is in `--output` already is not measured again.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from bertcls_hf.data.load import load_data
 from bertcls_hf.data.python_packages import is_packaged, packaged_model
 
 
-TEST_ROWS, TEST_SEED = 1000, 1_000_000
+TEST_SEED = 1_000_000
 PEERS = ("setfit", "embeddings")
 
 
@@ -83,7 +82,7 @@ def task_of(
 ) -> dict[str, Any]:
     """What a way is given: a few texts of each label, and others to classify."""
     corpus, gold = CORPORA[options.data], np.array(labels)
-    test = np.random.default_rng(TEST_SEED).permutation(len(texts))[:TEST_ROWS]
+    test = np.random.default_rng(TEST_SEED).permutation(len(texts))[: options.test_rows]
     order = np.setdiff1d(np.arange(len(texts)), test)
     order = np.random.default_rng(seed).permutation(order)
     train = np.concatenate([order[gold[order] == label][:per_class] for label in np.unique(gold)])
@@ -133,6 +132,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--per_class", type=int, nargs="+", default=[8, 32, 128])
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--test_rows", type=int, default=1000)
     parser.add_argument("--ways", nargs="+", default=["ours", "described", *PEERS, "tfidf"])
     parser.add_argument("--peers", help="the python of an environment with setfit and sentence-transformers")
     parser.add_argument("--output", type=Path)
@@ -147,6 +147,7 @@ def main() -> None:
     is_begun = options.output is not None and options.output.exists()
     results: dict[str, Any] = json.loads(options.output.read_text(encoding="utf-8")) if is_begun else {}
     results |= {"environment": environment("scikit-learn"), "data": options.data, "words": options.words}
+    results["test_rows"] = options.test_rows
     for per_class in options.per_class:
         found = results.setdefault(str(per_class), {way: {} for way in ways})
         for seed in range(options.seeds):
