@@ -18,6 +18,29 @@ SETFIT_ITERATIONS = 20
 Classify = Callable[[list[str]], list[str]]
 
 
+def names(task: dict[str, Any]) -> Classify:
+    """Takes the label whose name is nearest."""
+    return ours(task, _without_labels(task))
+
+
+def descriptions(task: dict[str, Any]) -> Classify:
+    """Takes the label whose description is nearest."""
+    return ours(task, {**_without_labels(task), "label_descriptions": task["descriptions"]})
+
+
+def self_trained(task: dict[str, Any]) -> Classify:
+    """Starts from the descriptions, and lets features and n-grams teach each other on the pool."""
+    more = {"label_descriptions": task["descriptions"], "self_training_rounds": 5, "lexical_features": "true"}
+    return ours(task, {**_without_labels(task), **more})
+
+
+def _without_labels(task: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "few_shot": "false", "train_file": None, "unlabelled_file": task["pool"], "label_names": task["names"],
+        "boost": "true", "head_init": "logistic", "num_train_epochs": 0, "pooling_layers": 1, "eval_strategy": "no",
+    }  # fmt: skip
+
+
 def described(task: dict[str, Any]) -> Classify:
     """Runs `--few_shot` with `--label_descriptions`."""
     return ours(task, {"label_descriptions": task["descriptions"]})
@@ -34,6 +57,8 @@ def ours(task: dict[str, Any], more: dict[str, Any] | None = None) -> Classify:
     script = Path(__file__).parents[1] / "run_classification.py"
     words = []
     for name, value in options.items():
+        if value is None:
+            continue
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     run = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False)
     if run.returncode:
@@ -92,7 +117,16 @@ def tfidf(task: dict[str, Any]) -> Classify:
     return lambda texts: list(model.predict(texts))
 
 
-WAYS = {"ours": ours, "described": described, "setfit": setfit, "embeddings": embeddings, "tfidf": tfidf}
+WAYS = {
+    "names": names,
+    "descriptions": descriptions,
+    "self_trained": self_trained,
+    "ours": ours,
+    "described": described,
+    "setfit": setfit,
+    "embeddings": embeddings,
+    "tfidf": tfidf,
+}
 
 
 def main() -> None:

@@ -8,6 +8,9 @@ Each way is a process of its own, whose seconds are those from its start until i
 ways of a seed get the same texts and are asked about the same others, which no draw trains on; `described` is ours
 with a sentence about each label, too. SetFit and sentence-transformers run in the environment of `--peers`; without it
 they are left out. Words after `--` go to our runs. A figure that is in `--output` already is not measured again.
+
+With `--per_class 0`, no text has a label: `names` takes the nearest label name, `descriptions` the nearest sentence
+about a label, and `self_trained` goes on from there with the texts of a pool, by features and n-grams.
 """
 
 import argparse
@@ -31,6 +34,9 @@ from bertcls_hf.data.python_packages import is_packaged, packaged_model
 
 TEST_SEED = 1_000_000
 PEERS = ("setfit", "embeddings")
+WAYS, WAYS_WITHOUT_LABELS = ("ours", "described", *PEERS, "tfidf"), ("names", "descriptions", "self_trained")
+# The texts without labels of a draw.
+POOL_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,9 @@ def task_of(
     order = np.setdiff1d(np.arange(len(texts)), test)
     order = np.random.default_rng(seed).permutation(order)
     train = np.concatenate([order[gold[order] == label][:per_class] for label in np.unique(gold)])
-    path = folder / "train.jsonl"
+    path, pool = folder / "train.jsonl", folder / "pool.jsonl"
+    unlabelled = [json.dumps({"text": texts[row]}, ensure_ascii=False) for row in order[:POOL_ROWS]]
+    pool.write_text("\n".join(unlabelled) + "\n", encoding="utf-8")
     lines = [json.dumps({"text": texts[row], "label": labels[row]}, ensure_ascii=False) for row in train]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     side = {"truncation_strategy": "tail"} if corpus.truncation_side == "left" else {}
@@ -94,9 +102,10 @@ def task_of(
     own = {name.removeprefix("--"): value for name, value in words.items()}
     model = str(packaged_model(options.model)) if is_packaged(options.model) else options.model
     return {
-        "model": model, "seed": seed, "folder": str(folder), "train_file": str(path),
+        "model": model, "seed": seed, "folder": str(folder), "train_file": str(path), "pool": str(pool),
         "max_seq_length": corpus.max_seq_length, "truncation_side": corpus.truncation_side,
-        "characters": corpus.characters, "options": {**side, **own}, "descriptions": corpus.descriptions,
+        "characters": corpus.characters, "options": {**side, **own},
+        "names": sorted(set(labels)), "descriptions": corpus.descriptions,
         "texts": [texts[row] for row in train], "labels": [labels[row] for row in train],
         "test_texts": [texts[row] for row in test], "test_labels": [labels[row] for row in test],
     }  # fmt: skip
@@ -133,7 +142,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--per_class", type=int, nargs="+", default=[8, 32, 128])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--test_rows", type=int, default=1000)
-    parser.add_argument("--ways", nargs="+", default=["ours", "described", *PEERS, "tfidf"])
+    parser.add_argument("--ways", nargs="+", default=[*WAYS, *WAYS_WITHOUT_LABELS])
     parser.add_argument("--peers", help="the python of an environment with setfit and sentence-transformers")
     parser.add_argument("--output", type=Path)
     return parser.parse_args(own, argparse.Namespace(words=words))
@@ -149,9 +158,11 @@ def main() -> None:
     results |= {"environment": environment("scikit-learn"), "data": options.data, "words": options.words}
     results["test_rows"] = options.test_rows
     for per_class in options.per_class:
-        found = results.setdefault(str(per_class), {way: {} for way in ways})
+        found = results.setdefault(str(per_class), {})
         for seed in range(options.seeds):
             for way in ways:
+                if (per_class == 0) != (way in WAYS_WITHOUT_LABELS):
+                    continue
                 if str(seed) in found.setdefault(way, {}):
                     continue
                 with tempfile.TemporaryDirectory() as folder:

@@ -39,6 +39,7 @@ EXPECTED = {
     "minilm/imdb_frozen_256.yaml",
     "minilm/imdb_lexical_256.yaml",
     "minilm/imdb_logistic_256.yaml",
+    "minilm/news_no_labels_256.yaml",
     "minilm/nsmc_frozen_128.yaml",
     "nsmc/e5_finetuned_lexical_128.yaml",
     "nsmc/e5_lexical_128.yaml",
@@ -93,7 +94,8 @@ def test_a_recipe_never_validates_on_test(path: Path) -> None:
     assert data.validation_split_name is None
     # Of few labelled rows, none is held out.
     has_few = few_shot.few_shot or few_shot.self_training_rounds
-    assert data.validation_split_percentage == (0 if has_few else 10)
+    has_none = args.learns_without_labels
+    assert data.validation_split_percentage == (0 if has_few and not has_none else 10)
 
 
 @every_recipe
@@ -109,7 +111,7 @@ def test_a_recipe_does_not_repeat_defaults(path: Path) -> None:
 def test_a_recipe_is_written_in_the_common_style(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
-    keys = [line.partition(":")[0] for line in lines if line and not line.startswith("#")]
+    keys = [line.partition(":")[0] for line in lines if line and not line.startswith(("#", "  - "))]
     assert text.endswith("\n")
     assert max(map(len, lines)) <= 119
     assert lines[1] == "#"

@@ -174,13 +174,14 @@ def test_ranks_learn_from_few_labels_together(command: Callable[..., list[str]],
         "train_file": write_reviews(tmp_path / "few.csv", 60), "per_device_train_batch_size": 8,
         **dict.fromkeys(("num_train_epochs", "learning_rate", "validation_file")),
     }  # fmt: skip
-    output = fork(*command(**options))
+    words = [*command(**options), "--label_descriptions", "bad awful poor", "good great fine"]
+    output = fork(*words)
     found = json.loads((tmp_path / "out/few_shot.json").read_text())
     assert len(found["candidates"]) == 4
     assert output.count("few shots: tuning on 30 of 60 rows, part 1 of 2") == 1
     assert json.loads((tmp_path / "out/self_training.json").read_text())["texts"] == 40
     assert json.loads((tmp_path / "out/test_results.json").read_text())["test_accuracy"] > 0.8
-    assert "nothing is tuned" in fork(*command(**options))
+    assert "nothing is tuned" in fork(*words)
 
 
 @pytest.mark.slow
