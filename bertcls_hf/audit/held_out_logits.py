@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import sparse
-from sklearn.preprocessing import StandardScaler
 
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.features.dataset import FeatureDataset
@@ -25,6 +24,7 @@ from bertcls_hf.features.linear_models import (
 )
 from bertcls_hf.features.logistic_head import MOST_ROWS
 from bertcls_hf.features.regressions import PENALTIES, fit_regressions
+from bertcls_hf.features.scaling import Scaling, Vectors
 from bertcls_hf.metrics.metrics import compute_metrics
 
 
@@ -94,9 +94,9 @@ def _regression_logits(
     penalty: float, fitted: np.ndarray, gold: np.ndarray, held: np.ndarray, labels: LabelSet
 ) -> np.ndarray:
     """Fits with an inverse penalty C, and returns (held rows, labels) logits."""
-    scaler = StandardScaler().fit(fitted)
-    [regression] = fit_regressions(scaler.transform(fitted), gold, len(labels.names), [penalty])
-    return regression.logits(scaler.transform(held))
+    scaling = Scaling.fit(Vectors(fitted))
+    [regression] = fit_regressions(scaling.transform(fitted), gold, len(labels.names), [penalty])
+    return regression.logits(scaling.transform(held))
 
 
 def ngram_logits(

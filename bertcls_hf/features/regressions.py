@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_expit, log_softmax
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 
 # The values of C, the inverse strength of the L2 penalty, from the strongest penalty to the weakest.
@@ -36,11 +35,6 @@ class Regression:
     def plus(self, other: "Regression") -> "Regression":
         """Returns the sum of both functions."""
         return Regression(self.weights + other.weights, self.biases + other.biases)
-
-    def with_scaling(self, scaler: StandardScaler) -> "Regression":
-        """Returns the same function of features that are not scaled yet."""
-        weights = self.weights / scaler.scale_
-        return Regression(weights, self.biases - weights @ scaler.mean_)
 
 
 def fit_regressions(

@@ -65,7 +65,8 @@ class Scaling:
     def of_features(self, regression: Regression) -> Regression:
         """Turns a regression that reads what [`transform`] returns into one that reads plain features."""
         width = len(self.scaler.mean_)
-        plain = Regression(regression.weights[:, :width], regression.biases).with_scaling(self.scaler)
+        weights = regression.weights[:, :width] / self.scaler.scale_
+        plain = Regression(weights, regression.biases - weights @ self.scaler.mean_)
         return plain if self.directions is None else plain.plus(self._of_nearness(regression.weights[:, width:]))
 
     def nearest(self) -> Regression:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
-from sklearn.preprocessing import StandardScaler
 
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.features.cross_fitting import FOLDS
 from bertcls_hf.features.dataset import FeatureDataset
-from bertcls_hf.features.regressions import fit_regressions
+from bertcls_hf.features.regressions import Regression, fit_regressions
+from bertcls_hf.features.scaling import Scaling, Vectors
 from bertcls_hf.metrics.probabilities import probabilities
 
 
@@ -38,33 +38,45 @@ class LinearHead:
     biases: np.ndarray
     problem_type: str
 
+    @classmethod
+    def of(cls, regression: Regression, labels: LabelSet) -> "LinearHead":
+        """Makes a head of a regression on plain features."""
+        return cls(regression.weights.astype(np.float32), regression.biases.astype(np.float32), labels.problem_type)
+
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Returns (rows, labels) float64 probabilities of (rows, features) float32 features."""
         return probabilities(features @ self.weights.T + self.biases, self.problem_type)
 
 
-def fitted_scaler(features: FeatureDataset, generator: np.random.Generator) -> StandardScaler:
-    """Fits a scaler, which brings every feature to mean 0 and deviation 1, to random rows, at most [`SCALED_BY`]."""
+def fitted_scaling(
+    features: FeatureDataset, generator: np.random.Generator, descriptions: np.ndarray | None = None
+) -> Scaling:
+    """Fits a scaling to random rows, at most [`SCALED_BY`].
+
+    Args:
+        features: the features of the rows.
+        generator: draws the rows.
+        descriptions: (labels, width) features of a text for each label, or None.
+    """
     rows = generator.permutation(len(features))[:SCALED_BY]
-    return StandardScaler().fit(features.__getitems__(np.sort(rows))["features"].numpy())
+    return Scaling.fit(Vectors(features.__getitems__(np.sort(rows))["features"].numpy(), descriptions))
 
 
-def fit_head(features: np.ndarray, gold: np.ndarray, labels: LabelSet, scaler: StandardScaler) -> LinearHead:
+def fit_head(features: np.ndarray, gold: np.ndarray, labels: LabelSet, scaling: Scaling) -> LinearHead:
     """Fits a multinomial logistic regression, or for several labels per text one regression per label.
 
     Args:
         features: (rows, features) float32, of one row or more.
         gold: (rows,) positions, or (rows, labels) of 0 and 1.
         labels: the labels of the task.
-        scaler: fitted to features like these.
+        scaling: fitted to features like these.
     """
-    [fitted] = fit_regressions(scaler.transform(features), gold, len(labels.names), [INVERSE_PENALTY])
-    head = fitted.with_scaling(scaler)
-    return LinearHead(head.weights.astype(np.float32), head.biases.astype(np.float32), labels.problem_type)
+    [fitted] = fit_regressions(scaling.transform(features), gold, len(labels.names), [INVERSE_PENALTY])
+    return LinearHead.of(scaling.of_features(fitted), labels)
 
 
 def out_of_fold_probabilities(
-    features: np.ndarray, gold: np.ndarray, texts: np.ndarray, labels: LabelSet, scaler: StandardScaler, seed: int
+    features: np.ndarray, gold: np.ndarray, texts: np.ndarray, labels: LabelSet, scaling: Scaling, seed: int
 ) -> np.ndarray | None:
     """Lets each row be classified by a head that was fitted without it, and without its text in other rows.
 
@@ -73,7 +85,7 @@ def out_of_fold_probabilities(
         gold: (rows,) positions, or (rows, labels) of 0 and 1.
         texts: (rows,) int, equal where the texts are equal.
         labels: the labels of the task; single labels are spread evenly over the folds.
-        scaler: fitted to features like these.
+        scaling: fitted to features like these.
         seed: of the folds.
 
     Returns:
@@ -95,5 +107,5 @@ def out_of_fold_probabilities(
         parts = list(splitter.split(features, gold if is_single else None, texts))
     for kept, held in parts:
         if len(held):
-            outputs[held] = fit_head(features[kept], gold[kept], labels, scaler).probabilities(features[held])
+            outputs[held] = fit_head(features[kept], gold[kept], labels, scaling).probabilities(features[held])
     return outputs

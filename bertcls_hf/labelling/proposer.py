@@ -4,12 +4,12 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from bertcls_hf.data.labels import LabelSet
 from bertcls_hf.features.dataset import FeatureDataset
-from bertcls_hf.labelling.heads import LinearHead, fit_head, fitted_scaler
+from bertcls_hf.features.scaling import Scaling
+from bertcls_hf.labelling.heads import LinearHead, fit_head, fitted_scaling
 from bertcls_hf.labelling.strategies import highest, k_center, uncertainty
 
 
@@ -29,20 +29,33 @@ class Proposer:
         is_open: (rows,) bool, true for the rows that may be proposed. The caller may change it between two proposals.
         labels: the labels of the task.
         seed: of random choices and samples.
+        descriptions: (labels, width) features of a text for each label, or None.
     """
 
-    def __init__(self, pool: FeatureDataset, is_open: np.ndarray, labels: LabelSet, seed: int):
-        self.pool, self.is_open, self.labels = pool, is_open, labels
+    def __init__(
+        self,
+        pool: FeatureDataset,
+        is_open: np.ndarray,
+        labels: LabelSet,
+        seed: int,
+        descriptions: np.ndarray | None = None,
+    ):
+        self.pool, self.is_open, self.labels, self._descriptions = pool, is_open, labels, descriptions
         self._generator = np.random.default_rng(seed)
 
     @cached_property
-    def scaler(self) -> StandardScaler:
-        """Brings every feature to mean 0 and deviation 1 over the pool, or over a random sample of it."""
-        return fitted_scaler(self.pool, self._generator)
+    def scaling(self) -> Scaling:
+        """Scales features by the pool, or by a random sample of it."""
+        return fitted_scaling(self.pool, self._generator, self._descriptions)
 
-    def head(self, features: np.ndarray, gold: np.ndarray) -> LinearHead:
-        """Fits a head to labelled rows; see [`fit_head`]."""
-        return fit_head(features, gold, self.labels, self.scaler)
+    def head(self, features: np.ndarray, gold: np.ndarray) -> LinearHead | None:
+        """Fits a head to labelled rows; see [`fit_head`].
+
+        Until the rows have two labels, the nearest description is the label; without descriptions, there is no head.
+        """
+        if len(np.unique(gold, axis=0)) > 1:
+            return fit_head(features, gold, self.labels, self.scaling)
+        return None if self._descriptions is None else LinearHead.of(self.scaling.nearest(), self.labels)
 
     def propose(self, strategy: Strategy, number: int, features: np.ndarray, head: LinearHead | None) -> np.ndarray:
         """Chooses open rows of the pool, the most useful first.
@@ -86,10 +99,11 @@ class Proposer:
     def _covering(self, candidates: np.ndarray, labelled: np.ndarray, number: int) -> np.ndarray:
         centers = labelled[self._sample(np.arange(len(labelled)), MOST_CENTERS)]
         if len(centers):
-            centers = self.scaler.transform(centers)
+            centers = self.scaling.scaler.transform(centers)
         if not len(candidates):
             return candidates
-        return candidates[k_center(self.scaler.transform(self.features(candidates)), centers, number)]
+        scaled = self.scaling.scaler.transform(self.features(candidates))
+        return candidates[k_center(scaled, centers, number)]
 
     def _sample(self, rows: np.ndarray, number: int) -> np.ndarray:
         return rows if len(rows) <= number else self._generator.choice(rows, number, replace=False)

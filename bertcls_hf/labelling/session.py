@@ -10,7 +10,7 @@ from datasets import Dataset
 from bertcls_hf.data.texts import text_columns
 from bertcls_hf.labelling.heads import out_of_fold_probabilities
 from bertcls_hf.labelling.labelled_file import LabelledFile, LabelledRow
-from bertcls_hf.labelling.proposer import Proposer
+from bertcls_hf.labelling.proposer import Proposer, Strategy
 from bertcls_hf.metrics.intervals import wilson_interval
 
 
@@ -171,11 +171,9 @@ class LabellingSession:
 
     def _next(self) -> int | None:
         labelled = self._labelled
-        if len(np.unique(labelled.gold)) < 2:
-            found = self.proposer.propose("coverage", 1, labelled.features, None)
-        else:
-            head = self.proposer.head(labelled.features, labelled.gold)
-            found = self.proposer.propose("spread", 1, labelled.features, head)
+        head = self.proposer.head(labelled.features, labelled.gold)
+        strategy: Strategy = "coverage" if head is None else "spread"
+        found = self.proposer.propose(strategy, 1, labelled.features, head)
         return int(found[0]) if len(found) else None
 
     def _measure(self) -> None:
@@ -186,11 +184,12 @@ class LabellingSession:
             return
         if not self.is_validated:
             outputs = out_of_fold_probabilities(
-                labelled.features, labelled.gold, labelled.texts, self.labels, self.proposer.scaler, self._seed
+                labelled.features, labelled.gold, labelled.texts, self.labels, self.proposer.scaling, self._seed
             )
             gold = labelled.gold
         else:
             head = self.proposer.head(labelled.features, labelled.gold)
+            assert head is not None
             outputs, gold = head.probabilities(self._validation.features), self._validation.gold
         if outputs is not None:
             hits = int((outputs.argmax(axis=1) == gold).sum())

@@ -28,7 +28,7 @@ OF_A_HEAD = frozenset({
     "class_weights", "dropout", "focal_gamma", "head", "head_init", "head_num_train_epochs", "lexical_features",
     "loss", "sweep", "sweep_hours",
 })  # fmt: skip
-OF_ALL_RUNS = frozenset({"disable_tqdm", "output_dir", "seed", "tf32", "use_cpu"})
+OF_ALL_RUNS = frozenset({"disable_tqdm", "label_descriptions", "output_dir", "seed", "tf32", "use_cpu"})
 
 
 def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
@@ -112,7 +112,8 @@ def write(own: LabelArguments, options: Mapping[str, Any]) -> None:
     if own.strategy != "suspects" and args.data.unlabelled_file is None:
         raise ArgumentsError("--unlabelled_file: name the texts of which some should be labelled")
     has_rows = bool(args.data.train_file or args.data.dataset_name)
-    if not has_rows and own.strategy not in (None, "coverage", "random"):
+    is_described = bool(args.few_shot.label_descriptions) and own.strategy != "suspects"
+    if not has_rows and not is_described and own.strategy not in (None, "coverage", "random"):
         raise ArgumentsError(
             f"--strategy {own.strategy} needs labelled rows: name them with --train_file, or start with --strategy "
             "coverage"
@@ -191,6 +192,8 @@ def _arguments(options: Mapping[str, Any]) -> Arguments:
     pool = chosen.pop("unlabelled_file", None)
     chosen.setdefault("validation_split_percentage", 0.0)
     chosen |= {"boost": True, "freeze_backbone": True, "do_train": True, "eval_strategy": "no", "report_to": ["none"]}
+    if chosen.get("label_descriptions"):
+        chosen["head_init"] = "logistic"
     has_rows = bool(chosen.get("train_file") or chosen.get("dataset_name"))
     args = build_arguments(chosen, in_memory=() if has_rows else ("train",))
     return replace(args, data=replace(args.data, unlabelled_file=pool), adapt=AdaptArguments())

@@ -11,13 +11,14 @@ from bertcls_hf.data.sources import load_path, load_sources
 from bertcls_hf.data.texts import first_rows, rows_of_texts, text_keys
 from bertcls_hf.errors import ArgumentsError, DataError
 from bertcls_hf.labelling.arguments import AskedStrategy
-from bertcls_hf.labelling.heads import fitted_scaler, out_of_fold_probabilities
+from bertcls_hf.labelling.heads import fitted_scaling, out_of_fold_probabilities
 from bertcls_hf.labelling.proposal_file import Proposal
 from bertcls_hf.labelling.proposer import Proposer
 from bertcls_hf.labelling.session import LabelledRows
 from bertcls_hf.labelling.strategies import doubts, highest
 from bertcls_hf.metrics.probabilities import predicted_labels
 from bertcls_hf.run.frozen_features import UNLABELLED, FrozenFeatures
+from bertcls_hf.training.label_descriptions import description_vectors
 
 
 # Of more labelled rows, a head learns a random sample, since it is fitted anew for every proposal.
@@ -52,7 +53,9 @@ def proposer_of(frozen: FrozenFeatures) -> Proposer:
     is_open[np.unique(keys, return_index=True)[1]] = True
     if frozen.data.has_labels("train"):
         is_open &= ~np.isin(keys, np.array(text_keys(texts_of(frozen, "train"))))
-    return Proposer(frozen.features[UNLABELLED], is_open, frozen.data.labels, frozen.resolved.args.training.seed)
+    descriptions = description_vectors(frozen.resolved, frozen.model, frozen.tokenizer)
+    seed = frozen.resolved.args.training.seed
+    return Proposer(frozen.features[UNLABELLED], is_open, frozen.data.labels, seed, descriptions)
 
 
 def labelled_rows(frozen: FrozenFeatures, split: str) -> LabelledRows:
@@ -75,21 +78,20 @@ def proposals(frozen: FrozenFeatures, strategy: AskedStrategy | None, number: in
 
     Args:
         frozen: the splits and features of the run.
-        strategy: how to choose; None for `spread`, or for `coverage` without labelled rows.
+        strategy: how to choose; None for `spread`, or for `coverage` where nothing tells the labels apart.
         number: how many.
 
     Raises:
-        ArgumentsError: the strategy needs rows of two labels, and there are none.
+        ArgumentsError: the strategy needs rows of two labels or label descriptions, and there are none.
     """
     labels, labelled, proposer = frozen.data.labels, labelled_rows(frozen, "train"), proposer_of(frozen)
-    is_fitted = len(np.unique(labelled.gold, axis=0)) > 1
-    chosen = strategy or ("spread" if len(labelled) else "coverage")
+    head = proposer.head(labelled.features, labelled.gold)
+    chosen = strategy or ("spread" if len(labelled) or head is not None else "coverage")
     assert chosen != "suspects"
-    if chosen in ("spread", "uncertainty") and not is_fitted:
+    if chosen in ("spread", "uncertainty") and head is None:
         raise ArgumentsError(
             f"--strategy {chosen} needs labelled rows of two labels or more: until then, choose coverage"
         )
-    head = proposer.head(labelled.features, labelled.gold) if is_fitted else None
     rows = proposer.propose(chosen, number, labelled.features, head)
     texts = texts_of(frozen, UNLABELLED).select(rows)
     outputs = None if head is None else head.probabilities(proposer.features(rows))
@@ -111,8 +113,9 @@ def suspects(frozen: FrozenFeatures, number: int) -> list[Proposal]:
     """
     labels, rows, args = frozen.data.labels, labelled_rows(frozen, "train"), frozen.resolved.args
     generator = np.random.default_rng(args.training.seed)
-    scaler = fitted_scaler(frozen.features["train"], generator)
-    outputs = out_of_fold_probabilities(rows.features, rows.gold, rows.texts, labels, scaler, args.training.seed)
+    descriptions = description_vectors(frozen.resolved, frozen.model, frozen.tokenizer)
+    scaling = fitted_scaling(frozen.features["train"], generator, descriptions)
+    outputs = out_of_fold_probabilities(rows.features, rows.gold, rows.texts, labels, scaling, args.training.seed)
     if outputs is None:
         raise ArgumentsError("--strategy suspects holds rows out, and needs two texts of a label or more: label some")
     doubted = doubts(outputs, rows.gold, labels.problem_type)

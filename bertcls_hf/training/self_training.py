@@ -113,6 +113,8 @@ def self_train(
     descriptions = description_vectors(resolved, model, tokenizer)
     views = _Views(features, cast(Dataset, together.splits["train"]), gold, data.labels, descriptions)
     rounds = args.few_shot.self_training_rounds
+    if not len(gold):
+        logger.info("no row has a label: the first one of each text is that of the nearest label description")
     logits, agreement = views.first_logits(), []
     for number in range(1, rounds + 1):
         logits, agreed = views.next_logits(logits, share=number / rounds)

@@ -55,6 +55,19 @@ def fill(path: Path, *labels: str) -> None:
         writer.writerows(rows)
 
 
+def test_descriptions_propose_labels_where_no_row_has_one(words: Words, tmp_path: Path) -> None:
+    described = ["--label_descriptions", "bad awful poor dreadful boring", "good great fine lovely superb"]
+    files = {"train_file": None, "validation_file": None, "label_names": "neg,pos", "pooling": "mean"}
+    assert label([*words(**files, strategy="uncertainty", number=40), *described]) == 0
+    found = read(tmp_path / "next.csv")
+    right = [row["proposed_label"] == ("pos" if int(row["text"].split()[-1]) % 2 else "neg") for row in found]
+    assert len(found) == 40
+    assert sum(right) > 24
+    # The least sure come first.
+    sure = [float(row["probability"]) for row in found]
+    assert sure == sorted(sure)
+
+
 @pytest.mark.parametrize("strategy", [None, "uncertainty", "coverage", "random"])
 def test_new_texts_are_proposed_each_once(words: Words, pool: Path, tmp_path: Path, strategy: str | None) -> None:
     assert label(words(strategy=strategy, number=100)) == 0
