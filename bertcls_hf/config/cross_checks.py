@@ -156,6 +156,8 @@ def _check_without_labels(args: Arguments) -> None:
         raise ArgumentsError(f"{why}: add --boost true --head_init logistic")
     needs_labels = {
         "few_shot": args.few_shot.few_shot,
+        "streaming": args.data.streaming,
+        "test_split_percentage": args.data.test_split_percentage > 0,
         "class_weights": args.model.class_weights is not None,
         "max_train_samples": args.data.max_train_samples is not None,
         "cross_validation": args.training.cross_validation > 0,

@@ -65,6 +65,17 @@ def test_without_descriptions_the_names_are_read(words: Command, tmp_path: Path)
     assert [found.label for found in predictor.predict(["lovely", "boring"])] == ["lovely", "boring"]
 
 
+def test_the_labels_of_a_trained_classifier_keep_their_order_and_their_descriptions(
+    words: Command, tmp_path: Path
+) -> None:
+    assert main(words()) == 0
+    again = {"model_name_or_path": tmp_path / "out", "label_names": "pos,neg", "output_dir": tmp_path / "again"}
+    assert main(words(DESCRIPTIONS[::-1], **again)) == 0
+    found = Predictor.from_pretrained(str(tmp_path / "again"))
+    assert found.labels.names == ("neg", "pos")
+    assert [prediction.label for prediction in found.predict(DESCRIPTIONS)] == ["neg", "pos"]
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -118,6 +129,8 @@ def test_other_descriptions_are_another_training(words: Command, capsys: pytest.
         (DESCRIPTIONS, {"head_init": None, "num_train_epochs": 1}, 2, "add --boost true --head_init logistic"),
         (None, {"head_init": None, "num_train_epochs": 1}, 2, "add --boost true --head_init logistic"),
         (None, {"few_shot": True}, 2, "--few_shot: there is no labelled training data"),
+        (None, {"streaming": True}, 2, "--streaming: there is no labelled training data"),
+        (None, {"test_split_percentage": 10}, 2, "--test_split_percentage: there is no labelled training data"),
         (None, {"class_weights": "balanced"}, 2, "--class_weights: there is no labelled training data"),
         (None, {"lexical_features": True}, 2, "there is nothing to learn: add --self_training_rounds"),
         (None, {"num_train_epochs": 1}, 2, "there is nothing to learn: add --self_training_rounds"),
