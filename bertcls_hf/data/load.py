@@ -133,6 +133,8 @@ def _find_labels(
         return labels_of_stream(args, stream, sources.get("validation"), known_labels)
     if trains and "train" in sources:
         return labels_of_split(args, sources["train"], known_labels)
+    if trains and args.unlabelled_file is None:
+        raise ArgumentsError("no training data: give --train_file or --dataset_name")
     if trains:
         return labels_of_names(args, known_labels)
     assert known_labels is not None
