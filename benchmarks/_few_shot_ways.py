@@ -30,14 +30,14 @@ def descriptions(task: dict[str, Any]) -> Classify:
 
 def self_trained(task: dict[str, Any]) -> Classify:
     """Starts from the descriptions, and lets features and n-grams teach each other on the pool."""
-    more = {"label_descriptions": task["descriptions"], "self_training_rounds": 5, "lexical_features": "true"}
+    more = {"label_descriptions": task["descriptions"], "self_training_rounds": None}
     return ours(task, {**_without_labels(task), **more})
 
 
 def _without_labels(task: dict[str, Any]) -> dict[str, Any]:
     return {
-        "few_shot": "false", "train_file": None, "unlabelled_file": task["pool"], "label_names": task["names"],
-        "boost": "true", "head_init": "logistic", "num_train_epochs": 0, "pooling_layers": 1, "eval_strategy": "no",
+        "few_shot": None, "train_file": None, "unlabelled_file": task["pool"], "label_names": task["names"],
+        "self_training_rounds": 0,
     }  # fmt: skip
 
 

@@ -59,6 +59,15 @@ FEW_SHOT_DEFAULTS = {
     "validation_split_percentage": 0.0,
     "eval_strategy": "no",
 }
+# What a training without labelled rows makes the default of other options.
+WITHOUT_LABELS_DEFAULTS = {
+    "boost": True,
+    "head_init": "logistic",
+    "num_train_epochs": 0.0,
+    "pooling_layers": 1,
+    "self_training_rounds": 5,
+    "eval_strategy": "no",
+}
 DEFAULT_TEMPERATURE, DEFAULT_DISTILLATION_WEIGHT = 2.0, 0.5
 DEFAULT_EMA_DECAY, DEFAULT_SWA_START = 0.999, 0.75
 # Options that only have an effect with --push_to_hub.
@@ -499,7 +508,9 @@ class FewShotArguments:
         help="With --head_init logistic: a text for each label, in the order of --label_names (by default, of their "
         "names), such as one that a row with the label might hold. The regression knows how near each row is to them, "
         "which helps most where there are few labels. Without training data but with --label_names and "
-        "--unlabelled_file, nothing else is known; they are then the names by default.",
+        "--unlabelled_file, nothing else is known: they are then the names by default, and other defaults are those "
+        "of --boost, --head_init logistic, --num_train_epochs 0, --pooling_layers 1, --self_training_rounds 5, with "
+        "rounds --lexical_features, and --eval_strategy no.",
     )
     self_training_rounds: int = HfArg(
         default=0,

@@ -25,6 +25,7 @@ from bertcls_hf.config.arguments import (
     FEW_SHOT_DEFAULTS,
     PUSH_OPTIONS,
     REFUSED_OPTIONS,
+    WITHOUT_LABELS_DEFAULTS,
     Arguments,
     configured_precision,
 )
@@ -445,13 +446,24 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
             "them out (accelerate launch --mixed_precision no)"
         )
     try:
-        if options.get("few_shot"):
-            options = {**FEW_SHOT_DEFAULTS, **options}
+        options = {**_defaults_of(options, in_memory), **options}
         model, data, adapt, few_shot, boost, training = (_build(kind, options) for kind in ARGUMENT_CLASSES)
         return checked(Arguments(model, data, adapt, few_shot, boost, training, frozenset(in_memory)))
     # transformers raises a TypeError for an unknown key in one of its options that are mappings.
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ArgumentsError(one_line(error)) from error
+
+
+def _defaults_of(options: Mapping[str, Any], in_memory: Iterable[str]) -> dict[str, Any]:
+    """Returns the defaults that the kind of the run changes."""
+    if options.get("few_shot"):
+        return FEW_SHOT_DEFAULTS
+    has_rows = options.get("train_file") or options.get("dataset_name") or "train" in in_memory
+    is_trained = options.get("do_train", not (options.get("do_eval") or options.get("do_predict")))
+    if has_rows or not is_trained or not (options.get("unlabelled_file") and options.get("label_names")):
+        return {}
+    rounds = options.get("self_training_rounds", WITHOUT_LABELS_DEFAULTS["self_training_rounds"])
+    return {**WITHOUT_LABELS_DEFAULTS, "lexical_features": bool(rounds)}
 
 
 def _build(argument_class: type, options: Mapping[str, Any]) -> Any:

@@ -32,7 +32,8 @@ class Vectors:
 class Scaling:
     """Scales features to mean 0 and deviation 1, and adds how near each text is to the description of each label.
 
-    Nearness is the cosine with the description, both seen from the mean of all texts or of all descriptions.
+    Nearness is the cosine with the description, both seen from the mean of all texts or of all descriptions, but for
+    the length of a text's vector, for which the mean length stands.
 
     Args:
         scaler: scales the features.

@@ -4,8 +4,8 @@ Two views of a text teach each other (Blum & Mitchell 1998): the features of the
 alone know the words of texts that nobody labelled. In each round, both learn from the labelled rows and from the texts
 that both together were surest of, a growing share of those of every label, until all have one (Xie et al. 2020, arXiv
 1911.04252, and McLachlan 1975 before them). Shares of the labels follow those of the labelled rows (Berthelot et al.
-2020, arXiv 1911.09785). Without a labelled row, the first labels are those of the nearest label descriptions, and labels
-are taken to be equally frequent.
+2020, arXiv 1911.09785). Without a labelled row, the first labels are those of the nearest label descriptions, and
+labels are taken to be equally frequent.
 """
 
 import logging

@@ -18,6 +18,11 @@ from tests.helpers.reviews import NEGATIVE, POSITIVE, review, write_pairs, write
 
 
 Command = Callable[..., list[str]]
+# What such a run without labelled rows has by default, and one with rows has not.
+WITH_ROWS = {
+    "boost": True, "head_init": "logistic", "num_train_epochs": 0, "eval_strategy": "no", "self_training_rounds": None,
+    "unlabelled_file": None, "label_names": None, "validation_split_percentage": 0,
+}  # fmt: skip
 DESCRIPTIONS = [" ".join(NEGATIVE), " ".join(POSITIVE)]
 TEXTS = 120
 
@@ -31,8 +36,8 @@ def words(command: Command, tmp_path: Path) -> Command:
     def build(descriptions: list[str] | None = DESCRIPTIONS, **options: Any) -> list[str]:
         given: dict[str, Any] = dict.fromkeys(("learning_rate", "train_file", "validation_file"))
         given |= {
-            "unlabelled_file": texts, "label_names": "neg,pos", "boost": True, "head_init": "logistic",
-            "num_train_epochs": 0, "eval_strategy": "no", "pooling": "mean",
+            "unlabelled_file": texts, "label_names": "neg,pos", "num_train_epochs": None, "pooling": "mean",
+            "self_training_rounds": 0,
         }  # fmt: skip
         described = [] if descriptions is None else ["--label_descriptions", *descriptions]
         return [*command(**{**given, **options}), *described]
@@ -99,15 +104,14 @@ def test_self_training_begins_at_the_descriptions(words: Command, tmp_path: Path
 
 
 def test_the_card_tells_what_the_labels_of_rows_mean(words: Command, tmp_path: Path) -> None:
-    rows = {"train_file": write_reviews(tmp_path / "few.csv", 12), "unlabelled_file": None, "label_names": None}
-    assert main(words(**rows, validation_split_percentage=0)) == 0
+    assert main(words(**WITH_ROWS, train_file=write_reviews(tmp_path / "few.csv", 12))) == 0
     assert f"neg: {DESCRIPTIONS[0]}" in (tmp_path / "out/README.md").read_text()
 
 
 def test_few_shots_know_the_descriptions(words: Command, tmp_path: Path) -> None:
     rows = write_reviews(tmp_path / "few.csv", 60)
-    options = dict.fromkeys(("boost", "head_init", "num_train_epochs", "eval_strategy", "unlabelled_file"))
-    assert main(words(**{**options, "train_file": rows, "few_shot": True})) == 0
+    options = dict.fromkeys(("self_training_rounds", "unlabelled_file", "label_names"))
+    assert main(words(**options, train_file=rows, few_shot=True)) == 0
     assert accuracy(tmp_path / "out") > 0.8
 
 
@@ -126,8 +130,8 @@ def test_other_descriptions_are_another_training(words: Command, capsys: pytest.
         (DESCRIPTIONS, {"label_names": None}, 2, "name the labels with --label_names"),
         (DESCRIPTIONS, {"label_names": "pos"}, 2, "name them with --label_names"),
         (DESCRIPTIONS, {"problem_type": "multi_label_classification"}, 2, "leave out --problem_type"),
-        (DESCRIPTIONS, {"head_init": None, "num_train_epochs": 1}, 2, "add --boost true --head_init logistic"),
-        (None, {"head_init": None, "num_train_epochs": 1}, 2, "add --boost true --head_init logistic"),
+        (DESCRIPTIONS, {"head_init": "random", "num_train_epochs": 1}, 2, "add --boost true --head_init logistic"),
+        (None, {"head_init": "random", "num_train_epochs": 1}, 2, "add --boost true --head_init logistic"),
         (None, {"few_shot": True}, 2, "--few_shot: there is no labelled training data"),
         (None, {"streaming": True}, 2, "--streaming: there is no labelled training data"),
         (None, {"test_split_percentage": 10}, 2, "--test_split_percentage: there is no labelled training data"),
@@ -145,8 +149,7 @@ def test_refusals(
 
 
 def test_pairs_are_refused(words: Command, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    pairs = {"train_file": write_pairs(tmp_path / "pairs.csv"), "test_file": None, "unlabelled_file": None}
-    assert main(words(**{**pairs, "label_names": "no,yes", "validation_split_percentage": 0})) == 2
+    assert main(words(**WITH_ROWS, train_file=write_pairs(tmp_path / "pairs.csv"), test_file=None)) == 2
     assert "--label_descriptions are for single texts and classes" in capsys.readouterr().err
 
 
