@@ -431,6 +431,7 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
     Raises:
         ArgumentsError: a value out of range, or options that contradict each other.
     """
+    in_memory = frozenset(in_memory)
     if options.get("restore_callback_states_from_checkpoint") is False:
         raise ArgumentsError(
             "--restore_callback_states_from_checkpoint false: a resumed run always goes on with the patience that "
@@ -448,13 +449,13 @@ def build_arguments(options: Mapping[str, Any], in_memory: Iterable[str] = ()) -
     try:
         options = {**_defaults_of(options, in_memory), **options}
         model, data, adapt, few_shot, boost, training = (_build(kind, options) for kind in ARGUMENT_CLASSES)
-        return checked(Arguments(model, data, adapt, few_shot, boost, training, frozenset(in_memory)))
+        return checked(Arguments(model, data, adapt, few_shot, boost, training, in_memory))
     # transformers raises a TypeError for an unknown key in one of its options that are mappings.
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ArgumentsError(one_line(error)) from error
 
 
-def _defaults_of(options: Mapping[str, Any], in_memory: Iterable[str]) -> dict[str, Any]:
+def _defaults_of(options: Mapping[str, Any], in_memory: Collection[str]) -> dict[str, Any]:
     """Returns the defaults that the kind of the run changes."""
     if options.get("few_shot"):
         return FEW_SHOT_DEFAULTS

@@ -92,7 +92,8 @@ def init_head_by_logistic_regression(
         crossed = _cross_fitted(vectors, labels, texts, model.config.num_labels, class_weights, seed)
         candidates = (DEFAULT_PENALTY if crossed is None else crossed.penalty,)
     scaling = Scaling.fit(Vectors(features, descriptions))
-    fitted = fit_regressions(scaling.transform(features), labels, model.config.num_labels, candidates, class_weights)
+    scaled = scaling.transform(features, copy=False)
+    fitted = fit_regressions(scaled, labels, model.config.num_labels, candidates, class_weights)
     best = 0 if validation is None else _best_on(validation, fitted, np.unique(labels), scaling, class_weights)
     weighed = ", rows weighed by --class_weights" if model.config.class_weights else ""
     described = "" if descriptions is None else ", with label descriptions"

@@ -55,12 +55,17 @@ class Scaling:
         tiny = np.finfo(np.float32).tiny
         return cls(scaler, DESCRIPTION_WEIGHT * centred / np.maximum(lengths, tiny) / max(spread, tiny))
 
-    def transform(self, features: np.ndarray) -> np.ndarray:
-        """Returns (rows, width) floats, or (rows, width + labels) with descriptions."""
-        scaled = self.scaler.transform(features)
+    def transform(self, features: np.ndarray, copy: bool = True) -> np.ndarray:
+        """Returns (rows, width) floats, or (rows, width + labels) with descriptions.
+
+        Args:
+            features: (rows, width) floats.
+            copy: whether they stay as they are, for twice the memory.
+        """
         if self.directions is None:
-            return scaled
+            return self.scaler.transform(features, copy=copy)
         nearness = features @ self.directions.T - self.directions @ self.scaler.mean_
+        scaled = self.scaler.transform(features, copy=copy)
         return np.concatenate([scaled, nearness], axis=1, dtype=scaled.dtype)
 
     def of_features(self, regression: Regression) -> Regression:
