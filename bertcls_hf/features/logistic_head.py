@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,6 +25,19 @@ DEFAULT_PENALTY = 0.1
 MOST_ROWS = 200_000
 # The rows that choose the penalty where there is no validation data; each of them is read several times.
 MOST_CROSS_FITTED = 5_000
+
+
+@dataclass(frozen=True)
+class HeldOutFit:
+    """What was chosen by rows that the encoder had not learned from, where it has learned from all of them since.
+
+    Args:
+        penalty: C.
+        factors: of the head and of the lexical features; None without these.
+    """
+
+    penalty: float
+    factors: tuple[float, float] | None = None
 
 
 def check_head_init(asked: str, config: TextClassifierConfig, is_trained_further: bool) -> None:
@@ -64,6 +78,7 @@ def init_head_by_logistic_regression(
     validation: FeatureDataset | None,
     seed: int,
     descriptions: np.ndarray | None = None,
+    held_out_fit: HeldOutFit | None = None,
 ) -> None:
     """Fits logistic regressions with different penalties, and copies the best one into the model's linear head.
 
@@ -80,13 +95,17 @@ def init_head_by_logistic_regression(
         seed: the seed of the random sample and of the folds.
         descriptions: (labels, width) features of a text for each label, by which the regressions know what labels
             mean; None without such texts.
+        held_out_fit: what stands for cross-validation without validation data, if the encoder has learned from the
+            training rows.
     """
     rows = np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS]
     features, labels = _arrays(train, rows)
     class_weights = None if model.config.class_weights is None else np.asarray(model.config.class_weights)
     crossed: CrossFit | None = None
     candidates: Sequence[float] = PENALTIES
-    if validation is None:
+    if validation is None and held_out_fit is not None:
+        candidates = (held_out_fit.penalty,)
+    elif validation is None:
         texts = train.text_numbers[rows]
         vectors = Vectors(features[:MOST_CROSS_FITTED], descriptions)
         crossed = _cross_fitted(vectors, labels, texts, model.config.num_labels, class_weights, seed)
@@ -100,7 +119,8 @@ def init_head_by_logistic_regression(
     logger.info("logistic regression starts the head (C=%g%s%s)", candidates[best], weighed, described)
     _fill(model, scaling.of_features(fitted[best]))
     if model.lexical is not None:
-        factors = _lexical_factors(model, train, validation, rows, crossed)
+        known = held_out_fit.factors if validation is None and held_out_fit is not None else None
+        factors = _lexical_factors(model, train, validation, rows, crossed) if known is None else known
         fuse(model, factors, "logistic regression")
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,9 +25,10 @@ from bertcls_hf.data.labels import REGRESSION
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.texts import first_rows
 from bertcls_hf.errors import ArgumentsError
-from bertcls_hf.features.cross_fitting import cross_fit, held_out_parts
+from bertcls_hf.features.cross_fitting import CrossFit, cross_fit, held_out_parts
 from bertcls_hf.features.extractor import FeatureExtractor, encoder_fingerprint
 from bertcls_hf.features.lexical_fusion import fitted_factors
+from bertcls_hf.features.logistic_head import HeldOutFit
 from bertcls_hf.features.regressions import losses_of_rows
 from bertcls_hf.features.scaling import Vectors
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
@@ -47,10 +48,12 @@ FOLDER, DESCRIPTION_FILE = "tuned", "few_shot.json"
 FOLDS = 2
 # With fewer rows, cross-validation tells no candidate from another.
 FEWEST_ROWS = 50
+# C with fewer rows.
+FEW_ROWS_PENALTY = 0.01
 # The steps of a tuning, and the texts for each of which there is one more.
 FEWEST_STEPS, TEXTS_PER_STEP = 14, 8
 # Part of the key. Increase it when the same options give another encoder.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class Candidate:
         accuracy: the share of the rows all of whose labels are right; None without cross-validation.
         log_loss: the mean negative logarithm of a row's probability; None without cross-validation.
         behind: how much more that is than the least of the candidates, in standard errors of the difference.
+        penalty: C of the regression.
+        head_factor: what the regression counts beside n-grams; None without these.
+        ngram_factor: what these count.
     """
 
     is_tuned: bool
@@ -70,6 +76,18 @@ class Candidate:
     accuracy: float | None = None
     log_loss: float | None = None
     behind: float | None = None
+    penalty: float | None = None
+    head_factor: float | None = None
+    ngram_factor: float | None = None
+
+    @property
+    def head_fit(self) -> HeldOutFit | None:
+        """How the regression is to be fitted; None where its own cross-validation says so."""
+        if not self.is_tuned or self.penalty is None:
+            return None
+        if self.head_factor is None or self.ngram_factor is None:
+            return HeldOutFit(self.penalty)
+        return HeldOutFit(self.penalty, (self.head_factor, self.ngram_factor))
 
     @property
     def words(self) -> str:
@@ -95,7 +113,11 @@ class FewShotChoice:
     candidates: tuple[Candidate, ...]
 
     def __post_init__(self) -> None:
-        figures = [figure for one in self.candidates for figure in (one.accuracy, one.log_loss, one.behind)]
+        figures = [
+            figure
+            for one in self.candidates
+            for figure in (one.accuracy, one.log_loss, one.behind, one.penalty, one.head_factor, one.ngram_factor)
+        ]
         are_numbers = all(figure is None or isinstance(figure, int | float) for figure in figures)
         if not self.candidates or not are_numbers or type(self.steps) is not int or type(self.rows) is not int:
             raise ValueError(f"not a choice: {self}")
@@ -144,7 +166,10 @@ def choose_encoder(
     PartialState().wait_for_everyone()
     _log(choice)
     if choice.best.is_tuned:
-        resolved = resolved.starting_from(folder)
+        # Rows that the encoder has learned from would let the regression trust it too much; texts of a pool would not.
+        has_others = resolved.args.few_shot.self_training_rounds > 0
+        fit = None if has_others else choice.best.head_fit
+        resolved = replace(resolved.starting_from(folder), head_fit=fit)
     return resolved, choice.best.has_ngrams
 
 
@@ -195,7 +220,8 @@ def _compare(
     steps = _steps(resolved.args, len(gold))
     if not parts or len(gold) < FEWEST_ROWS:
         logger.info("few shots: %d rows are too few to compare anything by cross-validation", len(gold))
-        return FewShotChoice(key, len(gold), steps, (Candidate(is_tuned=bool(parts and steps), has_ngrams=False),))
+        only = Candidate(is_tuned=bool(parts and steps), has_ngrams=False, penalty=FEW_ROWS_PENALTY)
+        return FewShotChoice(key, len(gold), steps, (only,))
     ngrams = (
         fitted_features(resolved, data, tokenizer).logits["train"] if resolved.args.model.lexical_features else None
     )
@@ -203,15 +229,14 @@ def _compare(
     labels = len(data.labels.names)
     features = _features(resolved, model, train, tokenizer)
     vectors = Vectors(features, description_vectors(resolved, model, tokenizer))
-    as_it_is = cross_fit(vectors, gold, parts, labels, weights).logits
-    encoders = {False: as_it_is}
+    encoders = {False: cross_fit(vectors, gold, parts, labels, weights)}
     if steps:
-        tuned = _tuned_logits(resolved, model, train, tokenizer, gold, parts, labels, weights)
+        tuned = _tuned_fit(resolved, model, train, tokenizer, gold, parts, labels, weights)
         encoders[True], steps = tuned
     measured = [
-        (is_tuned, beside is not None, _fused(logits, beside, gold, data.labels.problem_type, resolved.class_weights))
+        _measured(is_tuned, encoders[is_tuned], beside, gold, data.labels.problem_type, resolved.class_weights)
         for beside in ([None] if ngrams is None else [None, ngrams])
-        for is_tuned, logits in sorted(encoders.items(), reverse=True)
+        for is_tuned in sorted(encoders, reverse=True)
     ]
     return FewShotChoice(key, len(gold), steps, tuple(_ordered(measured, gold, weights)))
 
@@ -224,7 +249,7 @@ def _features(
     return dataset.__getitems__(np.arange(len(dataset)))["features"].numpy()
 
 
-def _tuned_logits(
+def _tuned_fit(
     resolved: ResolvedRun,
     model: TextClassifier,
     train: Dataset,
@@ -233,8 +258,8 @@ def _tuned_logits(
     parts: list[np.ndarray],
     labels: int,
     class_weights: np.ndarray | None,
-) -> tuple[np.ndarray, int]:
-    """Tunes an encoder without each part; returns the logits of all rows, and the steps of a tuning on all of them."""
+) -> tuple[CrossFit, int]:
+    """Tunes an encoder without each part; returns the regressions, and the steps of a tuning on all rows."""
     vectors, shares, described = [], [], description_tokens(resolved, tokenizer)
     every = np.arange(len(gold))
     for number, held in enumerate(parts, start=1):
@@ -245,7 +270,7 @@ def _tuned_logits(
         vectors.append(Vectors(trainer.vectors(train), None if described is None else trainer.vectors(described)))
         shares.append(best_step / steps)
     found = cross_fit(vectors, gold, parts, labels, class_weights)
-    return found.logits, max(1, round(float(np.mean(shares)) * _steps(resolved.args, len(gold))))
+    return found, max(1, round(float(np.mean(shares)) * _steps(resolved.args, len(gold))))
 
 
 def _steps(args: Arguments, rows: int) -> int:
@@ -276,35 +301,47 @@ def _training_arguments(args: Arguments, steps: int) -> ClassifierTrainingArgume
     )  # fmt: skip
 
 
-def _fused(
-    logits: np.ndarray, ngrams: np.ndarray | None, gold: np.ndarray, task: str, class_weights: list[float] | None
-) -> np.ndarray:
-    """Weighs logits that no row's own regression gave, beside those of n-grams if there are any."""
-    wide = np.zeros_like(logits) if ngrams is None else ngrams
-    factors = fitted_factors(logits, wide, gold, task, class_weights)
-    return factors[0] * logits + factors[1] * wide
+def _measured(
+    is_tuned: bool,
+    crossed: CrossFit,
+    ngrams: np.ndarray | None,
+    gold: np.ndarray,
+    task: str,
+    class_weights: list[float] | None,
+) -> tuple[Candidate, np.ndarray]:
+    """Weighs logits that no row's own regression gave, beside those of n-grams if there are any.
+
+    Returns:
+        The candidate, and its (rows, labels) logits.
+    """
+    wide = np.zeros_like(crossed.logits) if ngrams is None else ngrams
+    factors = fitted_factors(crossed.logits, wide, gold, task, class_weights)
+    candidate = Candidate(is_tuned, ngrams is not None, penalty=crossed.penalty)
+    if ngrams is not None:
+        candidate = replace(candidate, head_factor=factors[0], ngram_factor=factors[1])
+    return candidate, factors[0] * crossed.logits + factors[1] * wide
 
 
 def _ordered(
-    measured: list[tuple[bool, bool, np.ndarray]], gold: np.ndarray, class_weights: np.ndarray | None
+    measured: list[tuple[Candidate, np.ndarray]], gold: np.ndarray, class_weights: np.ndarray | None
 ) -> list[Candidate]:
     """Compares candidates, row by row; the first that is not clearly behind the best becomes the first of all.
 
     Args:
-        measured: whether a candidate is tuned, whether it has n-grams, and its (rows, labels) logits, by preference.
+        measured: the candidates and their (rows, labels) logits, by preference.
         gold: (rows,) label numbers, or (rows, labels) of 0 and 1.
         class_weights: (labels,) floats, or None for equal ones.
     """
-    losses = [losses_of_rows(logits, gold, class_weights) for _, _, logits in measured]
+    losses = [losses_of_rows(logits, gold, class_weights) for _, logits in measured]
     least = min(losses, key=np.mean)
     candidates = []
-    for (is_tuned, has_ngrams, logits), loss in zip(measured, losses, strict=True):
+    for (candidate, logits), loss in zip(measured, losses, strict=True):
         more = loss - least
         error = more.std(ddof=1) / np.sqrt(len(gold))
         behind = float(more.mean() / error) if error > 0 else 0.0
         is_right = logits.argmax(axis=1) == gold if gold.ndim == 1 else ((logits > 0) == (gold > 0)).all(axis=1)
         accuracy = float(is_right.mean())
-        candidates.append(Candidate(is_tuned, has_ngrams, accuracy, float(loss.mean()), behind))
+        candidates.append(replace(candidate, accuracy=accuracy, log_loss=float(loss.mean()), behind=behind))
     chosen = next(candidate for candidate in candidates if cast(float, candidate.behind) <= 1)
     return [chosen, *(candidate for candidate in candidates if candidate is not chosen)]
 

@@ -125,7 +125,9 @@ def _start_head(
             init_head_by_descriptions(model, features["train"], descriptions)
         else:
             validation, seed = features.get("validation"), args.training.seed
-            init_head_by_logistic_regression(model, features["train"], validation, seed, descriptions)
+            init_head_by_logistic_regression(
+                model, features["train"], validation, seed, descriptions, resolved.head_fit
+            )
     if not (args.training.do_train and args.is_head_then_all):
         return features
     train_head(args, model, tokenizer, features, resolved.labels)

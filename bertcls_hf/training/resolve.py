@@ -17,7 +17,7 @@ from bertcls_hf.data.labels import REGRESSION, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.errors import ArgumentsError, one_line
 from bertcls_hf.features.lexical_table import LexicalFeatures
-from bertcls_hf.features.logistic_head import check_head_init
+from bertcls_hf.features.logistic_head import HeldOutFit, check_head_init
 from bertcls_hf.metrics.metrics import DEFAULT_METRIC, METRIC_NAMES, greater_is_better
 from bertcls_hf.models.loading import Checkpoint, load_classifier, resolve_config
 from bertcls_hf.models.modeling import TextClassifier, TextClassifierConfig, TruncationSettings
@@ -41,6 +41,8 @@ class ResolvedRun:
         lexical: the fitted lexical features; None without `--lexical_features`.
         truncation: how the model reads longer texts than its encoder; None if the tokenizer cuts them.
         identity: what the training depends on; None before the data is known, and without a training.
+        head_fit: how the regression of an encoder that has learned from the training rows is to be fitted; None for
+            other encoders.
     """
 
     args: Arguments
@@ -50,6 +52,7 @@ class ResolvedRun:
     lexical: LexicalFeatures | None = None
     truncation: TruncationSettings | None = None
     identity: RunIdentity | None = None
+    head_fit: HeldOutFit | None = None
 
     @cached_property
     def config(self) -> TextClassifierConfig:

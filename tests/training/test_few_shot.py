@@ -82,6 +82,22 @@ def test_the_tuned_weights_are_averaged_with_those_of_before(
         torch.testing.assert_close(weight, (tuned[name] + before[name]) / 2)
 
 
+def test_the_rows_that_tuned_an_encoder_do_not_choose_its_penalty(
+    words: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert main(words(contrastive_max_steps=60)) == 0
+    best = choice(tmp_path / "out")["candidates"][0]
+    assert best["is_tuned"]
+    assert f"logistic regression starts the head (C={best['penalty']:g})" in caplog.text
+    if best["has_ngrams"]:
+        factors = f"counts {best['head_factor']:.2f} times, the lexical features {best['ngram_factor']:.2f} times"
+        assert factors in caplog.text
+    caplog.clear()
+    assert main(words(train_file=write_reviews(tmp_path / "fewer.csv", 16))) == 0
+    assert "logistic regression starts the head (C=0.01)" in caplog.text
+
+
 def test_several_labels_per_text(words: Command, tmp_path: Path) -> None:
     path, out = tmp_path / "several.csv", tmp_path / "out"
     rows = [(*review(number), "|long" if len(review(number)[0]) > 40 else "") for number in range(60)]
@@ -115,7 +131,16 @@ def test_one_text_of_a_label(words: Command, tmp_path: Path, caplog: pytest.LogC
     path.write_text("text,label\ngood film,pos\nlovely story,pos\nbad plot,neg\n")
     assert main(words(train_file=path)) == 0
     assert choice(tmp_path / "out")["candidates"] == [
-        {"is_tuned": False, "has_ngrams": False, "accuracy": None, "log_loss": None, "behind": None}
+        {
+            "is_tuned": False,
+            "has_ngrams": False,
+            "accuracy": None,
+            "log_loss": None,
+            "behind": None,
+            "penalty": 0.01,
+            "head_factor": None,
+            "ngram_factor": None,
+        }
     ]
     assert "3 rows are too few to compare anything by cross-validation" in caplog.text
 
