@@ -49,25 +49,17 @@ DEFAULT_LEARNING_RATE = 2e-5
 FROZEN_HEAD_LEARNING_RATE = 1e-3
 DEFAULT_ADAPT_LEARNING_RATE, DEFAULT_MLM_PROBABILITY = 5e-5, 0.15
 DEFAULT_CONTRASTIVE_RATE = 1e-4
-# What `few_shot` makes the default of other options.
-FEW_SHOT_DEFAULTS = {
-    "boost": True,
-    "head_init": "logistic",
-    "num_train_epochs": 0.0,
-    "lexical_features": True,
-    "pooling_layers": 1,
-    "validation_split_percentage": 0.0,
-    "eval_strategy": "no",
-}
-# What a training without labelled rows makes the default of other options.
-WITHOUT_LABELS_DEFAULTS = {
+# What the default of other options becomes where next to nothing is labelled: a regression on cached features.
+_CLOSED_FORM = {
     "boost": True,
     "head_init": "logistic",
     "num_train_epochs": 0.0,
     "pooling_layers": 1,
-    "self_training_rounds": 5,
     "eval_strategy": "no",
 }
+# With `few_shot`, and without labelled rows.
+FEW_SHOT_DEFAULTS = {**_CLOSED_FORM, "lexical_features": True, "validation_split_percentage": 0.0}
+WITHOUT_LABELS_DEFAULTS = {**_CLOSED_FORM, "self_training_rounds": 5}
 DEFAULT_TEMPERATURE, DEFAULT_DISTILLATION_WEIGHT = 2.0, 0.5
 DEFAULT_EMA_DECAY, DEFAULT_SWA_START = 0.999, 0.75
 # Options that only have an effect with --push_to_hub.
@@ -969,11 +961,15 @@ class Arguments:
     in_memory: frozenset[str] = frozenset()
 
     @property
+    def has_training_rows(self) -> bool:
+        """Whether the options or the caller name training data."""
+        return bool(self.data.train_file or self.data.dataset_name or "train" in self.in_memory)
+
+    @property
     def learns_without_labels(self) -> bool:
         """Whether a training has no labelled rows, but texts and the names of their labels."""
-        data = self.data
-        has_rows = data.train_file or data.dataset_name or "train" in self.in_memory
-        return bool(self.training.do_train and not has_rows and data.unlabelled_file and data.label_names)
+        texts = self.data.unlabelled_file and self.data.label_names
+        return bool(self.training.do_train and texts and not self.has_training_rows)
 
     @property
     def is_head_then_all(self) -> bool:

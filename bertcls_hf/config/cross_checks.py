@@ -252,12 +252,11 @@ def _check_sources(args: Arguments) -> None:
         raise ArgumentsError(f"--dataset_name {data.dataset_name} and data in memory are two sources: give one")
     if data.streaming and "train" in in_memory:
         raise ArgumentsError("--streaming reads training data from files or the Hub, but train_data is in memory")
-    has_training_data = data.dataset_name or data.train_file or "train" in in_memory or args.learns_without_labels
-    if training.do_train and not has_training_data and data.unlabelled_file:
-        raise ArgumentsError("no training data: give --train_file, or name the labels with --label_names")
-    if training.do_train and not has_training_data:
-        raise ArgumentsError("no training data: give --train_file or --dataset_name")
-    if not any((has_training_data, data.validation_file, data.test_file, in_memory)):
+    learns = args.has_training_rows or args.learns_without_labels
+    if training.do_train and not learns:
+        others = ", or name the labels with --label_names" if data.unlabelled_file else " or --dataset_name"
+        raise ArgumentsError(f"no training data: give --train_file{others}")
+    if not any((learns, data.validation_file, data.test_file, in_memory)):
         raise ArgumentsError("no data: give --dataset_name, --train_file, --validation_file or --test_file")
     has_test = data.dataset_name or data.test_file or data.test_split_percentage or "test" in in_memory
     if training.do_predict and not has_test:

@@ -21,8 +21,8 @@ class Regression:
     """A linear function of features for each label.
 
     Args:
-        weights: (labels, features) float64.
-        biases: (labels,) float64.
+        weights: (labels, features) floats, float64 as they are fitted.
+        biases: (labels,) floats.
     """
 
     weights: np.ndarray

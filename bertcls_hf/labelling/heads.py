@@ -26,26 +26,25 @@ SCALED_BY = 10_000
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A linear function of features per label.
+    """A regression, and what its logits mean.
 
     Args:
-        weights: (labels, features) float32.
-        biases: (labels,) float32.
+        regression: reads plain features, in float32.
         problem_type: names the task.
     """
 
-    weights: np.ndarray
-    biases: np.ndarray
+    regression: Regression
     problem_type: str
 
     @classmethod
     def of(cls, regression: Regression, labels: LabelSet) -> "LinearHead":
         """Makes a head of a regression on plain features."""
-        return cls(regression.weights.astype(np.float32), regression.biases.astype(np.float32), labels.problem_type)
+        narrow = Regression(regression.weights.astype(np.float32), regression.biases.astype(np.float32))
+        return cls(narrow, labels.problem_type)
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Returns (rows, labels) float64 probabilities of (rows, features) float32 features."""
-        return probabilities(features @ self.weights.T + self.biases, self.problem_type)
+        return probabilities(self.regression.logits(features), self.problem_type)
 
 
 def fitted_scaling(
