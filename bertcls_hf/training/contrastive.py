@@ -7,6 +7,7 @@ the texts of a batch.
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -32,7 +33,9 @@ logger = logging.getLogger(__name__)
 LABELS = "labels"
 # Held-out pairs are looked at so often in a tuning, which ends when they are clearly worse placed so many times in
 # turn.
-LOOKS, PATIENCE = 10, 3
+LOOKS, PATIENCE = 5, 2
+# The held-out texts whose pairs are looked at. More would take longer than the tuning.
+MOST_HELD_OUT = 100
 # What the tuned weights count in the mean with those of before.
 TUNED_SHARE = 0.5
 
@@ -93,12 +96,16 @@ class ContrastiveEncoder(TextClassifier):
 
     @classmethod
     def of(cls, model: TextClassifier) -> "ContrastiveEncoder":
-        """Copies a classifier, and freezes all but its encoder."""
+        """Copies a classifier, and freezes its head and the embeddings of its tokens.
+
+        Few texts hold few of the tokens, and a large vocabulary takes more time and memory than the layers.
+        """
         config = copy.deepcopy(model.config)
         config.freeze_backbone, config.trainable_layers, config.lexical_features = False, None, None
         copied = cls(config)
         copied.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("lexical.")})
         copied.head.requires_grad_(False)
+        copied.encoder.get_input_embeddings().requires_grad_(False)
         return copied
 
 
@@ -155,39 +162,42 @@ class ContrastiveTrainer(ClassificationTrainer):
 class KeepBestStep(TrainerCallback):
     """Ends the training when held-out pairs are clearly worse placed than before, and keeps the weights before that.
 
-    A loss is clearly worse if it is more than one standard error above the least: few texts say little of how long to
-    train, and then all steps are taken.
+    What places them is the encoder with the averaged weights, which is the one that is kept: the tuned weights alone
+    soon place pairs of other texts worse, while their mean with those of before still places them better. A loss is
+    clearly worse if it is more than one standard error above the least: few texts say little of how long to train,
+    and then all steps are taken.
 
     Args:
         losses: computes the (texts,) losses of the pairs of each held-out text.
-        model: the model, whose weights are copied to memory at each look that is not clearly worse.
+        model: the model, which has the weights of before.
     """
 
     def __init__(self, losses: Callable[[], np.ndarray], model: torch.nn.Module):
         self._losses, self._model = losses, model
+        self._before = copied_weights(model)
         self._least, self.best_step = losses(), 0
-        self._weights = self._copied()
-
-    def _copied(self) -> dict[str, torch.Tensor]:
-        return {name: weight.detach().cpu().clone() for name, weight in self._model.state_dict().items()}
+        self._best = self._before
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        step, interval = state.global_step, max(1, state.max_steps // LOOKS)
-        if step % interval:
+        step, interval = state.global_step, math.ceil(state.max_steps / LOOKS)
+        if step % interval and step < state.max_steps:
             return
+        tuned = copied_weights(self._model)
+        average_weights(self._model, self._before)
         losses = self._losses()
         more = losses - self._least
         if more.mean() <= more.std() / np.sqrt(len(more)):
-            self.best_step, self._weights = step, self._copied()
+            self.best_step, self._best = step, copied_weights(self._model)
         if more.mean() < 0:
             self._least = losses
+        self._model.load_state_dict(tuned)
         control.should_training_stop |= step - self.best_step >= PATIENCE * interval
 
     def restore(self) -> None:
-        """Puts the best weights back into the model."""
-        self._model.load_state_dict(self._weights)
+        """Puts the best averaged weights into the model."""
+        self._model.load_state_dict(self._best)
 
 
 def tune(
@@ -220,22 +230,27 @@ def tune(
         processing_class=tokenizer,
         callbacks=training_callbacks(args),
     )
-    before = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-    step = args.max_steps
     if held_out is None:
+        before = copied_weights(model)
         trainer.train()
-    else:
-        gold = np.asarray(held_out[LABELS][:])
-        best = KeepBestStep(lambda: losses_of_texts(trainer.vectors(held_out), gold), model)
-        trainer.add_callback(best)
-        trainer.train()
-        best.restore()
-        step = best.best_step
-    _average(model, before)
-    return trainer, step
+        average_weights(model, before)
+        return trainer, args.max_steps
+    looked_at = held_out.shuffle(seed=args.seed).select(range(min(MOST_HELD_OUT, len(held_out))))
+    gold = np.asarray(looked_at[LABELS][:])
+    best = KeepBestStep(lambda: losses_of_texts(trainer.vectors(looked_at), gold), model)
+    trainer.add_callback(best)
+    trainer.train()
+    best.restore()
+    return trainer, best.best_step
 
 
-def _average(model: ContrastiveEncoder, before: dict[str, torch.Tensor]) -> None:
+def copied_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copies all weights to the CPU's memory."""
+    return {name: weight.detach().cpu().clone() for name, weight in model.state_dict().items()}
+
+
+def average_weights(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> None:
+    """Moves the tuned weights of a model to their mean with those of before; see [`tune`]."""
     for name, weight in model.state_dict().items():
         if weight.is_floating_point():
             weight.lerp_(before[name].to(weight.device), 1 - TUNED_SHARE)
