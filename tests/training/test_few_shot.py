@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import pipeline
+from transformers import TrainerControl, TrainerState, TrainingArguments, pipeline
 
 from bertcls_hf.run import main
-from bertcls_hf.training.contrastive import SpreadLabels, losses_of_texts, pair_loss
+from bertcls_hf.training.contrastive import KeepBestStep, SpreadLabels, losses_of_texts, pair_loss
 from bertcls_hf.training.few_shot import DESCRIPTION_FILE
 from tests.helpers.reviews import review, write_reviews
 
@@ -80,6 +80,8 @@ def test_the_tuned_weights_are_averaged_with_those_of_before(
     assert any(not torch.equal(tuned[name], before[name]) for name in averaged)
     for name, weight in averaged.items():
         torch.testing.assert_close(weight, (tuned[name] + before[name]) / 2)
+    # Few texts hold few of the tokens.
+    assert torch.equal(tuned["embeddings.word_embeddings.weight"], before["embeddings.word_embeddings.weight"])
 
 
 def test_the_rows_that_tuned_an_encoder_do_not_choose_its_penalty(
@@ -193,6 +195,24 @@ class TestPairLoss:
         pair_loss(vectors, torch.tensor([0])).backward()
         assert vectors.grad is not None
         assert not vectors.grad.any()
+
+
+def test_held_out_pairs_judge_the_averaged_weights() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.zero_()
+    best = KeepBestStep(lambda: np.full(4, abs(model.weight.item() - 3.5)), model)
+    args, control = TrainingArguments("unused", report_to="none"), TrainerControl()
+    state, looks = TrainerState(max_steps=20), []
+    while not control.should_training_stop:
+        state.global_step += 1
+        model.weight.data.fill_(state.global_step)
+        best.on_step_end(args, state, control)
+        looks.append(model.weight.item())
+    # The mean of 0 and the weight of step 8 is nearer to 3.5 than those of steps 4 and 12; two looks later it ends.
+    assert (best.best_step, state.global_step) == (8, 16)
+    assert looks == list(range(1, 17)), "the training goes on from the tuned weights"
+    best.restore()
+    assert model.weight.item() == 4
 
 
 def test_each_stretch_has_its_share_of_every_label() -> None:
