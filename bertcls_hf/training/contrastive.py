@@ -192,12 +192,12 @@ class KeepBestStep(TrainerCallback):
             self.best_step, self._best = step, copied_weights(self._model)
         if more.mean() < 0:
             self._least = losses
-        self._model.load_state_dict(tuned)
+        put_weights(self._model, tuned)
         control.should_training_stop |= step - self.best_step >= PATIENCE * interval
 
     def restore(self) -> None:
         """Puts the best averaged weights into the model."""
-        self._model.load_state_dict(self._best)
+        put_weights(self._model, self._best)
 
 
 def tune(
@@ -244,13 +244,25 @@ def tune(
     return trainer, best.best_step
 
 
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the weights that a training changes."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
 def copied_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Copies all weights to the CPU's memory."""
-    return {name: weight.detach().cpu().clone() for name, weight in model.state_dict().items()}
+    """Copies the weights that a training changes to the CPU's memory."""
+    return {name: weight.detach().cpu().clone() for name, weight in trained_weights(model).items()}
 
 
+@torch.no_grad()
+def put_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Puts copied weights back into the model."""
+    for name, weight in trained_weights(model).items():
+        weight.copy_(weights[name])
+
+
+@torch.no_grad()
 def average_weights(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> None:
     """Moves the tuned weights of a model to their mean with those of before; see [`tune`]."""
-    for name, weight in model.state_dict().items():
-        if weight.is_floating_point():
-            weight.lerp_(before[name].to(weight.device), 1 - TUNED_SHARE)
+    for name, weight in trained_weights(model).items():
+        weight.lerp_(before[name].to(weight.device), 1 - TUNED_SHARE)
