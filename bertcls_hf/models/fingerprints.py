@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import lru_cache
 
 import torch
 import xxhash
@@ -24,7 +25,13 @@ def weights_fingerprint(weights: dict[str, torch.Tensor]) -> str:
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Returns a hash of the tokenizer's content without its truncation and padding, since calls change these."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
-    content = {name: value for name, value in content.items() if name not in {"truncation", "padding"}}
-    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
-    return hashlib.sha256(json.dumps([content, special], sort_keys=True).encode()).hexdigest()
+    content = backend.to_str() if backend is not None else json.dumps({"vocab": tokenizer.get_vocab()})
+    special = tuple((name, str(value)) for name, value in tokenizer.special_tokens_map.items())
+    return _content_hash(content, special)
+
+
+# A run asks several times, and reading a multilingual vocabulary takes most of a second.
+@lru_cache(maxsize=2)
+def _content_hash(content: str, special: tuple[tuple[str, str], ...]) -> str:
+    values = {name: value for name, value in json.loads(content).items() if name not in {"truncation", "padding"}}
+    return hashlib.sha256(json.dumps([values, dict(special)], sort_keys=True).encode()).hexdigest()
