@@ -22,6 +22,11 @@ STEP_WEIGHTS = "step_weights.safetensors"
 UPDATES = "updates"
 
 
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the weights that a training changes: the parameters' own memory, outside their gradients."""
+    return {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
+
+
 class WeightAverage(TrainerCallback):
     """A running average of all trained weights, each in its own number format.
 
@@ -45,7 +50,7 @@ class WeightAverage(TrainerCallback):
 
     @property
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: weight.data for name, weight in self._model.named_parameters() if weight.requires_grad}
+        return trained_weights(self._model)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
