@@ -26,6 +26,7 @@ from bertcls_hf.training.collators import ClassificationCollator
 from bertcls_hf.training.phases import trainer_arguments
 from bertcls_hf.training.samplers import EpochSampler
 from bertcls_hf.training.trainer import ClassificationTrainer
+from bertcls_hf.training.weight_averaging import trained_weights
 
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def pair_loss(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Returns:
         The mean squared difference, a scalar; 0 if there is no pair.
     """
-    squares, alike = _differences(vectors, labels)
+    alike = _likeness(labels)
+    squares = (_cosines(vectors) - alike) ** 2
     is_pair = torch.ones_like(alike, dtype=torch.bool).triu(diagonal=1)
     kinds = [squares[is_pair & kind] for kind in (alike > 0, alike == 0)]
     means = [kind.mean() for kind in kinds if len(kind)]
@@ -61,19 +63,32 @@ def pair_loss(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def losses_of_texts(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns (texts,) float64, the loss of the pairs of each text; see [`pair_loss`]."""
-    squares, alike = (values.double().numpy() for values in _differences(*map(torch.from_numpy, (vectors, labels))))
-    is_pair = ~np.eye(len(alike), dtype=bool)
-    kinds = [is_pair & kind for kind in (alike > 0, alike == 0)]
-    means = [(squares * kind).sum(axis=1) / np.maximum(kind.sum(axis=1), 1) for kind in kinds]
-    return sum(means) / np.maximum(sum(kind.any(axis=1) for kind in kinds), 1)
+    """Measures how often a text lies nearer to one that is less like it than to one that is more like it.
+
+    Unlike [`pair_loss`], it does not ask how near: a regression does not, either, and the tuning of an encoder places
+    other texts in a better order long after their cosines have begun to stray from 0 and 1.
+
+    Args:
+        vectors: (texts, width) floats.
+        labels: (texts,) label numbers, or (texts, labels) 0 and 1.
+
+    Returns:
+        (texts,) float64: for each text, the share of such comparisons that are wrong (1 - ROC AUC for single labels),
+        of which ties count half; 0 where all others are equally like it.
+    """
+    cosines, alike = _cosines(torch.from_numpy(vectors)).numpy(), _likeness(torch.from_numpy(labels)).numpy()
+    losses = np.zeros(len(alike))
+    for text, (near, like) in enumerate(zip(cosines, alike, strict=True)):
+        near, like = np.delete(near, text), np.delete(like, text)
+        is_more = like[:, None] > like[None]
+        if is_more.any():
+            losses[text] = (1 - np.sign(near[:, None] - near[None])[is_more].mean()) / 2
+    return losses
 
 
-def _differences(vectors: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the (texts, texts) squared differences of cosine and likeness, and the likeness."""
-    alike = _likeness(labels)
+def _cosines(vectors: torch.Tensor) -> torch.Tensor:
     unit = F.normalize(vectors.float(), dim=-1)
-    return (unit @ unit.T - alike) ** 2, alike
+    return unit @ unit.T
 
 
 def _likeness(labels: torch.Tensor) -> torch.Tensor:
@@ -163,12 +178,12 @@ class KeepBestStep(TrainerCallback):
     """Ends the training when held-out pairs are clearly worse placed than before, and keeps the weights before that.
 
     What places them is the encoder with the averaged weights, which is the one that is kept: the tuned weights alone
-    soon place pairs of other texts worse, while their mean with those of before still places them better. A loss is
-    clearly worse if it is more than one standard error above the least: few texts say little of how long to train,
+    soon place other texts worse, while their mean with those of before still places them better. A loss is clearly
+    worse if it is more than one standard error above the least: few texts say little of how long to train,
     and then all steps are taken.
 
     Args:
-        losses: computes the (texts,) losses of the pairs of each held-out text.
+        losses: computes the (texts,) losses of the held-out texts; see [`losses_of_texts`].
         model: the model, which has the weights of before.
     """
 
@@ -244,24 +259,17 @@ def tune(
     return trainer, best.best_step
 
 
-def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Returns the weights that a training changes."""
-    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-
-
 def copied_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Copies the weights that a training changes to the CPU's memory."""
-    return {name: weight.detach().cpu().clone() for name, weight in trained_weights(model).items()}
+    return {name: weight.to("cpu", copy=True) for name, weight in trained_weights(model).items()}
 
 
-@torch.no_grad()
 def put_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
     """Puts copied weights back into the model."""
     for name, weight in trained_weights(model).items():
         weight.copy_(weights[name])
 
 
-@torch.no_grad()
 def average_weights(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> None:
     """Moves the tuned weights of a model to their mean with those of before; see [`tune`]."""
     for name, weight in trained_weights(model).items():

@@ -53,7 +53,7 @@ FEW_ROWS_PENALTY = 0.01
 # The steps of a tuning, and the texts for each of which there is one more.
 FEWEST_STEPS, TEXTS_PER_STEP = 14, 8
 # Part of the key. Increase it when the same options give another encoder.
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.spatial.distance import cdist
+from sklearn.metrics import roc_auc_score
 from transformers import TrainerControl, TrainerState, TrainingArguments, pipeline
 
 from bertcls_hf.run import main
@@ -180,9 +182,6 @@ class TestPairLoss:
         assert pair_loss(vectors, labels).item() == 0
         # One pair is alike, with a cosine of 0; two are not, with cosines of 0 and 1.
         assert pair_loss(vectors, torch.tensor([0, 1, 0])).item() == pytest.approx((1 + 0.5) / 2)
-        of_texts = losses_of_texts(vectors.numpy(), np.array([0, 1, 0]))
-        # The second text is alike to none.
-        assert of_texts.tolist() == pytest.approx([(1 + 1) / 2, 0.5, (1 + 0) / 2])
 
     def test_shared_labels(self) -> None:
         vectors = torch.eye(2)
@@ -195,6 +194,36 @@ class TestPairLoss:
         pair_loss(vectors, torch.tensor([0])).backward()
         assert vectors.grad is not None
         assert not vectors.grad.any()
+
+
+class TestLossesOfTexts:
+    def test_they_are_the_areas_above_the_roc_curves(self) -> None:
+        generator = np.random.default_rng(0)
+        vectors, labels = generator.normal(size=(12, 4)).astype(np.float32), np.repeat([0, 1, 2], 4)
+        cosines = 1 - cdist(vectors, vectors, "cosine")
+        others = [np.delete(np.arange(12), text) for text in range(12)]
+        areas = [roc_auc_score(labels[kept] == labels[text], cosines[text, kept]) for text, kept in enumerate(others)]
+        assert losses_of_texts(vectors, labels) == pytest.approx(1 - np.array(areas))
+
+    def test_only_the_order_counts(self) -> None:
+        labels = np.array([0, 0, 1, 1])
+        # The labels are apart, though no pair has a cosine of 0 or below.
+        close = np.array([[1.0, 0.1], [1.0, 0.2], [0.2, 1.0], [0.1, 1.0]], dtype=np.float32)
+        assert losses_of_texts(close, labels).tolist() == [0, 0, 0, 0]
+        assert losses_of_texts(np.ones_like(close), labels).tolist() == [0.5] * 4
+
+    def test_shared_labels(self) -> None:
+        labels = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]])
+        angles = np.array([0, 1, 0.5, 1.75])
+        vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        # Each of the first two is nearer to the third than to the other, which has more of its labels; the second is
+        # nearer to the last, too, which has none of them.
+        assert losses_of_texts(vectors, labels).tolist() == pytest.approx([1 / 3, 2 / 3, 0, 0])
+
+    @pytest.mark.parametrize("labels", [[0], [0, 0], [0, 1]])
+    def test_nothing_to_compare(self, labels: list[int]) -> None:
+        vectors = np.ones((len(labels), 2), dtype=np.float32)
+        assert losses_of_texts(vectors, np.array(labels)).tolist() == [0] * len(labels)
 
 
 def test_held_out_pairs_judge_the_averaged_weights() -> None:
