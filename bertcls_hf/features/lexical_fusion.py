@@ -1,6 +1,7 @@
 """Weighs the logits of a head and of the lexical features against each other."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # Both parts know the same words, so that their sum would count these twice.
 EQUAL_FACTORS = (0.5, 0.5)
+# What few rows have to speak against.
+PRIOR_FACTORS = (1.0, 0.0)
 
 
 def fuse(model: TextClassifier, factors: tuple[float, float], head: str = "head") -> None:
@@ -35,7 +38,12 @@ def fuse(model: TextClassifier, factors: tuple[float, float], head: str = "head"
 
 
 def fitted_factors(
-    head: np.ndarray, wide: np.ndarray, gold: np.ndarray, task: str, class_weights: Sequence[float] | None
+    head: np.ndarray,
+    wide: np.ndarray,
+    gold: np.ndarray,
+    task: str,
+    class_weights: Sequence[float] | None,
+    prior_deviation: float = math.inf,
 ) -> tuple[float, float]:
     """Fits a factor of each part to labelled rows that neither part was trained on, by their mean loss.
 
@@ -48,6 +56,8 @@ def fitted_factors(
         gold: (rows,) label numbers, or (rows, labels) 0 and 1 for multi-label.
         task: single-label or multi-label classification.
         class_weights: one weight per label, which weigh the rows as in the training; None for equal weights.
+        prior_deviation: of normal priors, around `PRIOR_FACTORS`, of both factors: the less, the more rows it takes
+            to move them.
     """
     parts = torch.from_numpy(np.stack([head, wide])).double()
     labels = torch.from_numpy(np.asarray(gold))
@@ -56,11 +66,13 @@ def fitted_factors(
     doubt = choices / (len(labels) + choices)
 
     def loss(factors: np.ndarray) -> float:
+        # The mean over all labels of the negative logarithm of the prior.
+        surprise = float(np.square((factors - PRIOR_FACTORS) / prior_deviation).sum()) / 2 / labels.numel()
         logits = torch.einsum("p,prl->rl", torch.from_numpy(factors), parts)
         if task == MULTI_LABEL:
             doubted = labels.double() * (1 - doubt) + doubt / 2
-            return F.binary_cross_entropy_with_logits(logits, doubted, pos_weight=weights).item()
-        return F.cross_entropy(logits, labels.long(), weight=weights, label_smoothing=doubt).item()
+            return surprise + F.binary_cross_entropy_with_logits(logits, doubted, pos_weight=weights).item()
+        return surprise + F.cross_entropy(logits, labels.long(), weight=weights, label_smoothing=doubt).item()
 
     # A part that speaks against the labels of few rows does so by chance.
     bounds = [(0, None)] * len(EQUAL_FACTORS)

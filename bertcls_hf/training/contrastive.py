@@ -9,12 +9,14 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from torch.optim.swa_utils import get_swa_multi_avg_fn
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -191,7 +193,7 @@ class KeepBestStep(TrainerCallback):
         self._losses, self._model = losses, model
         self._before = copied_weights(model)
         self._least, self.best_step = losses(), 0
-        self._best = self._before
+        self.best_weights = self._before
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -204,15 +206,53 @@ class KeepBestStep(TrainerCallback):
         losses = self._losses()
         more = losses - self._least
         if more.mean() <= more.std() / np.sqrt(len(more)):
-            self.best_step, self._best = step, copied_weights(self._model)
+            self.best_step, self.best_weights = step, tuned
         if more.mean() < 0:
             self._least = losses
         put_weights(self._model, tuned)
         control.should_training_stop |= step - self.best_step >= PATIENCE * interval
 
     def restore(self) -> None:
-        """Puts the best averaged weights into the model."""
-        put_weights(self._model, self._best)
+        """Puts the mean of the best weights and those of before into the model."""
+        put_weights(self._model, self.best_weights)
+        average_weights(self._model, self._before)
+
+
+class MeanWeights:
+    """The mean of an encoder's weights before its tunings and after each (Wortsman et al. 2022, arXiv 2203.05482).
+
+    Args:
+        model: the encoder, with the weights of before.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        self._weights = copied_weights(model)
+        self.tunings = 0
+
+    def add(self, weights: dict[str, torch.Tensor]) -> None:
+        """Adds the weights after a tuning."""
+        self.tunings += 1
+        averaged = [self._weights[name] for name in weights]
+        get_swa_multi_avg_fn()(averaged, list(weights.values()), self.tunings)
+
+    def put_into(self, model: torch.nn.Module) -> None:
+        """Gives a model the mean."""
+        put_weights(model, self._weights)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a tuning leaves.
+
+    Args:
+        trainer: its model has the means of the weights before and after.
+        weights: the weights after, by name, in the CPU's memory.
+        steps: the steps that led to them; 0 if they are those of before.
+    """
+
+    trainer: ContrastiveTrainer
+    weights: dict[str, torch.Tensor]
+    steps: int
 
 
 def tune(
@@ -221,7 +261,7 @@ def tune(
     tokenizer: PreTrainedTokenizerBase,
     args: ClassifierTrainingArguments,
     held_out: Dataset | None = None,
-) -> tuple[ContrastiveTrainer, int]:
+) -> Tuning:
     """Tunes the encoder.
 
     Its weights become the means of the tuned ones and those of before, which know more than few texts can teach
@@ -233,9 +273,6 @@ def tune(
         tokenizer: the tokenizer, which pads.
         args: the options of the training.
         held_out: more such rows, whose pairs say when to stop.
-
-    Returns:
-        The trainer, and the step that the encoder's weights come from.
     """
     trainer = ContrastiveTrainer(
         model=model,
@@ -248,15 +285,16 @@ def tune(
     if held_out is None:
         before = copied_weights(model)
         trainer.train()
+        weights = copied_weights(model)
         average_weights(model, before)
-        return trainer, args.max_steps
+        return Tuning(trainer, weights, args.max_steps)
     looked_at = held_out.shuffle(seed=args.seed).select(range(min(MOST_HELD_OUT, len(held_out))))
     gold = np.asarray(looked_at[LABELS][:])
     best = KeepBestStep(lambda: losses_of_texts(trainer.vectors(looked_at), gold), model)
     trainer.add_callback(best)
     trainer.train()
     best.restore()
-    return trainer, best.best_step
+    return Tuning(trainer, best.best_weights, best.best_step)
 
 
 def copied_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

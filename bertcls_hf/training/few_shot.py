@@ -3,7 +3,7 @@
 Cross-validation on the training rows chooses: each candidate classifies every row by regressions, and by an encoder,
 that have not seen it. Candidates are the tuned encoder and the encoder as it is, each alone and beside n-grams. Of
 those whose loss is within one standard error of the least, the first is chosen (Breiman et al. 1984), since few rows
-cannot tell them apart.
+cannot tell them apart. The tuned ones come first, since cross-validation knows them from fewer rows than there are.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from bertcls_hf.features.regressions import losses_of_rows
 from bertcls_hf.features.scaling import Vectors
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
 from bertcls_hf.models.modeling import TextClassifier
-from bertcls_hf.training.contrastive import ContrastiveEncoder, tune
+from bertcls_hf.training.contrastive import ContrastiveEncoder, MeanWeights, Tuning, tune
 from bertcls_hf.training.label_descriptions import description_tokens, description_vectors
 from bertcls_hf.training.lexical_parts import fitted_features
 from bertcls_hf.training.phases import encoder_phase
@@ -50,10 +50,13 @@ FOLDS = 2
 FEWEST_ROWS = 50
 # C with fewer rows.
 FEW_ROWS_PENALTY = 0.01
+# How far the factors of an encoder and of n-grams are thought to lie from 1 and 0: tens of rows can speak for n-grams
+# by chance.
+PRIOR_DEVIATION = 0.5
 # The steps of a tuning, and the texts for each of which there is one more.
 FEWEST_STEPS, TEXTS_PER_STEP = 14, 8
 # Part of the key. Increase it when the same options give another encoder.
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,15 @@ class FewShotChoice:
     Args:
         key: a hash of all that the choice depends on.
         rows: the number of training rows.
-        steps: the steps of the tuning.
+        steps: the steps of the tuning on all rows.
+        tunings: how many tunings the encoder is the mean of; that on all rows is one.
         candidates: the candidates; one, if the rows are too few for cross-validation.
     """
 
     key: str
     rows: int
     steps: int
+    tunings: int
     candidates: tuple[Candidate, ...]
 
     def __post_init__(self) -> None:
@@ -119,7 +124,8 @@ class FewShotChoice:
             for figure in (one.accuracy, one.log_loss, one.behind, one.penalty, one.head_factor, one.ngram_factor)
         ]
         are_numbers = all(figure is None or isinstance(figure, int | float) for figure in figures)
-        if not self.candidates or not are_numbers or type(self.steps) is not int or type(self.rows) is not int:
+        counts = (self.rows, self.steps, self.tunings)
+        if not self.candidates or not are_numbers or any(type(count) is not int for count in counts):
             raise ValueError(f"not a choice: {self}")
 
     @property
@@ -156,9 +162,10 @@ def choose_encoder(
     if choice is None or choice.key != key:
         # A description belongs to the encoder beside it, also after a kill.
         (output_dir / DESCRIPTION_FILE).unlink(missing_ok=True)
-        choice = _compare(resolved, model, data, train, tokenizer, key)
+        mean = MeanWeights(ContrastiveEncoder.of(model))
+        choice = _compare(resolved, model, data, train, tokenizer, key, mean)
         if choice.best.is_tuned:
-            _tune_finally(resolved.args, model, train, tokenizer, choice.steps, folder)
+            _tune_finally(resolved.args, model, train, tokenizer, choice.steps, mean, folder)
         if resolved.args.training.process_index == 0:
             write_json_atomically(output_dir / DESCRIPTION_FILE, asdict(choice))
     else:
@@ -212,8 +219,9 @@ def _compare(
     train: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     key: str,
+    mean: MeanWeights,
 ) -> FewShotChoice:
-    """Cross-validates the candidates on the training rows."""
+    """Cross-validates the candidates on the training rows; `mean` gets the weights of all tunings."""
     gold = np.asarray(train["labels"][:])
     texts = first_rows(cast(Dataset, data.splits["train"]))
     parts = held_out_parts(gold, texts, FOLDS, resolved.args.training.seed)
@@ -221,7 +229,7 @@ def _compare(
     if not parts or len(gold) < FEWEST_ROWS:
         logger.info("few shots: %d rows are too few to compare anything by cross-validation", len(gold))
         only = Candidate(is_tuned=bool(parts and steps), has_ngrams=False, penalty=FEW_ROWS_PENALTY)
-        return FewShotChoice(key, len(gold), steps, (only,))
+        return FewShotChoice(key, len(gold), steps, 1, (only,))
     ngrams = (
         fitted_features(resolved, data, tokenizer).logits["train"] if resolved.args.model.lexical_features else None
     )
@@ -231,14 +239,14 @@ def _compare(
     vectors = Vectors(features, description_vectors(resolved, model, tokenizer))
     encoders = {False: cross_fit(vectors, gold, parts, labels, weights)}
     if steps:
-        tuned = _tuned_fit(resolved, model, train, tokenizer, gold, parts, labels, weights)
+        tuned = _tuned_fit(resolved, model, train, tokenizer, gold, parts, labels, weights, mean)
         encoders[True], steps = tuned
     measured = [
         _measured(is_tuned, encoders[is_tuned], beside, gold, data.labels.problem_type, resolved.class_weights)
-        for beside in ([None] if ngrams is None else [None, ngrams])
         for is_tuned in sorted(encoders, reverse=True)
+        for beside in ([None] if ngrams is None else [None, ngrams])
     ]
-    return FewShotChoice(key, len(gold), steps, tuple(_ordered(measured, gold, weights)))
+    return FewShotChoice(key, len(gold), steps, mean.tunings + 1, tuple(_ordered(measured, gold, weights)))
 
 
 def _features(
@@ -258,6 +266,7 @@ def _tuned_fit(
     parts: list[np.ndarray],
     labels: int,
     class_weights: np.ndarray | None,
+    mean: MeanWeights,
 ) -> tuple[CrossFit, int]:
     """Tunes an encoder without each part; returns the regressions, and the steps of a tuning on all rows."""
     vectors, shares, described = [], [], description_tokens(resolved, tokenizer)
@@ -266,9 +275,11 @@ def _tuned_fit(
         kept = np.setdiff1d(every, held)
         logger.info("few shots: tuning on %d of %d rows, part %d of %d", len(kept), len(gold), number, len(parts))
         steps = _steps(resolved.args, len(kept))
-        trainer, best_step = _tuned(resolved.args, model, train.select(kept), tokenizer, steps, train.select(held))
-        vectors.append(Vectors(trainer.vectors(train), None if described is None else trainer.vectors(described)))
-        shares.append(best_step / steps)
+        tuning = _tuned(resolved.args, model, train.select(kept), tokenizer, steps, train.select(held))
+        vectors_of = tuning.trainer.vectors
+        vectors.append(Vectors(vectors_of(train), None if described is None else vectors_of(described)))
+        shares.append(tuning.steps / steps)
+        mean.add(tuning.weights)
     found = cross_fit(vectors, gold, parts, labels, class_weights)
     return found, max(1, round(float(np.mean(shares)) * _steps(resolved.args, len(gold))))
 
@@ -286,7 +297,7 @@ def _tuned(
     tokenizer: PreTrainedTokenizerBase,
     steps: int,
     held_out: Dataset | None = None,
-) -> Any:
+) -> Tuning:
     training = _training_arguments(args, steps)
     set_seed(training.seed)
     return tune(ContrastiveEncoder.of(model), train, tokenizer, training, held_out)
@@ -315,7 +326,7 @@ def _measured(
         The candidate, and its (rows, labels) logits.
     """
     wide = np.zeros_like(crossed.logits) if ngrams is None else ngrams
-    factors = fitted_factors(crossed.logits, wide, gold, task, class_weights)
+    factors = fitted_factors(crossed.logits, wide, gold, task, class_weights, PRIOR_DEVIATION)
     candidate = Candidate(is_tuned, ngrams is not None, penalty=crossed.penalty)
     if ngrams is not None:
         candidate = replace(candidate, head_factor=factors[0], ngram_factor=factors[1])
@@ -352,12 +363,14 @@ def _tune_finally(
     train: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     steps: int,
+    mean: MeanWeights,
     folder: Path,
 ) -> None:
-    """Tunes the encoder on all rows, and saves it."""
+    """Tunes the encoder on all rows, and saves its mean with those of the parts and the one of before."""
     logger.info("few shots: tuning on all %d rows in %d steps", len(train), steps)
-    trainer, _ = _tuned(args, model, train, tokenizer, steps)
+    mean.add(_tuned(args, model, train, tokenizer, steps).weights)
     if args.training.process_index == 0:
-        encoder = trainer.accelerator.unwrap_model(trainer.model).encoder
-        encoder.save_pretrained(folder)
+        encoder = ContrastiveEncoder.of(model)
+        mean.put_into(encoder)
+        encoder.encoder.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
