@@ -1,5 +1,7 @@
 """The factors of the head and of the lexical features."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -36,3 +38,21 @@ def test_class_weights_weigh_the_rows() -> None:
     weighted = fitted_factors(head, wide, gold, SINGLE_LABEL, [1.0, 9.0])
     assert plain[0] - plain[1] == pytest.approx(np.log(9), abs=0.01)
     assert weighted[0] - weighted[1] == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("gold", [np.arange(20) % 2, np.tile([[0, 1], [1, 0]], (10, 1))], ids=["single", "multi"])
+def test_a_prior_takes_rows_to_move(gold: np.ndarray) -> None:
+    task = SINGLE_LABEL if gold.ndim == 1 else MULTI_LABEL
+    right = np.eye(2)[gold] if gold.ndim == 1 else gold
+    # The head knows nothing, and the lexical features are right in three rows of four.
+    wide = np.where((np.arange(20) % 4 > 0)[:, None], right, 1 - right).astype(float)
+    head = np.zeros_like(wide)
+
+    def factors(times: int, deviation: float = math.inf) -> tuple[float, float]:
+        rows = [np.tile(array, (times, *[1] * (array.ndim - 1))) for array in (head, wide, gold)]
+        return fitted_factors(*rows, task, None, deviation)
+
+    believed = [factors(times, 0.5)[1] for times in (1, 10, 1000)]
+    assert 0 < believed[0] < believed[1] < believed[2]
+    assert believed[2] == pytest.approx(factors(1000)[1], rel=0.02)
+    assert factors(1, 0.001) == pytest.approx((1, 0), abs=0.01)

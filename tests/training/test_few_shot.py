@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from transformers import TrainerControl, TrainerState, TrainingArguments, pipeline
 
 from bertcls_hf.run import main
-from bertcls_hf.training.contrastive import KeepBestStep, SpreadLabels, losses_of_texts, pair_loss
+from bertcls_hf.training.contrastive import KeepBestStep, MeanWeights, SpreadLabels, losses_of_texts, pair_loss
 from bertcls_hf.training.few_shot import DESCRIPTION_FILE
 from tests.helpers.reviews import review, write_reviews
 
@@ -48,8 +48,11 @@ def test_the_best_candidate_becomes_an_ordinary_model(words: Command, tmp_path: 
         (False, False), (False, True), (True, False), (True, True),
     }  # fmt: skip
     best = found["candidates"][0]
+    # Cross-validation tunes on fewer rows than there are, so that it does not see all that a tuned encoder can do.
+    assert best["is_tuned"] == any(c["is_tuned"] and c["behind"] <= 1 for c in found["candidates"])
     card = (out / "README.md").read_text()
     assert f"encoder {'tuned on pairs' if best['is_tuned'] else 'as it is'}" in card
+    assert f"(the mean of 3 tunings, the last in {found['steps']} steps, " in card or not best["is_tuned"]
     results = json.loads((out / "test_results.json").read_text())
     assert results["test_accuracy"] > 0.8
     if not best["has_ngrams"]:
@@ -69,21 +72,33 @@ def test_tuning_learns(words: Command, tmp_path: Path) -> None:
     assert torch.equal(saved[name], next(value for key, value in before.items() if name.endswith(key)))
 
 
-def test_the_tuned_weights_are_averaged_with_those_of_before(
-    words: Command, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("rows", "tunings"), [(16, 1), (60, 3)])
+def test_the_encoder_is_the_mean_of_the_tunings_and_of_the_one_before(
+    words: Command, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, rows: int, tunings: int
 ) -> None:
-    path = write_reviews(tmp_path / "fewer.csv", 16)
-    folders = [tmp_path / "averaged", tmp_path / "tuned"]
-    for folder, share in zip(folders, (0.5, 1.0), strict=True):
-        monkeypatch.setattr("bertcls_hf.training.contrastive.TUNED_SHARE", share)
-        assert main(words(train_file=path, output_dir=folder)) == 0
-    averaged, tuned = (load_file(folder / "tuned/model.safetensors") for folder in folders)
-    before = load_file(tiny_bert / "model.safetensors")
-    assert any(not torch.equal(tuned[name], before[name]) for name in averaged)
-    for name, weight in averaged.items():
-        torch.testing.assert_close(weight, (tuned[name] + before[name]) / 2)
-    # Few texts hold few of the tokens.
-    assert torch.equal(tuned["embeddings.word_embeddings.weight"], before["embeddings.word_embeddings.weight"])
+    tuned: list[dict[str, torch.Tensor]] = []
+    add = MeanWeights.add
+
+    def recorded(mean: MeanWeights, weights: dict[str, torch.Tensor]) -> None:
+        tuned.append(weights)
+        add(mean, weights)
+
+    monkeypatch.setattr(MeanWeights, "add", recorded)
+    path = write_reviews(tmp_path / "rows.csv", rows)
+    assert main(words(train_file=path, contrastive_max_steps=60)) == 0
+    found = choice(tmp_path / "out")
+    assert found["candidates"][0]["is_tuned"]
+    assert (found["tunings"], len(tuned)) == (tunings, tunings)
+    before, saved = load_file(tiny_bert / "model.safetensors"), load_file(tmp_path / "out/tuned/model.safetensors")
+    for name, weight in saved.items():
+        full_name = f"encoder.{name}"
+        if full_name in tuned[0]:
+            changed = [weights[full_name] for weights in tuned]
+            assert not any(torch.equal(one, before[name]) for one in changed)
+            torch.testing.assert_close(weight, torch.stack([before[name], *changed]).mean(dim=0))
+        else:  # Few texts hold few of the tokens.
+            assert name == "embeddings.word_embeddings.weight"
+            assert torch.equal(weight, before[name])
 
 
 def test_the_rows_that_tuned_an_encoder_do_not_choose_its_penalty(
