@@ -39,8 +39,6 @@ LABELS = "labels"
 LOOKS, PATIENCE = 5, 2
 # The held-out texts whose pairs are looked at. More would take longer than the tuning.
 MOST_HELD_OUT = 100
-# What the tuned weights count in the mean with those of before.
-TUNED_SHARE = 0.5
 
 
 def pair_loss(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -245,7 +243,7 @@ class Tuning:
     """What a tuning leaves.
 
     Args:
-        trainer: its model has the means of the weights before and after.
+        trainer: its model has the means of the weights before and after if texts were held out, else those after.
         weights: the weights after, by name, in the CPU's memory.
         steps: the steps that led to them; 0 if they are those of before.
     """
@@ -264,8 +262,9 @@ def tune(
 ) -> Tuning:
     """Tunes the encoder.
 
-    Its weights become the means of the tuned ones and those of before, which know more than few texts can teach
-    (Wortsman et al. 2022, arXiv 2109.01903).
+    If texts are held out, its weights become the means of the tuned ones and those of before, which know more than few
+    texts can teach (Wortsman et al. 2022, arXiv 2109.01903): held-out texts judge those. Else [`MeanWeights`] makes
+    the mean.
 
     Args:
         model: the encoder, which is changed.
@@ -283,11 +282,8 @@ def tune(
         callbacks=training_callbacks(args),
     )
     if held_out is None:
-        before = copied_weights(model)
         trainer.train()
-        weights = copied_weights(model)
-        average_weights(model, before)
-        return Tuning(trainer, weights, args.max_steps)
+        return Tuning(trainer, copied_weights(model), args.max_steps)
     looked_at = held_out.shuffle(seed=args.seed).select(range(min(MOST_HELD_OUT, len(held_out))))
     gold = np.asarray(looked_at[LABELS][:])
     best = KeepBestStep(lambda: losses_of_texts(trainer.vectors(looked_at), gold), model)
@@ -311,4 +307,4 @@ def put_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> Non
 def average_weights(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> None:
     """Moves the tuned weights of a model to their mean with those of before; see [`tune`]."""
     for name, weight in trained_weights(model).items():
-        weight.lerp_(before[name].to(weight.device), 1 - TUNED_SHARE)
+        weight.lerp_(before[name].to(weight.device), 0.5)

@@ -221,7 +221,7 @@ def _compare(
     key: str,
     mean: MeanWeights,
 ) -> FewShotChoice:
-    """Cross-validates the candidates on the training rows; `mean` gets the weights of all tunings."""
+    """Cross-validates the candidates on the training rows; `mean` gets the weights of each part's tuning."""
     gold = np.asarray(train["labels"][:])
     texts = first_rows(cast(Dataset, data.splits["train"]))
     parts = held_out_parts(gold, texts, FOLDS, resolved.args.training.seed)
