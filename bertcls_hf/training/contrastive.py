@@ -216,28 +216,6 @@ class KeepBestStep(TrainerCallback):
         average_weights(self._model, self._before)
 
 
-class MeanWeights:
-    """The mean of an encoder's weights before its tunings and after each (Wortsman et al. 2022, arXiv 2203.05482).
-
-    Args:
-        model: the encoder, with the weights of before.
-    """
-
-    def __init__(self, model: torch.nn.Module):
-        self._weights = copied_weights(model)
-        self.tunings = 0
-
-    def add(self, weights: dict[str, torch.Tensor]) -> None:
-        """Adds the weights after a tuning."""
-        self.tunings += 1
-        averaged = [self._weights[name] for name in weights]
-        get_swa_multi_avg_fn()(averaged, list(weights.values()), self.tunings)
-
-    def put_into(self, model: torch.nn.Module) -> None:
-        """Gives a model the mean."""
-        put_weights(model, self._weights)
-
-
 @dataclass(frozen=True)
 class Tuning:
     """What a tuning leaves.
@@ -246,11 +224,51 @@ class Tuning:
         trainer: its model has the means of the weights before and after if texts were held out, else those after.
         weights: the weights after, by name, in the CPU's memory.
         steps: the steps that led to them; 0 if they are those of before.
+        most_steps: the steps that it could take.
     """
 
     trainer: ContrastiveTrainer
     weights: dict[str, torch.Tensor]
     steps: int
+    most_steps: int
+
+
+class MeanWeights:
+    """The mean of an encoder's weights after its tunings, and of those before (Wortsman et al. 2022).
+
+    The weights after tunings are those of one model that knows more than each (model soups, arXiv 2203.05482), and
+    those of before know more than few texts can teach (arXiv 2109.01903).
+
+    Args:
+        model: the encoder, with the weights of before.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        self._before, self._tuned = copied_weights(model), copied_weights(model)
+        self._most_steps = 0
+        self.tunings = self.steps = 0
+
+    def add(self, tuning: Tuning) -> None:
+        """Adds a tuning."""
+        averaged = [self._tuned[name] for name in tuning.weights]
+        get_swa_multi_avg_fn()(averaged, list(tuning.weights.values()), self.tunings)
+        self.tunings += 1
+        self.steps += tuning.steps
+        self._most_steps += tuning.most_steps
+
+    @property
+    def share_of_steps(self) -> float:
+        """How many of the steps that the tunings could take led to their weights; 1 without a tuning."""
+        return self.steps / self._most_steps if self._most_steps else 1.0
+
+    def put_into(self, model: torch.nn.Module, share: float) -> None:
+        """Gives a model the mean.
+
+        Args:
+            model: the encoder.
+            share: what the mean of the tunings counts, from 0 to 1; the weights of before count the rest.
+        """
+        put_weights(model, {name: self._before[name].lerp(self._tuned[name], share) for name in self._before})
 
 
 def tune(
@@ -283,14 +301,14 @@ def tune(
     )
     if held_out is None:
         trainer.train()
-        return Tuning(trainer, copied_weights(model), args.max_steps)
+        return Tuning(trainer, copied_weights(model), args.max_steps, args.max_steps)
     looked_at = held_out.shuffle(seed=args.seed).select(range(min(MOST_HELD_OUT, len(held_out))))
     gold = np.asarray(looked_at[LABELS][:])
     best = KeepBestStep(lambda: losses_of_texts(trainer.vectors(looked_at), gold), model)
     trainer.add_callback(best)
     trainer.train()
     best.restore()
-    return Tuning(trainer, best.best_weights, best.best_step)
+    return Tuning(trainer, best.best_weights, best.best_step, args.max_steps)
 
 
 def copied_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -3,13 +3,14 @@
 Cross-validation on the training rows chooses: each candidate classifies every row by regressions, and by an encoder,
 that have not seen it. Candidates are the tuned encoder and the encoder as it is, each alone and beside n-grams. Of
 those whose loss is within one standard error of the least, the first is chosen (Breiman et al. 1984), since few rows
-cannot tell them apart. The tuned ones come first, since cross-validation knows them from fewer rows than there are.
+cannot tell them apart. The tuned ones come first: cross-validation tunes an encoder without each part of the rows, and
+knows these from fewer rows than their mean has seen.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -44,10 +45,15 @@ logger = logging.getLogger(__name__)
 
 # In output_dir: the tuned encoder, and what was chosen and why, which is written last.
 FOLDER, DESCRIPTION_FILE = "tuned", "few_shot.json"
-# The parts that cross-validation divides the rows into. Each costs a tuning.
-FOLDS = 2
 # With fewer rows, cross-validation tells no candidate from another.
 FEWEST_ROWS = 50
+# The parts that cross-validation divides the rows into, each of which costs a tuning, and from how many rows on there
+# are more parts.
+FEW_FOLDS, FOLDS, ENOUGH_ROWS = 2, 4, 100
+# With fewer tunings by cross-validation, there is one more on all rows.
+ENOUGH_TUNINGS = 3
+# What the mean of so many tunings counts beside the weights of before.
+TUNED_SHARES = {1: 1 / 2, 3: 3 / 4, 4: 2 / 3}
 # C with fewer rows.
 FEW_ROWS_PENALTY = 0.01
 # How far the factors of an encoder and of n-grams are thought to lie from 1 and 0: tens of rows can speak for n-grams
@@ -56,7 +62,7 @@ PRIOR_DEVIATION = 0.5
 # The steps of a tuning, and the texts for each of which there is one more.
 FEWEST_STEPS, TEXTS_PER_STEP = 14, 8
 # Part of the key. Increase it when the same options give another encoder.
-VERSION = 6
+VERSION = 7
 
 
 @dataclass(frozen=True)
@@ -106,15 +112,15 @@ class FewShotChoice:
     Args:
         key: a hash of all that the choice depends on.
         rows: the number of training rows.
-        steps: the steps of the tuning on all rows.
-        tunings: how many tunings the encoder is the mean of; that on all rows is one.
+        tunings: the tunings that were made; the tuned encoder is their mean.
+        steps: the steps of all of them.
         candidates: the candidates; one, if the rows are too few for cross-validation.
     """
 
     key: str
     rows: int
-    steps: int
     tunings: int
+    steps: int
     candidates: tuple[Candidate, ...]
 
     def __post_init__(self) -> None:
@@ -124,7 +130,7 @@ class FewShotChoice:
             for figure in (one.accuracy, one.log_loss, one.behind, one.penalty, one.head_factor, one.ngram_factor)
         ]
         are_numbers = all(figure is None or isinstance(figure, int | float) for figure in figures)
-        counts = (self.rows, self.steps, self.tunings)
+        counts = (self.rows, self.tunings, self.steps)
         if not self.candidates or not are_numbers or any(type(count) is not int for count in counts):
             raise ValueError(f"not a choice: {self}")
 
@@ -162,10 +168,12 @@ def choose_encoder(
     if choice is None or choice.key != key:
         # A description belongs to the encoder beside it, also after a kill.
         (output_dir / DESCRIPTION_FILE).unlink(missing_ok=True)
-        mean = MeanWeights(ContrastiveEncoder.of(model))
-        choice = _compare(resolved, model, data, train, tokenizer, key, mean)
-        if choice.best.is_tuned:
-            _tune_finally(resolved.args, model, train, tokenizer, choice.steps, mean, folder)
+        candidates, mean = _compare(resolved, model, data, train, tokenizer)
+        if candidates[0].is_tuned:
+            if mean.tunings < ENOUGH_TUNINGS:
+                mean.add(_tuned_on_all(resolved.args, model, train, tokenizer, mean.share_of_steps))
+            _save(resolved.args, model, tokenizer, mean, folder)
+        choice = FewShotChoice(key, len(train), mean.tunings, mean.steps, tuple(candidates))
         if resolved.args.training.process_index == 0:
             write_json_atomically(output_dir / DESCRIPTION_FILE, asdict(choice))
     else:
@@ -218,18 +226,17 @@ def _compare(
     data: ClassificationData,
     train: Dataset,
     tokenizer: PreTrainedTokenizerBase,
-    key: str,
-    mean: MeanWeights,
-) -> FewShotChoice:
-    """Cross-validates the candidates on the training rows; `mean` gets the weights of each part's tuning."""
+) -> tuple[list[Candidate], MeanWeights]:
+    """Cross-validates the candidates on the training rows; returns them, the best one first, and its tunings."""
     gold = np.asarray(train["labels"][:])
     texts = first_rows(cast(Dataset, data.splits["train"]))
-    parts = held_out_parts(gold, texts, FOLDS, resolved.args.training.seed)
-    steps = _steps(resolved.args, len(gold))
+    folds = FOLDS if len(gold) >= ENOUGH_ROWS else FEW_FOLDS
+    parts = held_out_parts(gold, texts, folds, resolved.args.training.seed)
+    can_tune = bool(parts and _steps(resolved.args, len(gold)))
+    mean = MeanWeights(ContrastiveEncoder.of(model))
     if not parts or len(gold) < FEWEST_ROWS:
         logger.info("few shots: %d rows are too few to compare anything by cross-validation", len(gold))
-        only = Candidate(is_tuned=bool(parts and steps), has_ngrams=False, penalty=FEW_ROWS_PENALTY)
-        return FewShotChoice(key, len(gold), steps, 1, (only,))
+        return [Candidate(is_tuned=can_tune, has_ngrams=False, penalty=FEW_ROWS_PENALTY)], mean
     ngrams = (
         fitted_features(resolved, data, tokenizer).logits["train"] if resolved.args.model.lexical_features else None
     )
@@ -238,15 +245,18 @@ def _compare(
     features = _features(resolved, model, train, tokenizer)
     vectors = Vectors(features, description_vectors(resolved, model, tokenizer))
     encoders = {False: cross_fit(vectors, gold, parts, labels, weights)}
-    if steps:
-        tuned = _tuned_fit(resolved, model, train, tokenizer, gold, parts, labels, weights, mean)
-        encoders[True], steps = tuned
+    if can_tune:
+        tuned_vectors = []
+        for tuning, of_part in _tunings(resolved, model, train, tokenizer, parts):
+            mean.add(tuning)
+            tuned_vectors.append(of_part)
+        encoders[True] = cross_fit(tuned_vectors, gold, parts, labels, weights)
     measured = [
         _measured(is_tuned, encoders[is_tuned], beside, gold, data.labels.problem_type, resolved.class_weights)
         for is_tuned in sorted(encoders, reverse=True)
         for beside in ([None] if ngrams is None else [None, ngrams])
     ]
-    return FewShotChoice(key, len(gold), steps, mean.tunings + 1, tuple(_ordered(measured, gold, weights)))
+    return _ordered(measured, gold, weights), mean
 
 
 def _features(
@@ -257,31 +267,31 @@ def _features(
     return dataset.__getitems__(np.arange(len(dataset)))["features"].numpy()
 
 
-def _tuned_fit(
+def _tunings(
     resolved: ResolvedRun,
     model: TextClassifier,
     train: Dataset,
     tokenizer: PreTrainedTokenizerBase,
-    gold: np.ndarray,
     parts: list[np.ndarray],
-    labels: int,
-    class_weights: np.ndarray | None,
-    mean: MeanWeights,
-) -> tuple[CrossFit, int]:
-    """Tunes an encoder without each part; returns the regressions, and the steps of a tuning on all rows."""
-    vectors, shares, described = [], [], description_tokens(resolved, tokenizer)
-    every = np.arange(len(gold))
+) -> Iterator[tuple[Tuning, Vectors]]:
+    """Tunes an encoder without each part, whose texts say when to stop; yields the features of all rows, too."""
+    described = description_tokens(resolved, tokenizer)
+    every = np.arange(len(train))
     for number, held in enumerate(parts, start=1):
         kept = np.setdiff1d(every, held)
-        logger.info("few shots: tuning on %d of %d rows, part %d of %d", len(kept), len(gold), number, len(parts))
+        logger.info("few shots: tuning on %d of %d rows, part %d of %d", len(kept), len(train), number, len(parts))
         steps = _steps(resolved.args, len(kept))
         tuning = _tuned(resolved.args, model, train.select(kept), tokenizer, steps, train.select(held))
         vectors_of = tuning.trainer.vectors
-        vectors.append(Vectors(vectors_of(train), None if described is None else vectors_of(described)))
-        shares.append(tuning.steps / steps)
-        mean.add(tuning.weights)
-    found = cross_fit(vectors, gold, parts, labels, class_weights)
-    return found, max(1, round(float(np.mean(shares)) * _steps(resolved.args, len(gold))))
+        yield tuning, Vectors(vectors_of(train), None if described is None else vectors_of(described))
+
+
+def _tuned_on_all(
+    args: Arguments, model: TextClassifier, train: Dataset, tokenizer: PreTrainedTokenizerBase, share_of_steps: float
+) -> Tuning:
+    steps = max(1, round(share_of_steps * _steps(args, len(train))))
+    logger.info("few shots: tuning on all %d rows in %d steps", len(train), steps)
+    return _tuned(args, model, train, tokenizer, steps)
 
 
 def _steps(args: Arguments, rows: int) -> int:
@@ -357,20 +367,12 @@ def _ordered(
     return [chosen, *(candidate for candidate in candidates if candidate is not chosen)]
 
 
-def _tune_finally(
-    args: Arguments,
-    model: TextClassifier,
-    train: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    steps: int,
-    mean: MeanWeights,
-    folder: Path,
+def _save(
+    args: Arguments, model: TextClassifier, tokenizer: PreTrainedTokenizerBase, mean: MeanWeights, folder: Path
 ) -> None:
-    """Tunes the encoder on all rows, and saves its mean with those of the parts and the one of before."""
-    logger.info("few shots: tuning on all %d rows in %d steps", len(train), steps)
-    mean.add(_tuned(args, model, train, tokenizer, steps).weights)
+    """Saves the tuned encoder as an ordinary folder."""
     if args.training.process_index == 0:
         encoder = ContrastiveEncoder.of(model)
-        mean.put_into(encoder)
+        mean.put_into(encoder, TUNED_SHARES[mean.tunings])
         encoder.encoder.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

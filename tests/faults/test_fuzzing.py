@@ -249,7 +249,7 @@ def test_a_summary_is_read_or_is_none(
     folder = tmp_path_factory.mktemp("summary", numbered=True)
     content = {"key": "a", "texts": 4, "extra_texts": 0, "epochs": 3.0, "eval": {"accuracy": {"mean": 0.5}}}
     if name == "few_shot.json":
-        content = {"key": "a", "rows": 9, "steps": 1, "tunings": 1}
+        content = {"key": "a", "rows": 9, "tunings": 1, "steps": 1}
         content |= {"candidates": [{"is_tuned": True, "has_ngrams": False}]}
     if name == "self_training.json":
         content = {"labelled": 1, "texts": 2, "rounds": 1, "agreement": [0.5], "shares": {"a": 1.0}}

@@ -155,7 +155,7 @@ def _few_shot_choice(run: FinishedRun) -> str:
     choice = read_choice(run.folder) if run.args.few_shot.few_shot else None
     if choice is None:
         return ""
-    mean = f"the mean of {choice.tunings} tunings, the last " if choice.tunings > 1 else ""
+    mean = f"the mean of {choice.tunings} tunings, together " if choice.tunings > 1 else ""
     tuned = f" ({mean}in {choice.steps} steps, Tunstall et al. 2022)" if choice.best.is_tuned else ""
     measured = [
         f"{candidate.words}: log-loss {candidate.log_loss:.3f}, accuracy {candidate.accuracy:.3f}, "
