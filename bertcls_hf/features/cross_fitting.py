@@ -29,8 +29,27 @@ class CrossFit:
     loss: float
 
 
-def held_out_parts(gold: np.ndarray, texts: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
+def divided_rows(
+    gold: np.ndarray, texts: np.ndarray, folds: int, seed: int, *, is_single_label: bool
+) -> list[np.ndarray]:
     """Divides rows into parts with each text in one part, and single labels with about equal shares in all.
+
+    Args:
+        gold: (rows,) label numbers or floats, or (rows, labels) of 0 and 1.
+        texts: (rows,) numbers that rows of one text share.
+        folds: the number of parts, at most the number of texts.
+        seed: of the order of the texts.
+        is_single_label: whether `gold` has the number of each row's only label.
+
+    Returns:
+        The row numbers of each part, ascending.
+    """
+    splitter = (StratifiedGroupKFold if is_single_label else GroupKFold)(folds, shuffle=True, random_state=seed)
+    return [held for _, held in splitter.split(gold, gold if is_single_label else None, texts)]
+
+
+def held_out_parts(gold: np.ndarray, texts: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
+    """Divides rows by [`divided_rows`], where every part's labels are to be known from the others.
 
     Args:
         gold: (rows,) label numbers, or (rows, labels) of 0 and 1.
@@ -47,8 +66,7 @@ def held_out_parts(gold: np.ndarray, texts: np.ndarray, folds: int, seed: int) -
     fewest = min(len(np.unique(group)) for group in groups)
     if fewest < 2:
         return []
-    splitter = (StratifiedGroupKFold if is_single else GroupKFold)(min(folds, fewest), shuffle=True, random_state=seed)
-    return [held for _, held in splitter.split(gold, gold if is_single else None, texts)]
+    return divided_rows(gold, texts, min(folds, fewest), seed, is_single_label=is_single)
 
 
 def cross_fit(

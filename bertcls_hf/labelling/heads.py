@@ -8,10 +8,9 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
-from bertcls_hf.features.cross_fitting import FOLDS
+from bertcls_hf.features.cross_fitting import FOLDS, divided_rows
 from bertcls_hf.features.dataset import FeatureDataset
 from bertcls_hf.features.regressions import Regression, fit_regressions
 from bertcls_hf.features.scaling import Scaling, Vectors
@@ -98,13 +97,13 @@ def out_of_fold_probabilities(
     folds = min(most)
     if folds < 2:
         return None
-    splitter = (StratifiedGroupKFold if is_single else GroupKFold)(folds, shuffle=True, random_state=seed)
     outputs = np.zeros((len(gold), len(labels.names)))
     with warnings.catch_warnings():
         # A label with fewer rows than folds is held out in fewer of them.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        parts = list(splitter.split(features, gold if is_single else None, texts))
-    for kept, held in parts:
+        parts = divided_rows(gold, texts, folds, seed, is_single_label=is_single)
+    for held in parts:
         if len(held):
+            kept = np.setdiff1d(np.arange(len(gold)), held)
             outputs[held] = fit_head(features[kept], gold[kept], labels, scaling).probabilities(features[held])
     return outputs

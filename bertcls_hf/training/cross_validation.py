@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 import xxhash
 from datasets import Dataset
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from transformers import PreTrainedTokenizerBase
 
 from bertcls_hf.atomic_files import write_json_atomically
@@ -21,6 +20,7 @@ from bertcls_hf.data.labels import SINGLE_LABEL, LabelSet
 from bertcls_hf.data.load import ClassificationData
 from bertcls_hf.data.texts import first_rows
 from bertcls_hf.errors import ArgumentsError
+from bertcls_hf.features.cross_fitting import divided_rows
 from bertcls_hf.features.logits_columns import LEXICAL_COLUMN
 from bertcls_hf.metrics.metrics import compute_metrics, metric_words
 from bertcls_hf.training.baseline_results import evaluate_baseline, log_baseline, plain_comparison
@@ -55,8 +55,7 @@ def held_out_rows(data: ClassificationData, folds: int, seed: int) -> list[np.nd
     is_single = data.labels.problem_type == SINGLE_LABEL
     if len(np.unique(groups)) < folds or (is_single and np.bincount(gold).max() < folds):
         raise ArgumentsError(f"--cross_validation {folds}: there are fewer different training texts, or of each label")
-    splitter = (StratifiedGroupKFold if is_single else GroupKFold)(folds, shuffle=True, random_state=seed)
-    return [held for _, held in splitter.split(gold, gold if is_single else None, groups)]
+    return divided_rows(gold, groups, folds, seed, is_single_label=is_single)
 
 
 def cross_validate(
