@@ -39,6 +39,8 @@ LABELS = "labels"
 LOOKS, PATIENCE = 5, 2
 # The held-out texts whose pairs are looked at. More would take longer than the tuning.
 MOST_HELD_OUT = 100
+# What the tuned weights count, beside those of before, in the mean that held-out texts judge.
+JUDGED_SHARE = 0.5
 
 
 def pair_loss(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -200,7 +202,7 @@ class KeepBestStep(TrainerCallback):
         if step % interval and step < state.max_steps:
             return
         tuned = copied_weights(self._model)
-        average_weights(self._model, self._before)
+        average_weights(self._model, self._before, 1 - JUDGED_SHARE)
         losses = self._losses()
         more = losses - self._least
         if more.mean() <= more.std() / np.sqrt(len(more)):
@@ -213,7 +215,7 @@ class KeepBestStep(TrainerCallback):
     def restore(self) -> None:
         """Puts the mean of the best weights and those of before into the model."""
         put_weights(self._model, self.best_weights)
-        average_weights(self._model, self._before)
+        average_weights(self._model, self._before, 1 - JUDGED_SHARE)
 
 
 @dataclass(frozen=True)
@@ -224,51 +226,35 @@ class Tuning:
         trainer: its model has the means of the weights before and after if texts were held out, else those after.
         weights: the weights after, by name, in the CPU's memory.
         steps: the steps that led to them; 0 if they are those of before.
-        most_steps: the steps that it could take.
     """
 
     trainer: ContrastiveTrainer
     weights: dict[str, torch.Tensor]
     steps: int
-    most_steps: int
 
 
 class MeanWeights:
-    """The mean of an encoder's weights after its tunings, and of those before (Wortsman et al. 2022).
+    """The mean of an encoder's weights after several tunings (Wortsman et al. 2022, arXiv 2203.05482)."""
 
-    The weights after tunings are those of one model that knows more than each (model soups, arXiv 2203.05482), and
-    those of before know more than few texts can teach (arXiv 2109.01903).
-
-    Args:
-        model: the encoder, with the weights of before.
-    """
-
-    def __init__(self, model: torch.nn.Module):
-        self._before, self._tuned = copied_weights(model), copied_weights(model)
+    def __init__(self) -> None:
+        self.weights: dict[str, torch.Tensor] = {}
         self._most_steps = 0
         self.tunings = self.steps = 0
 
     def add(self, tuning: Tuning) -> None:
         """Adds a tuning."""
-        averaged = [self._tuned[name] for name in tuning.weights]
+        if not self.tunings:
+            self.weights = {name: weight.clone() for name, weight in tuning.weights.items()}
+        averaged = [self.weights[name] for name in tuning.weights]
         get_swa_multi_avg_fn()(averaged, list(tuning.weights.values()), self.tunings)
         self.tunings += 1
         self.steps += tuning.steps
-        self._most_steps += tuning.most_steps
+        self._most_steps += tuning.trainer.args.max_steps
 
     @property
     def share_of_steps(self) -> float:
         """How many of the steps that the tunings could take led to their weights; 1 without a tuning."""
         return self.steps / self._most_steps if self._most_steps else 1.0
-
-    def put_into(self, model: torch.nn.Module, share: float) -> None:
-        """Gives a model the mean.
-
-        Args:
-            model: the encoder.
-            share: what the mean of the tunings counts, from 0 to 1; the weights of before count the rest.
-        """
-        put_weights(model, {name: self._before[name].lerp(self._tuned[name], share) for name in self._before})
 
 
 def tune(
@@ -281,8 +267,7 @@ def tune(
     """Tunes the encoder.
 
     If texts are held out, its weights become the means of the tuned ones and those of before, which know more than few
-    texts can teach (Wortsman et al. 2022, arXiv 2109.01903): held-out texts judge those. Else [`MeanWeights`] makes
-    the mean.
+    texts can teach (Wortsman et al. 2022, arXiv 2109.01903): held-out texts judge those.
 
     Args:
         model: the encoder, which is changed.
@@ -301,14 +286,14 @@ def tune(
     )
     if held_out is None:
         trainer.train()
-        return Tuning(trainer, copied_weights(model), args.max_steps, args.max_steps)
+        return Tuning(trainer, copied_weights(model), args.max_steps)
     looked_at = held_out.shuffle(seed=args.seed).select(range(min(MOST_HELD_OUT, len(held_out))))
     gold = np.asarray(looked_at[LABELS][:])
     best = KeepBestStep(lambda: losses_of_texts(trainer.vectors(looked_at), gold), model)
     trainer.add_callback(best)
     trainer.train()
     best.restore()
-    return Tuning(trainer, best.best_weights, best.best_step, args.max_steps)
+    return Tuning(trainer, best.best_weights, best.best_step)
 
 
 def copied_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -322,7 +307,13 @@ def put_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> Non
         weight.copy_(weights[name])
 
 
-def average_weights(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> None:
-    """Moves the tuned weights of a model to their mean with those of before; see [`tune`]."""
+def average_weights(model: torch.nn.Module, others: dict[str, torch.Tensor], share: float) -> None:
+    """Moves the weights of a model to their mean with others.
+
+    Args:
+        model: the encoder.
+        others: weights by name.
+        share: what the others count, from 0 to 1.
+    """
     for name, weight in trained_weights(model).items():
-        weight.lerp_(before[name].to(weight.device), 0.5)
+        weight.lerp_(others[name].to(weight.device), share)

@@ -34,7 +34,7 @@ from bertcls_hf.features.regressions import losses_of_rows
 from bertcls_hf.features.scaling import Vectors
 from bertcls_hf.models.fingerprints import tokenizer_fingerprint
 from bertcls_hf.models.modeling import TextClassifier
-from bertcls_hf.training.contrastive import ContrastiveEncoder, MeanWeights, Tuning, tune
+from bertcls_hf.training.contrastive import ContrastiveEncoder, MeanWeights, Tuning, average_weights, tune
 from bertcls_hf.training.label_descriptions import description_tokens, description_vectors
 from bertcls_hf.training.lexical_parts import fitted_features
 from bertcls_hf.training.phases import encoder_phase
@@ -233,7 +233,7 @@ def _compare(
     folds = FOLDS if len(gold) >= ENOUGH_ROWS else FEW_FOLDS
     parts = held_out_parts(gold, texts, folds, resolved.args.training.seed)
     can_tune = bool(parts and _steps(resolved.args, len(gold)))
-    mean = MeanWeights(ContrastiveEncoder.of(model))
+    mean = MeanWeights()
     if not parts or len(gold) < FEWEST_ROWS:
         logger.info("few shots: %d rows are too few to compare anything by cross-validation", len(gold))
         return [Candidate(is_tuned=can_tune, has_ngrams=False, penalty=FEW_ROWS_PENALTY)], mean
@@ -370,9 +370,9 @@ def _ordered(
 def _save(
     args: Arguments, model: TextClassifier, tokenizer: PreTrainedTokenizerBase, mean: MeanWeights, folder: Path
 ) -> None:
-    """Saves the tuned encoder as an ordinary folder."""
+    """Saves the mean of the tuned weights and of those of before as an ordinary encoder."""
     if args.training.process_index == 0:
         encoder = ContrastiveEncoder.of(model)
-        mean.put_into(encoder, TUNED_SHARES[mean.tunings])
+        average_weights(encoder, mean.weights, TUNED_SHARES[mean.tunings])
         encoder.encoder.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
